@@ -1,0 +1,1 @@
+//! Model files in and out of the graph: TFLite and ONNX.

@@ -1,0 +1,3 @@
+//! Compute kernels on slices, one module per instruction set, dispatched at run time.
+
+pub mod isa;

@@ -1,0 +1,1 @@
+//! On-device AI in Rust.

@@ -1,0 +1,1 @@
+//! Passes, kernel choice, memory planning, threads: a graph compiled into a plan and run.

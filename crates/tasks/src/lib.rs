@@ -1,0 +1,1 @@
+//! Images in, answers out: decoding, resizing, labels, boxes, keypoints, masks and overlays.
