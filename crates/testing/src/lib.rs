@@ -1,0 +1,182 @@
+//! What the tests of every crate share: the folder of test models, the outputs expected of them, and
+//! seeded numbers.
+//!
+//! The models are not part of the repository. `KINGLET_TEST_MODELS` names their folder; without it,
+//! `../shared/models` beside the repository is used. Where the folder is absent, a test that needs it
+//! says what it skips; under `CI=true` it fails instead.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+pub use kinglet_npy::{Array, Element, Type};
+
+/// The folder of test models; `None`, said on stderr, where it is absent.
+///
+/// # Panics
+/// Under `CI=true` where it is absent.
+pub fn models() -> Option<PathBuf> {
+    let folder = match std::env::var_os("KINGLET_TEST_MODELS") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models"),
+    };
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    let test = std::thread::current();
+    let message = format!(
+        "{}: no test models in {} (KINGLET_TEST_MODELS names their folder)",
+        test.name().unwrap_or("a test"),
+        folder.display()
+    );
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
+    eprintln!("SKIPPED {message}");
+    None
+}
+
+/// A file below [`models`], such as `vision/deeplabv3_mnv2_pascal_quant.tflite`.
+///
+/// # Panics
+/// If the folder is there and the file is not: a test that names a wrong file must not pass.
+pub fn model(path: &str) -> Option<PathBuf> {
+    let file = models()?.join(path);
+    assert!(file.exists(), "no {path} among the test models");
+    Some(file)
+}
+
+/// Inputs given to a model, and what the reference kernels made of them.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Where the inputs come from: a picture's file name or `random0`.
+    pub name: String,
+    /// The model's inputs, in its order.
+    pub inputs: Vec<Array>,
+    /// The expected outputs, in the model's order.
+    pub outputs: Vec<Array>,
+}
+
+/// The cases of `golden/NAME.npz`, where NAME is a TFLite model's name without its extension.
+///
+/// # Panics
+/// If the folder is there and the file is missing or damaged.
+pub fn golden(name: &str) -> Option<Vec<Case>> {
+    let path = model(&format!("golden/{name}.npz"))?;
+    let mut cases: Vec<Case> = Vec::new();
+    for (key, array) in npz(&path) {
+        let (case, part) = key.split_once('.').expect("a key is CASE.PART");
+        let case: usize = case.parse().expect("a case is a number");
+        while cases.len() <= case {
+            cases.push(Case {
+                name: String::new(),
+                inputs: Vec::new(),
+                outputs: Vec::new(),
+            });
+        }
+        let case = &mut cases[case];
+        let (list, number) = match part {
+            "name" => {
+                case.name = array.text().expect("a name is text");
+                continue;
+            }
+            _ if part.starts_with("in") => (&mut case.inputs, &part[2..]),
+            _ => (
+                &mut case.outputs,
+                part.strip_prefix("out").expect("in, out or name"),
+            ),
+        };
+        assert_eq!(
+            number.parse(),
+            Ok(list.len()),
+            "{name}: {key} is out of order"
+        );
+        list.push(array);
+    }
+    assert!(!cases.is_empty(), "{name}: no cases");
+    Some(cases)
+}
+
+/// Every array of an `.npz` file.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn npz(path: &Path) -> Vec<(String, Array)> {
+    let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    kinglet_npy::read_npz(BufReader::new(file), 1 << 30)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Seeded numbers: the same on every machine (SplitMix64).
+#[derive(Debug, Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// Numbers that follow from `seed`.
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed)
+    }
+
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number from 0 to `end`, without `end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.bits() % end.max(1) as u64) as usize
+    }
+
+    /// A number from `low` to `high`.
+    pub fn float(&mut self, low: f32, high: f32) -> f32 {
+        low + (high - low) * ((self.bits() >> 40) as f32 / (1u32 << 24) as f32)
+    }
+
+    /// `len` numbers from `low` to `high`.
+    pub fn floats(&mut self, len: usize, low: f32, high: f32) -> Vec<f32> {
+        (0..len).map(|_| self.float(low, high)).collect()
+    }
+
+    /// `len` random bytes.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.bits() as u8).collect()
+    }
+
+    /// `len` random signed bytes.
+    pub fn signed_bytes(&mut self, len: usize) -> Vec<i8> {
+        (0..len).map(|_| self.bits() as i8).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goldens_are_read() {
+        let Some(cases) = golden("deeplabv3_mnv2_pascal_quant") else {
+            return;
+        };
+        assert_eq!(cases[0].name, "bird.bmp");
+        assert_eq!(cases[0].inputs[0].shape, [1, 513, 513, 3]);
+        assert_eq!(cases[0].outputs[0].dtype, Type::I64);
+        assert_eq!(
+            cases[0].outputs[0].to_vec::<i64>().unwrap().len(),
+            513 * 513
+        );
+    }
+
+    #[test]
+    fn numbers_stay_in_range_and_repeat() {
+        let mut rng = Rng::new(7);
+        assert!(
+            rng.floats(1000, -2.0, 3.0)
+                .iter()
+                .all(|v| (-2.0..=3.0).contains(v))
+        );
+        assert!((0..1000).all(|_| rng.below(3) < 3));
+        assert_eq!(Rng::new(1).bytes(9), Rng::new(1).bytes(9));
+    }
+}
