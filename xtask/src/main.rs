@@ -1,2 +1,47 @@
-//! The project's chores: `cargo xtask --help`.
-fn main() {}
+//! The project's chores: `cargo xtask --help` lists them. One file a chore.
+
+mod aarch64;
+mod cache;
+mod command;
+mod fixtures;
+mod nextest;
+mod python;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Run every check that a change must pass, setting up what is missing
+    Test(test::Arguments),
+    /// Set up what the tests need besides Rust (`test` does it by itself)
+    Setup(setup::Arguments),
+    /// Write out the ONNX test suite and print its folder
+    Fixtures,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
+        Chore::Test(arguments) => test::run(&arguments),
+        Chore::Setup(arguments) => setup::run(&arguments),
+        Chore::Fixtures => fixtures::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

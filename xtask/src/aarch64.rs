@@ -1,0 +1,205 @@
+//! Tests for 64-bit Arm on another machine: cross-built, run under QEMU.
+//!
+//! rustup's toolchain has the standard library of its own machine; Debian's rustc has the Arm one
+//! too. It conflicts with rustup's when installed, so it is unpacked into the cache. The linker,
+//! the C library and QEMU are installed as ordinary packages.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cache, command, nextest};
+
+const TARGET: &str = "aarch64-unknown-linux-gnu";
+
+/// Crates whose tests run under QEMU: those that hold code for an instruction set, and what
+/// computes through them. The rest has no code of its own for Arm, and its tests on whole models
+/// would take an hour there.
+const CRATES: [&str; 3] = ["kinglet-kernels", "kinglet-graph", "kinglet-runtime"];
+
+/// Programs that building and running needs, and the Debian packages that hold them.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+    ("qemu-aarch64-static", "qemu-user-static"),
+];
+const C_LIBRARY: (&str, &str) = (
+    "/usr/aarch64-linux-gnu/lib/libc.so.6",
+    "libc6-dev-arm64-cross",
+);
+
+/// Runs the tests on one of QEMU's processors.
+pub fn test(cpu: &str) -> Result<()> {
+    let rust = set_up()?;
+    let runner =
+        format!("env -u LD_LIBRARY_PATH qemu-aarch64-static -cpu {cpu} -L /usr/aarch64-linux-gnu");
+    let mut run = nextest::command()?;
+    run.args(["run", "--profile", "qemu", "--target", TARGET]);
+    run.args(CRATES.iter().flat_map(|name| ["--package", name]));
+    run.env(
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
+        PROGRAMS[0].0,
+    );
+    run.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
+    run.env("CARGO_TARGET_DIR", command::root().join("target/aarch64"));
+    run.env("RUSTC", rust.join("usr/bin/rustc"));
+    run.env("LD_LIBRARY_PATH", library_path(&rust)?);
+    command::run(&mut run)
+}
+
+/// Installs and unpacks what is missing; gives the folder that holds the Rust toolchain.
+pub fn set_up() -> Result<PathBuf> {
+    let programs = PROGRAMS
+        .iter()
+        .filter(|(program, _)| !command::exists(program));
+    let library = (!Path::new(C_LIBRARY.0).exists()).then_some(C_LIBRARY.1);
+    let missing: Vec<_> = programs
+        .map(|(_, package)| *package)
+        .chain(library)
+        .collect();
+    if !missing.is_empty() {
+        need_apt(&missing.join(", "))?;
+        println!("setup: installing {}", missing.join(" "));
+        update_package_lists()?;
+        let mut install = Command::new("apt-get");
+        install
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .args(&missing);
+        command::run_as_root(&mut install, "installing packages for the aarch64 tests")?;
+    }
+    cache::folder("aarch64-rust", TARGET, unpack_rust)
+}
+
+/// Unpacks Debian's rustc and its two standard libraries into `folder`.
+fn unpack_rust(folder: &Path) -> Result<()> {
+    need_apt("Debian's rustc-web")?;
+    println!(
+        "setup: Debian's rustc for aarch64 into {}",
+        folder.display()
+    );
+    let architectures = command::output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
+    if !architectures.lines().any(|name| name == "arm64") {
+        let mut add = Command::new("dpkg");
+        command::run_as_root(
+            add.args(["--add-architecture", "arm64"]),
+            "adding arm64 packages",
+        )?;
+    }
+    update_package_lists()?;
+
+    // The library packages carry their version in their name.
+    let version = candidate("rustc-web")?;
+    let shared_library = dependency("rustc-web", &version, "libstd-rust-web-")?;
+    let llvm = dependency(&shared_library, &version, "libllvm")?;
+    let of_rust = |name: &str| format!("{name}={version}");
+    let host = [
+        of_rust("rustc-web"),
+        of_rust(&shared_library),
+        of_rust("libstd-rust-web-dev"),
+        format!("{llvm}={}", candidate(&llvm)?),
+    ];
+    unpack(&host, folder)?;
+
+    let arm = folder.join("arm64");
+    unpack(&[of_rust("libstd-rust-web-dev:arm64")], &arm)?;
+    let library = Path::new("usr/lib/rustlib").join(TARGET);
+    let move_library = || -> std::io::Result<()> {
+        fs::rename(arm.join(&library), folder.join(&library))?;
+        fs::remove_dir_all(&arm)
+    };
+    move_library().context("moving the Arm standard library into place")?;
+
+    let mut rustc = Command::new(folder.join("usr/bin/rustc"));
+    rustc
+        .arg("--version")
+        .env("LD_LIBRARY_PATH", library_path(folder)?);
+    println!("setup: {}", command::output(&mut rustc)?.trim());
+    Ok(())
+}
+
+/// Downloads packages (`NAME=VERSION`) and unpacks them into `folder`, without installing them.
+fn unpack(packages: &[String], folder: &Path) -> Result<()> {
+    let downloads = folder.join("downloads");
+    fs::create_dir_all(&downloads).with_context(|| downloads.display().to_string())?;
+    let mut download = Command::new("apt-get");
+    command::run(
+        download
+            .args(["download", "-qq"])
+            .args(packages)
+            .current_dir(&downloads),
+    )?;
+    for package in fs::read_dir(&downloads)? {
+        command::run(
+            Command::new("dpkg")
+                .arg("-x")
+                .arg(package?.path())
+                .arg(folder),
+        )?;
+    }
+    fs::remove_dir_all(&downloads).with_context(|| downloads.display().to_string())
+}
+
+/// Where the unpacked rustc finds its own libraries: LLVM's folder has its version in its name.
+fn library_path(rust: &Path) -> Result<std::ffi::OsString> {
+    let libraries = rust.join("usr/lib");
+    let mut folders = vec![libraries.join("x86_64-linux-gnu")];
+    for entry in fs::read_dir(&libraries).with_context(|| libraries.display().to_string())? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("llvm-") {
+            folders.push(entry.path().join("lib"));
+        }
+    }
+    Ok(std::env::join_paths(folders)?)
+}
+
+/// The version of a package that apt would install.
+fn candidate(package: &str) -> Result<String> {
+    let policy = command::output(Command::new("apt-cache").args(["policy", package]))?;
+    let candidate = policy
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Candidate: "));
+    match candidate {
+        Some(version) if version != "(none)" => Ok(version.into()),
+        _ => bail!("apt knows no package {package}: this needs Debian with its security updates"),
+    }
+}
+
+/// The package, named `prefix` and a version, that `package` depends on.
+fn dependency(package: &str, version: &str, prefix: &str) -> Result<String> {
+    let mut show = Command::new("apt-cache");
+    let text = command::output(show.arg("show").arg(format!("{package}={version}")))?;
+    let depends = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Depends: "))
+        .unwrap_or_default();
+    let mut names = depends
+        .split(',')
+        .filter_map(|entry| entry.split_whitespace().next());
+    let is_wanted = |name: &&str| {
+        let version = name.strip_prefix(prefix);
+        version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+    };
+    match names.find(is_wanted) {
+        Some(name) => Ok(name.into()),
+        None => bail!("Debian's {package} {version} depends on no {prefix}*: {depends}"),
+    }
+}
+
+fn update_package_lists() -> Result<()> {
+    let mut update = Command::new("apt-get");
+    command::run_as_root(
+        update.args(["update", "-qq"]),
+        "updating apt's package lists",
+    )
+}
+
+fn need_apt(wanted: &str) -> Result<()> {
+    if !command::exists("apt-get") {
+        bail!(
+            "the aarch64 tests need {wanted}, which are set up from Debian's packages, and this \
+             machine has no apt-get; `cargo xtask test --without aarch64` leaves these tests out"
+        );
+    }
+    Ok(())
+}
