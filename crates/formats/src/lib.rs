@@ -1,1 +1,2 @@
 //! Model files in and out of the graph: TFLite and ONNX.
+pub mod tflite;

@@ -1,0 +1,7 @@
+//! TFLite (LiteRT) model files.
+
+pub mod builtin;
+pub mod flatbuffer;
+pub mod flexbuffer;
+pub mod read;
+pub mod schema;
