@@ -24,10 +24,7 @@ const PROGRAMS: [(&str, &str); 2] = [
     ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
     ("qemu-aarch64-static", "qemu-user-static"),
 ];
-const C_LIBRARY: (&str, &str) = (
-    "/usr/aarch64-linux-gnu/lib/libc.so.6",
-    "libc6-dev-arm64-cross",
-);
+const C_LIBRARY: (&str, &str) = ("/usr/aarch64-linux-gnu/lib/libc.so.6", "libc6-dev-arm64-cross");
 
 /// Runs the tests on one of QEMU's processors.
 pub fn test(cpu: &str) -> Result<()> {
@@ -37,10 +34,7 @@ pub fn test(cpu: &str) -> Result<()> {
     let mut run = nextest::command()?;
     run.args(["run", "--profile", "qemu", "--target", TARGET]);
     run.args(CRATES.iter().flat_map(|name| ["--package", name]));
-    run.env(
-        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
-        PROGRAMS[0].0,
-    );
+    run.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", PROGRAMS[0].0);
     run.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     run.env("CARGO_TARGET_DIR", command::root().join("target/aarch64"));
     run.env("RUSTC", rust.join("usr/bin/rustc"));
@@ -50,22 +44,15 @@ pub fn test(cpu: &str) -> Result<()> {
 
 /// Installs and unpacks what is missing; gives the folder that holds the Rust toolchain.
 pub fn set_up() -> Result<PathBuf> {
-    let programs = PROGRAMS
-        .iter()
-        .filter(|(program, _)| !command::exists(program));
+    let programs = PROGRAMS.iter().filter(|(program, _)| !command::exists(program));
     let library = (!Path::new(C_LIBRARY.0).exists()).then_some(C_LIBRARY.1);
-    let missing: Vec<_> = programs
-        .map(|(_, package)| *package)
-        .chain(library)
-        .collect();
+    let missing: Vec<_> = programs.map(|(_, package)| *package).chain(library).collect();
     if !missing.is_empty() {
         need_apt(&missing.join(", "))?;
         println!("setup: installing {}", missing.join(" "));
         update_package_lists()?;
         let mut install = Command::new("apt-get");
-        install
-            .args(["install", "-y", "-qq", "--no-install-recommends"])
-            .args(&missing);
+        install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
         command::run_as_root(&mut install, "installing packages for the aarch64 tests")?;
     }
     cache::folder("aarch64-rust", TARGET, unpack_rust)
@@ -74,17 +61,11 @@ pub fn set_up() -> Result<PathBuf> {
 /// Unpacks Debian's rustc and its two standard libraries into `folder`.
 fn unpack_rust(folder: &Path) -> Result<()> {
     need_apt("Debian's rustc-web")?;
-    println!(
-        "setup: Debian's rustc for aarch64 into {}",
-        folder.display()
-    );
+    println!("setup: Debian's rustc for aarch64 into {}", folder.display());
     let architectures = command::output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
     if !architectures.lines().any(|name| name == "arm64") {
         let mut add = Command::new("dpkg");
-        command::run_as_root(
-            add.args(["--add-architecture", "arm64"]),
-            "adding arm64 packages",
-        )?;
+        command::run_as_root(add.args(["--add-architecture", "arm64"]), "adding arm64 packages")?;
     }
     update_package_lists()?;
 
@@ -111,9 +92,7 @@ fn unpack_rust(folder: &Path) -> Result<()> {
     move_library().context("moving the Arm standard library into place")?;
 
     let mut rustc = Command::new(folder.join("usr/bin/rustc"));
-    rustc
-        .arg("--version")
-        .env("LD_LIBRARY_PATH", library_path(folder)?);
+    rustc.arg("--version").env("LD_LIBRARY_PATH", library_path(folder)?);
     println!("setup: {}", command::output(&mut rustc)?.trim());
     Ok(())
 }
@@ -123,19 +102,9 @@ fn unpack(packages: &[String], folder: &Path) -> Result<()> {
     let downloads = folder.join("downloads");
     fs::create_dir_all(&downloads).with_context(|| downloads.display().to_string())?;
     let mut download = Command::new("apt-get");
-    command::run(
-        download
-            .args(["download", "-qq"])
-            .args(packages)
-            .current_dir(&downloads),
-    )?;
+    command::run(download.args(["download", "-qq"]).args(packages).current_dir(&downloads))?;
     for package in fs::read_dir(&downloads)? {
-        command::run(
-            Command::new("dpkg")
-                .arg("-x")
-                .arg(package?.path())
-                .arg(folder),
-        )?;
+        command::run(Command::new("dpkg").arg("-x").arg(package?.path()).arg(folder))?;
     }
     fs::remove_dir_all(&downloads).with_context(|| downloads.display().to_string())
 }
@@ -156,9 +125,7 @@ fn library_path(rust: &Path) -> Result<std::ffi::OsString> {
 /// The version of a package that apt would install.
 fn candidate(package: &str) -> Result<String> {
     let policy = command::output(Command::new("apt-cache").args(["policy", package]))?;
-    let candidate = policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "));
+    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
     match candidate {
         Some(version) if version != "(none)" => Ok(version.into()),
         _ => bail!("apt knows no package {package}: this needs Debian with its security updates"),
@@ -169,13 +136,8 @@ fn candidate(package: &str) -> Result<String> {
 fn dependency(package: &str, version: &str, prefix: &str) -> Result<String> {
     let mut show = Command::new("apt-cache");
     let text = command::output(show.arg("show").arg(format!("{package}={version}")))?;
-    let depends = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Depends: "))
-        .unwrap_or_default();
-    let mut names = depends
-        .split(',')
-        .filter_map(|entry| entry.split_whitespace().next());
+    let depends = text.lines().find_map(|line| line.strip_prefix("Depends: ")).unwrap_or_default();
+    let mut names = depends.split(',').filter_map(|entry| entry.split_whitespace().next());
     let is_wanted = |name: &&str| {
         let version = name.strip_prefix(prefix);
         version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
@@ -188,10 +150,7 @@ fn dependency(package: &str, version: &str, prefix: &str) -> Result<String> {
 
 fn update_package_lists() -> Result<()> {
     let mut update = Command::new("apt-get");
-    command::run_as_root(
-        update.args(["update", "-qq"]),
-        "updating apt's package lists",
-    )
+    command::run_as_root(update.args(["update", "-qq"]), "updating apt's package lists")
 }
 
 fn need_apt(wanted: &str) -> Result<()> {

@@ -30,9 +30,7 @@ pub fn folder(name: &str, stamp: &str, fill: impl FnOnce(&Path) -> Result<()>) -
     let root = root()?;
     let lock = root.join(format!("{name}.lock"));
     let lock_file = File::create(&lock).with_context(|| lock.display().to_string())?;
-    lock_file
-        .lock()
-        .with_context(|| format!("locking {}", lock.display()))?;
+    lock_file.lock().with_context(|| format!("locking {}", lock.display()))?;
 
     let folder = root.join(name);
     let done = root.join(format!("{name}.done"));

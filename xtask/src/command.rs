@@ -33,12 +33,7 @@ pub fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| describe(command))?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{} failed: {}\n{}",
-            describe(command),
-            output.status,
-            errors.trim()
-        );
+        bail!("{} failed: {}\n{}", describe(command), output.status, errors.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -59,9 +54,7 @@ pub fn run_as_root(command: &mut Command, purpose: &str) -> Result<()> {
         bail!("{purpose} needs root: as root, run: {}", describe(command));
     }
     let mut sudo = Command::new("sudo");
-    sudo.arg("-n")
-        .arg(command.get_program())
-        .args(command.get_args());
+    sudo.arg("-n").arg(command.get_program()).args(command.get_args());
     run(&mut sudo)
 }
 

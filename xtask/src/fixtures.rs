@@ -23,11 +23,7 @@ pub fn suite() -> Result<PathBuf> {
     let write = |folder: &Path| {
         let python = python::interpreter()?;
         println!("setup: ONNX test suite into {}", folder.display());
-        command::run(
-            Command::new(python)
-                .arg(python::script("onnx_suite.py"))
-                .arg(folder),
-        )
+        command::run(Command::new(python).arg(python::script("onnx_suite.py")).arg(folder))
     };
     let name = format!("onnx-suite-{}", python::pinned("onnx"));
     cache::folder(&name, &cache::fingerprint(SCRIPT), write)

@@ -27,10 +27,7 @@ pub fn command() -> Result<Command> {
 }
 
 fn install(folder: &Path) -> Result<()> {
-    println!(
-        "setup: cargo-nextest {VERSION} into {} (takes minutes)",
-        folder.display()
-    );
+    println!("setup: cargo-nextest {VERSION} into {} (takes minutes)", folder.display());
     let mut install = command::cargo();
     // The runner's own speed does not matter, the time to build it does.
     install.args(["install", "--quiet", "--locked", "--debug", "cargo-nextest"]);

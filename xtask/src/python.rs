@@ -19,10 +19,7 @@ pub fn interpreter() -> Result<PathBuf> {
 /// The version that `requirements.txt` pins for a package.
 pub fn pinned(package: &str) -> &'static str {
     let pin = |line: &'static str| line.strip_prefix(package)?.strip_prefix("==");
-    REQUIREMENTS
-        .lines()
-        .find_map(pin)
-        .expect("the package is pinned")
+    REQUIREMENTS.lines().find_map(pin).expect("the package is pinned")
 }
 
 /// Path of a script in `xtask/python`.
@@ -40,10 +37,7 @@ fn create_environment(folder: &Path) -> Result<()> {
             return Err(error.context("creating a Python virtual environment"));
         }
         let version = command::output(Command::new(python).arg("--version"))?;
-        let minor = version
-            .trim()
-            .rsplit_once('.')
-            .map_or("", |(minor, _)| minor);
+        let minor = version.trim().rsplit_once('.').map_or("", |(minor, _)| minor);
         let package = format!("{}-venv", minor.to_lowercase().replace(' ', ""));
         let mut install = Command::new("apt-get");
         install.args(["install", "-y", "-qq", "--no-install-recommends", &package]);
@@ -51,14 +45,7 @@ fn create_environment(folder: &Path) -> Result<()> {
         create()?;
     }
     let mut pip = Command::new(folder.join("bin/python"));
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "-r",
-    ]);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
     command::run(pip.arg(script("requirements.txt")))
 }
 
@@ -66,10 +53,7 @@ fn create_environment(folder: &Path) -> Result<()> {
 fn system_python() -> Result<&'static str> {
     const RECENT: &str = "import sys; sys.exit(sys.version_info < (3, 11))";
     let is_recent = |name: &&str| command::output(Command::new(name).args(["-c", RECENT])).is_ok();
-    match ["python3.11", "python3", "python3.12", "python3.13"]
-        .into_iter()
-        .find(is_recent)
-    {
+    match ["python3.11", "python3", "python3.12", "python3.13"].into_iter().find(is_recent) {
         Some(name) => Ok(name),
         None => bail!("no Python of at least 3.11 found: install one (apt-get install python3)"),
     }

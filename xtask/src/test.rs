@@ -14,31 +14,13 @@ struct Step {
 
 /// The checks, in the order of running.
 const STEPS: [Step; 6] = [
-    Step {
-        name: "fmt",
-        run: fmt,
-    },
-    Step {
-        name: "clippy",
-        run: clippy,
-    },
-    Step {
-        name: "nextest",
-        run: unit_tests,
-    },
-    Step {
-        name: "doc",
-        run: doc_tests,
-    },
-    Step {
-        name: "aarch64-max",
-        run: || aarch64::test("max"),
-    },
+    Step { name: "fmt", run: fmt },
+    Step { name: "clippy", run: clippy },
+    Step { name: "nextest", run: unit_tests },
+    Step { name: "doc", run: doc_tests },
+    Step { name: "aarch64-max", run: || aarch64::test("max") },
     // A phone without dot-product instructions.
-    Step {
-        name: "aarch64-a53",
-        run: || aarch64::test("cortex-a53"),
-    },
+    Step { name: "aarch64-a53", run: || aarch64::test("cortex-a53") },
 ];
 
 /// The variable by which the tests find trained models.
@@ -60,10 +42,7 @@ fn step_name(name: &str) -> Result<String, String> {
     if STEPS.iter().any(|step| matches(step, name)) {
         return Ok(name.into());
     }
-    Err(format!(
-        "the steps are {}",
-        STEPS.map(|step| step.name).join(", ")
-    ))
+    Err(format!("the steps are {}", STEPS.map(|step| step.name).join(", ")))
 }
 
 fn matches(step: &Step, name: &str) -> bool {
@@ -115,22 +94,14 @@ fn fmt() -> Result<()> {
 
 fn clippy() -> Result<()> {
     let mut clippy = command::cargo();
-    clippy.args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
     command::run(&mut clippy)
 }
 
 fn unit_tests() -> Result<()> {
     let suite = fixtures::suite()?;
     let mut run = nextest::command()?;
-    run.args(["run", "--workspace"])
-        .env(fixtures::VARIABLE, suite);
+    run.args(["run", "--workspace"]).env(fixtures::VARIABLE, suite);
     if let Some(models) = models() {
         run.env(MODELS, models);
     }

@@ -39,9 +39,7 @@ pub(crate) fn read(reader: &mut dyn Read) -> Result<Header, Error> {
         version => return Err(Error::Header(format!("unknown version {version}"))),
     };
     if length > LONGEST {
-        return Err(Error::Header(format!(
-            "it claims to be {length} bytes long"
-        )));
+        return Err(Error::Header(format!("it claims to be {length} bytes long")));
     }
     let mut text = vec![0; length];
     fill(reader, &mut text)?;
@@ -50,12 +48,10 @@ pub(crate) fn read(reader: &mut dyn Read) -> Result<Header, Error> {
 }
 
 fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> Result<(), Error> {
-    reader
-        .read_exact(buffer)
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => Error::Header("it is cut off".into()),
-            _ => Error::Io(error),
-        })
+    reader.read_exact(buffer).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => Error::Header("it is cut off".into()),
+        _ => Error::Io(error),
+    })
 }
 
 /// A version 1 header, padded so that the elements start at a multiple of 64 bytes.
@@ -128,11 +124,7 @@ impl Parser<'_> {
     }
 
     fn string(&mut self) -> Result<String, Error> {
-        let quote = if self.take('"') {
-            '"'
-        } else {
-            self.expect('\'').map(|()| '\'')?
-        };
+        let quote = if self.take('"') { '"' } else { self.expect('\'').map(|()| '\'')? };
         let (text, rest) = self
             .rest
             .split_once(quote)

@@ -65,10 +65,7 @@ impl Type {
     fn size(self) -> Option<usize> {
         match self {
             Type::Text(points) => points.checked_mul(4),
-            number => Self::NUMBERS
-                .iter()
-                .find(|row| row.0 == number)
-                .map(|row| row.2),
+            number => Self::NUMBERS.iter().find(|row| row.0 == number).map(|row| row.2),
         }
     }
 
@@ -99,10 +96,7 @@ impl Type {
     fn descr(self) -> String {
         let name = match self {
             Type::Text(points) => return format!("<U{points}"),
-            number => Self::NUMBERS
-                .iter()
-                .find(|row| row.0 == number)
-                .map_or("", |row| row.1),
+            number => Self::NUMBERS.iter().find(|row| row.0 == number).map_or("", |row| row.1),
         };
         let order = if self.size() == Some(1) { '|' } else { '<' };
         format!("{order}{name}")
@@ -189,11 +183,7 @@ impl Array {
         if cfg!(target_endian = "big") {
             reverse_words(&mut data, T::TYPE.word());
         }
-        Array {
-            dtype: T::TYPE,
-            shape: shape.to_vec(),
-            data,
-        }
+        Array { dtype: T::TYPE, shape: shape.to_vec(), data }
     }
 
     /// The elements, or `None` if they are of another type.
@@ -229,26 +219,18 @@ impl Array {
         let (dtype, big_endian) =
             Type::from_descr(&header.descr).ok_or_else(|| Error::Type(header.descr.clone()))?;
         let size = dtype.size();
-        let bytes = header
-            .shape
-            .iter()
-            .try_fold(size.unwrap_or(usize::MAX), |n, &d| n.checked_mul(d));
+        let bytes =
+            header.shape.iter().try_fold(size.unwrap_or(usize::MAX), |n, &d| n.checked_mul(d));
         let bytes = match bytes {
             Some(bytes) if bytes <= limit => bytes,
             _ => {
-                return Err(Error::TooLarge {
-                    shape: header.shape,
-                    limit,
-                });
+                return Err(Error::TooLarge { shape: header.shape, limit });
             }
         };
         let mut data = Vec::new();
         reader.take(bytes as u64).read_to_end(&mut data)?;
         if data.len() != bytes {
-            return Err(Error::Truncated {
-                expected: bytes,
-                found: data.len(),
-            });
+            return Err(Error::Truncated { expected: bytes, found: data.len() });
         }
         if big_endian {
             reverse_words(&mut data, dtype.word());
@@ -259,11 +241,7 @@ impl Array {
         if dtype == Type::Bool {
             data.iter_mut().for_each(|byte| *byte = (*byte != 0).into());
         }
-        Ok(Array {
-            dtype,
-            shape: header.shape,
-            data,
-        })
+        Ok(Array { dtype, shape: header.shape, data })
     }
 
     /// Writes a `.npy` file, version 1.
@@ -326,11 +304,7 @@ mod tests {
         let bytes: Vec<u8> = (0..48).map(|i| i % 2).collect();
         for (dtype, ..) in Type::NUMBERS {
             let size = dtype.size().unwrap();
-            let array = Array {
-                dtype,
-                shape: vec![2, 3],
-                data: bytes[..6 * size].to_vec(),
-            };
+            let array = Array { dtype, shape: vec![2, 3], data: bytes[..6 * size].to_vec() };
             let mut out = Vec::new();
             array.write(&mut out).unwrap();
             assert_eq!((out.len() - array.data.len()) % 64, 0);
@@ -340,75 +314,39 @@ mod tests {
 
     #[test]
     fn column_major_big_endian_becomes_row_major_little_endian() {
-        let data: Vec<u8> = [1i16, 4, 2, 5, 3, 6]
-            .iter()
-            .flat_map(|v| v.to_be_bytes())
-            .collect();
-        let array = read(
-            "{'descr': '>i2', 'fortran_order': True, 'shape': (2, 3)}",
-            &data,
-        );
+        let data: Vec<u8> = [1i16, 4, 2, 5, 3, 6].iter().flat_map(|v| v.to_be_bytes()).collect();
+        let array = read("{'descr': '>i2', 'fortran_order': True, 'shape': (2, 3)}", &data);
         assert_eq!(array.unwrap().to_vec::<i16>().unwrap(), [1, 2, 3, 4, 5, 6]);
     }
 
     #[test]
     fn scalars_text_and_empty_arrays() {
-        let text: Vec<u8> = "né\0"
-            .chars()
-            .flat_map(|c| (c as u32).to_le_bytes())
-            .collect();
-        let array = read(
-            "{'descr': '<U3', 'fortran_order': False, 'shape': ()}",
-            &text,
-        );
+        let text: Vec<u8> = "né\0".chars().flat_map(|c| (c as u32).to_le_bytes()).collect();
+        let array = read("{'descr': '<U3', 'fortran_order': False, 'shape': ()}", &text);
         assert_eq!(array.unwrap().text().unwrap(), "né");
-        let empty = read(
-            "{'descr': '<f4', 'fortran_order': True, 'shape': (0, 7)}",
-            &[],
-        );
+        let empty = read("{'descr': '<f4', 'fortran_order': True, 'shape': (0, 7)}", &[]);
         assert_eq!(empty.unwrap().shape, [0, 7]);
-        let bools = read(
-            "{'descr': '|b1', 'fortran_order': False, 'shape': (2,)}",
-            &[7, 0],
-        );
+        let bools = read("{'descr': '|b1', 'fortran_order': False, 'shape': (2,)}", &[7, 0]);
         assert_eq!(bools.unwrap().data, [1, 0]);
     }
 
     #[test]
     fn hostile_files_are_refused() {
         let cases = [
-            (
-                "{'descr': '<f4', 'fortran_order': False, 'shape': (4,)}",
-                "cut off",
-            ),
+            ("{'descr': '<f4', 'fortran_order': False, 'shape': (4,)}", "cut off"),
             (
                 "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 99999999999)}",
                 "larger",
             ),
-            (
-                "{'descr': '<f4', 'fortran_order': False, 'shape': (9999999,)}",
-                "larger",
-            ),
+            ("{'descr': '<f4', 'fortran_order': False, 'shape': (9999999,)}", "larger"),
             (
                 "{'descr': '<U99999999999999999999', 'fortran_order': False, 'shape': ()}",
                 "not supported",
             ),
-            (
-                "{'descr': '<U9999999999999999999', 'fortran_order': False, 'shape': ()}",
-                "larger",
-            ),
-            (
-                "{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
-                "\"|O\" is not supported",
-            ),
-            (
-                "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}",
-                "header",
-            ),
-            (
-                "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
-                "header",
-            ),
+            ("{'descr': '<U9999999999999999999', 'fortran_order': False, 'shape': ()}", "larger"),
+            ("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", "\"|O\" is not supported"),
+            ("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", "header"),
+            ("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", "header"),
             ("{'descr': '<f4', 'fortran_order': False}", "shape"),
             ("{'descr': '<f4'", "header"),
             ("", "header"),
@@ -417,9 +355,6 @@ mod tests {
             let message = read(header, &[0; 8]).unwrap_err().to_string();
             assert!(message.contains(expected), "{header}: {message}");
         }
-        assert!(matches!(
-            Array::read(&mut &b"PK\x03\x04 and more"[..], 1),
-            Err(Error::NotNpy)
-        ));
+        assert!(matches!(Array::read(&mut &b"PK\x03\x04 and more"[..], 1), Err(Error::NotNpy)));
     }
 }

@@ -16,10 +16,8 @@ pub fn read_npz(reader: impl Read + Seek, limit: usize) -> Result<Vec<(String, A
     for index in 0..archive.len() {
         let mut member = archive.by_index(index).map_err(bad)?;
         let name = member.name().to_string();
-        let array = Array::read(&mut member, left).map_err(|source| Error::Member {
-            name: name.clone(),
-            source: Box::new(source),
-        })?;
+        let array = Array::read(&mut member, left)
+            .map_err(|source| Error::Member { name: name.clone(), source: Box::new(source) })?;
         left -= array.data.len();
         let name = name.strip_suffix(".npy").unwrap_or(&name).to_string();
         arrays.push((name, array));
@@ -66,23 +64,15 @@ mod tests {
 
     #[test]
     fn the_limit_counts_all_members() {
-        let error = read_npz(Cursor::new(archive()), 20)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("member \"b.npy\"") && error.contains("larger"),
-            "{error}"
-        );
+        let error = read_npz(Cursor::new(archive()), 20).unwrap_err().to_string();
+        assert!(error.contains("member \"b.npy\"") && error.contains("larger"), "{error}");
     }
 
     #[test]
     fn every_truncation_and_every_damaged_byte_is_survived() {
         let good = archive();
         for end in 0..good.len() {
-            assert!(
-                read_npz(Cursor::new(&good[..end]), 1 << 20).is_err(),
-                "cut at {end}"
-            );
+            assert!(read_npz(Cursor::new(&good[..end]), 1 << 20).is_err(), "cut at {end}");
         }
         for at in 0..good.len() {
             for value in [0, 0xff, good[at] ^ 1] {

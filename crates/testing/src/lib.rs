@@ -66,11 +66,7 @@ pub fn golden(name: &str) -> Option<Vec<Case>> {
         let (case, part) = key.split_once('.').expect("a key is CASE.PART");
         let case: usize = case.parse().expect("a case is a number");
         while cases.len() <= case {
-            cases.push(Case {
-                name: String::new(),
-                inputs: Vec::new(),
-                outputs: Vec::new(),
-            });
+            cases.push(Case { name: String::new(), inputs: Vec::new(), outputs: Vec::new() });
         }
         let case = &mut cases[case];
         let (list, number) = match part {
@@ -79,16 +75,9 @@ pub fn golden(name: &str) -> Option<Vec<Case>> {
                 continue;
             }
             _ if part.starts_with("in") => (&mut case.inputs, &part[2..]),
-            _ => (
-                &mut case.outputs,
-                part.strip_prefix("out").expect("in, out or name"),
-            ),
+            _ => (&mut case.outputs, part.strip_prefix("out").expect("in, out or name")),
         };
-        assert_eq!(
-            number.parse(),
-            Ok(list.len()),
-            "{name}: {key} is out of order"
-        );
+        assert_eq!(number.parse(), Ok(list.len()), "{name}: {key} is out of order");
         list.push(array);
     }
     assert!(!cases.is_empty(), "{name}: no cases");
@@ -162,20 +151,13 @@ mod tests {
         assert_eq!(cases[0].name, "bird.bmp");
         assert_eq!(cases[0].inputs[0].shape, [1, 513, 513, 3]);
         assert_eq!(cases[0].outputs[0].dtype, Type::I64);
-        assert_eq!(
-            cases[0].outputs[0].to_vec::<i64>().unwrap().len(),
-            513 * 513
-        );
+        assert_eq!(cases[0].outputs[0].to_vec::<i64>().unwrap().len(), 513 * 513);
     }
 
     #[test]
     fn numbers_stay_in_range_and_repeat() {
         let mut rng = Rng::new(7);
-        assert!(
-            rng.floats(1000, -2.0, 3.0)
-                .iter()
-                .all(|v| (-2.0..=3.0).contains(v))
-        );
+        assert!(rng.floats(1000, -2.0, 3.0).iter().all(|v| (-2.0..=3.0).contains(v)));
         assert!((0..1000).all(|_| rng.below(3) < 3));
         assert_eq!(Rng::new(1).bytes(9), Rng::new(1).bytes(9));
     }

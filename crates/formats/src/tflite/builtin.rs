@@ -222,9 +222,7 @@ const NAMES: [&str; 210] = [
 
 /// The schema's name of a builtin operator; `None` for a code newer than this table.
 pub fn name(code: i32) -> Option<&'static str> {
-    usize::try_from(code)
-        .ok()
-        .and_then(|code| NAMES.get(code).copied())
+    usize::try_from(code).ok().and_then(|code| NAMES.get(code).copied())
 }
 
 #[cfg(test)]

@@ -49,10 +49,7 @@ fn scalar_at<T: Scalar>(bytes: &[u8], at: usize) -> Result<T, FlatError> {
     let end = at.checked_add(T::SIZE);
     match end.and_then(|end| bytes.get(at..end)) {
         Some(raw) => Ok(T::read(raw)),
-        None => Err(FlatError {
-            at,
-            what: "a value reaches past the end of the file",
-        }),
+        None => Err(FlatError { at, what: "a value reaches past the end of the file" }),
     }
 }
 
@@ -61,10 +58,7 @@ fn follow(bytes: &[u8], at: usize) -> Result<usize, FlatError> {
     let offset = scalar_at::<u32>(bytes, at)? as usize;
     match at.checked_add(offset) {
         Some(target) if offset != 0 && target < bytes.len() => Ok(target),
-        _ => Err(FlatError {
-            at,
-            what: "an offset points outside the file",
-        }),
+        _ => Err(FlatError { at, what: "an offset points outside the file" }),
     }
 }
 
@@ -85,23 +79,15 @@ impl<'a> Table<'a> {
     /// When the file is too short, is not of this kind, or its root lies outside it.
     pub fn root(bytes: &'a [u8], identifier: &[u8; 4]) -> Result<Self, FlatError> {
         if bytes.get(4..8) != Some(identifier) {
-            return Err(FlatError {
-                at: 4,
-                what: "the file identifier is missing",
-            });
+            return Err(FlatError { at: 4, what: "the file identifier is missing" });
         }
         Self::at(bytes, follow(bytes, 0)?)
     }
 
     fn at(bytes: &'a [u8], at: usize) -> Result<Self, FlatError> {
         let back = scalar_at::<i32>(bytes, at)?;
-        let bad = FlatError {
-            at,
-            what: "a table's field list lies outside the file",
-        };
-        let vtable = i64::try_from(at)
-            .ok()
-            .and_then(|at| at.checked_sub(i64::from(back)));
+        let bad = FlatError { at, what: "a table's field list lies outside the file" };
+        let vtable = i64::try_from(at).ok().and_then(|at| at.checked_sub(i64::from(back)));
         let vtable = vtable.and_then(|v| usize::try_from(v).ok()).ok_or(bad)?;
         let vtable_len = usize::from(scalar_at::<u16>(bytes, vtable).map_err(|_| bad)?);
         let len = usize::from(scalar_at::<u16>(bytes, vtable + 2).map_err(|_| bad)?);
@@ -110,13 +96,7 @@ impl<'a> Table<'a> {
         if vtable_len < 4 || len < 4 || !fits(vtable, vtable_len) || !fits(at, len) {
             return Err(bad);
         }
-        Ok(Self {
-            bytes,
-            at,
-            vtable,
-            vtable_len,
-            len,
-        })
+        Ok(Self { bytes, at, vtable, vtable_len, len })
     }
 
     /// Where the table lies in the file, for messages.
@@ -133,10 +113,7 @@ impl<'a> Table<'a> {
         match usize::from(scalar_at::<u16>(self.bytes, self.vtable + slot)?) {
             0 => Ok(None),
             offset if offset >= 4 && offset + size <= self.len => Ok(Some(self.at + offset)),
-            _ => Err(FlatError {
-                at: self.at,
-                what: "a field lies outside its table",
-            }),
+            _ => Err(FlatError { at: self.at, what: "a field lies outside its table" }),
         }
     }
 
@@ -169,12 +146,7 @@ impl<'a> Table<'a> {
     pub fn vector<T: Scalar>(self, index: usize) -> Result<Vector<'a, T>, FlatError> {
         match self.field(index, 4)? {
             Some(at) => Vector::at(self.bytes, follow(self.bytes, at)?),
-            None => Ok(Vector {
-                bytes: self.bytes,
-                at: 0,
-                len: 0,
-                of: PhantomData,
-            }),
+            None => Ok(Vector { bytes: self.bytes, at: 0, len: 0, of: PhantomData }),
         }
     }
 
@@ -208,20 +180,9 @@ impl<'a, T: Scalar> Vector<'a, T> {
     fn at(bytes: &'a [u8], at: usize) -> Result<Self, FlatError> {
         let len = scalar_at::<u32>(bytes, at)? as usize;
         let start = at + 4;
-        match len
-            .checked_mul(T::SIZE)
-            .and_then(|size| start.checked_add(size))
-        {
-            Some(end) if end <= bytes.len() => Ok(Self {
-                bytes,
-                at: start,
-                len,
-                of: PhantomData,
-            }),
-            _ => Err(FlatError {
-                at,
-                what: "a vector reaches past the end of the file",
-            }),
+        match len.checked_mul(T::SIZE).and_then(|size| start.checked_add(size)) {
+            Some(end) if end <= bytes.len() => Ok(Self { bytes, at: start, len, of: PhantomData }),
+            _ => Err(FlatError { at, what: "a vector reaches past the end of the file" }),
         }
     }
 
@@ -298,10 +259,7 @@ mod tests {
         assert_eq!(t.scalar(0, 0i32), Ok(7));
         assert_eq!(t.scalar(1, 5i32), Ok(5));
         assert_eq!(t.scalar(9, 6i32), Ok(6));
-        assert_eq!(
-            t.vector::<u16>(2).unwrap().iter().collect::<Vec<_>>(),
-            [1, 2, 3]
-        );
+        assert_eq!(t.vector::<u16>(2).unwrap().iter().collect::<Vec<_>>(), [1, 2, 3]);
         assert!(Table::root(&b, b"TFL3").is_err());
     }
 

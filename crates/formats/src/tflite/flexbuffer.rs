@@ -60,10 +60,8 @@ struct Reader<'a>(&'a [u8]);
 impl<'a> Reader<'a> {
     fn raw(&self, at: usize, width: usize) -> Result<&'a [u8], FlatError> {
         let end = at.checked_add(width);
-        end.and_then(|end| self.0.get(at..end)).ok_or(FlatError {
-            at,
-            what: "custom options reach past their end",
-        })
+        end.and_then(|end| self.0.get(at..end))
+            .ok_or(FlatError { at, what: "custom options reach past their end" })
     }
 
     fn unsigned(&self, at: usize, width: usize) -> Result<u64, FlatError> {
@@ -82,23 +80,15 @@ impl<'a> Reader<'a> {
         match width {
             4 => Ok(f64::from(f32::from_bits(bits as u32))),
             8 => Ok(f64::from_bits(bits)),
-            _ => Err(FlatError {
-                at,
-                what: "a float of custom options is not 4 or 8 bytes",
-            }),
+            _ => Err(FlatError { at, what: "a float of custom options is not 4 or 8 bytes" }),
         }
     }
 
     /// Follows the offset stored at `at`, which counts backwards.
     fn back(&self, at: usize, width: usize) -> Result<usize, FlatError> {
         let offset = self.unsigned(at, width)?;
-        let target = usize::try_from(offset)
-            .ok()
-            .and_then(|offset| at.checked_sub(offset));
-        target.ok_or(FlatError {
-            at,
-            what: "an offset of custom options points outside them",
-        })
+        let target = usize::try_from(offset).ok().and_then(|offset| at.checked_sub(offset));
+        target.ok_or(FlatError { at, what: "an offset of custom options points outside them" })
     }
 
     fn value(&self, at: usize, parent: usize, packed: u8) -> Result<Option<Value>, FlatError> {
@@ -123,10 +113,7 @@ impl<'a> Reader<'a> {
 /// counts from the start of `bytes`.
 pub fn map(bytes: &[u8]) -> Result<Vec<(String, Value)>, FlatError> {
     let reader = Reader(bytes);
-    let not_a_map = FlatError {
-        at: bytes.len(),
-        what: "custom options are not a FlexBuffer map",
-    };
+    let not_a_map = FlatError { at: bytes.len(), what: "custom options are not a FlexBuffer map" };
     let [.., packed, root_width] = *bytes else {
         return Err(not_a_map);
     };
@@ -146,17 +133,11 @@ pub fn map(bytes: &[u8]) -> Result<Vec<(String, Value)>, FlatError> {
     }
     let key_width = key_width as usize;
     let len = reader.unsigned(header + 2 * width, width)?;
-    let len = usize::try_from(len)
-        .ok()
-        .filter(|&len| len <= bytes.len())
-        .ok_or(not_a_map)?;
+    let len = usize::try_from(len).ok().filter(|&len| len <= bytes.len()).ok_or(not_a_map)?;
     let mut entries = Vec::new();
     for i in 0..len {
         let name_at = reader.back(keys + i * key_width, key_width)?;
-        let name = bytes[name_at..]
-            .split(|&b| b == 0)
-            .next()
-            .unwrap_or_default();
+        let name = bytes[name_at..].split(|&b| b == 0).next().unwrap_or_default();
         let packed = reader.raw(values + len * width + i, 1)?[0];
         if let Some(value) = reader.value(values + i * width, width, packed)? {
             entries.push((String::from_utf8_lossy(name).into_owned(), value));
@@ -218,11 +199,7 @@ mod tests {
     #[test]
     fn reads_a_map() {
         let entries = map(SAMPLE).unwrap();
-        let want = [
-            ("a", Value::Int(5)),
-            ("b", Value::Bool(true)),
-            ("f", Value::Float(0.5)),
-        ];
+        let want = [("a", Value::Int(5)), ("b", Value::Bool(true)), ("f", Value::Float(0.5))];
         let want: Vec<_> = want.map(|(name, value)| (name.to_string(), value)).into();
         assert_eq!(entries, want);
     }

@@ -42,9 +42,7 @@ pub fn read(bytes: &[u8]) -> Result<Model<'_>, SchemaError> {
             "schema version {version}; only version 3 is supported"
         )));
     }
-    let mut allowance = Allowance {
-        bytes_left: bytes.len(),
-    };
+    let mut allowance = Allowance { bytes_left: bytes.len() };
     let mut codes = Vec::new();
     for (i, code) in root.tables(1)?.iter().enumerate() {
         allowance.take(4)?;
@@ -56,22 +54,15 @@ pub fn read(bytes: &[u8]) -> Result<Model<'_>, SchemaError> {
     let mut buffers = Vec::new();
     for (i, buffer) in root.tables(4)?.iter().enumerate() {
         allowance.take(4)?;
-        let range = buffer
-            .map_err(SchemaError::from)
-            .and_then(|b| buffer_range(b, bytes));
+        let range = buffer.map_err(SchemaError::from).and_then(|b| buffer_range(b, bytes));
         buffers.push(range.map_err(|e| e.within(format_args!("buffer {i}")))?);
     }
     let count = root.tables(2)?.len();
     let mut subgraphs = Vec::new();
     for (i, table) in root.tables(2)?.iter().enumerate() {
-        let context = Context {
-            codes: &codes,
-            buffers: &buffers,
-            bytes,
-        };
-        let subgraph = table
-            .map_err(SchemaError::from)
-            .and_then(|t| context.subgraph(t, &mut allowance));
+        let context = Context { codes: &codes, buffers: &buffers, bytes };
+        let subgraph =
+            table.map_err(SchemaError::from).and_then(|t| context.subgraph(t, &mut allowance));
         subgraphs.push(subgraph.map_err(|e| e.within(format_args!("subgraph {i}")))?);
     }
     if count == 0 {
@@ -80,9 +71,8 @@ pub fn read(bytes: &[u8]) -> Result<Model<'_>, SchemaError> {
     let mut signatures = Vec::new();
     for (i, table) in root.tables(7)?.iter().enumerate() {
         allowance.take(8)?;
-        let signature = table
-            .map_err(SchemaError::from)
-            .and_then(|t| signature(t, &subgraphs, &mut allowance));
+        let signature =
+            table.map_err(SchemaError::from).and_then(|t| signature(t, &subgraphs, &mut allowance));
         signatures.push(signature.map_err(|e| e.within(format_args!("signature {i}")))?);
     }
     let mut metadata = Vec::new();
@@ -94,13 +84,7 @@ pub fn read(bytes: &[u8]) -> Result<Model<'_>, SchemaError> {
             metadata.push((name, range.clone()));
         }
     }
-    Ok(Model {
-        description: root.string(3)?,
-        codes,
-        subgraphs,
-        signatures,
-        metadata,
-    })
+    Ok(Model { description: root.string(3)?, codes, subgraphs, signatures, metadata })
 }
 
 fn operator_code(table: Table<'_>) -> Result<OperatorCode, FlatError> {
@@ -127,9 +111,7 @@ fn buffer_range(table: Table<'_>, bytes: &[u8]) -> Result<Option<Range<usize>>, 
         return Ok(None);
     }
     let start = usize::try_from(offset).ok();
-    let end = offset
-        .checked_add(size)
-        .and_then(|end| usize::try_from(end).ok());
+    let end = offset.checked_add(size).and_then(|end| usize::try_from(end).ok());
     match (start, end) {
         (Some(start), Some(end)) if end <= bytes.len() => Ok(Some(start..end)),
         _ => Err(SchemaError::content(format!(
@@ -146,9 +128,7 @@ fn signature(
 ) -> Result<Signature, SchemaError> {
     let subgraph = table.scalar(4, 0u32)? as usize;
     let Some(graph) = subgraphs.get(subgraph) else {
-        return Err(SchemaError::content(format!(
-            "subgraph {subgraph} does not exist"
-        )));
+        return Err(SchemaError::content(format!("subgraph {subgraph} does not exist")));
     };
     let mut names = |field| -> Result<Vec<(String, usize)>, SchemaError> {
         let mut names = Vec::new();
@@ -157,20 +137,13 @@ fn signature(
             let (name, tensor) = (entry.string(0)?, entry.scalar(1, 0u32)? as usize);
             allowance.take(8 + name.len())?;
             if tensor >= graph.tensors.len() {
-                return Err(SchemaError::content(format!(
-                    "tensor {tensor} does not exist"
-                )));
+                return Err(SchemaError::content(format!("tensor {tensor} does not exist")));
             }
             names.push((name, tensor));
         }
         Ok(names)
     };
-    Ok(Signature {
-        inputs: names(0)?,
-        outputs: names(1)?,
-        key: table.string(2)?,
-        subgraph,
-    })
+    Ok(Signature { inputs: names(0)?, outputs: names(1)?, key: table.string(2)?, subgraph })
 }
 
 struct Context<'a, 'm> {
@@ -188,9 +161,7 @@ impl<'a> Context<'a, '_> {
         allowance.take(16)?;
         let mut tensors = Vec::new();
         for (i, tensor) in table.tables(0)?.iter().enumerate() {
-            let tensor = tensor
-                .map_err(SchemaError::from)
-                .and_then(|t| self.tensor(t, allowance));
+            let tensor = tensor.map_err(SchemaError::from).and_then(|t| self.tensor(t, allowance));
             tensors.push(tensor.map_err(|e| e.within(format_args!("tensor {i}")))?);
         }
         let count = tensors.len();
@@ -205,13 +176,7 @@ impl<'a> Context<'a, '_> {
         allowance.take(name.len())?;
         let inputs = indices(table.vector(1)?, count, allowance)?;
         let outputs = indices(table.vector(2)?, count, allowance)?;
-        Ok(SubGraph {
-            name,
-            tensors,
-            inputs,
-            outputs,
-            operators,
-        })
+        Ok(SubGraph { name, tensors, inputs, outputs, operators })
     }
 
     fn operator(
@@ -223,9 +188,7 @@ impl<'a> Context<'a, '_> {
         allowance.take(12)?;
         let code = table.scalar(0, 0u32)? as usize;
         let Some(known) = self.codes.get(code) else {
-            return Err(SchemaError::content(format!(
-                "operator code {code} does not exist"
-            )));
+            return Err(SchemaError::content(format!("operator code {code} does not exist")));
         };
         let read = || -> Result<Operator<'a>, SchemaError> {
             let inputs: Vector<'_, i32> = table.vector(1)?;
@@ -257,9 +220,7 @@ impl<'a> Context<'a, '_> {
             return Ok(table.vector::<u8>(5)?.bytes());
         }
         let start = usize::try_from(offset).ok();
-        let end = offset
-            .checked_add(size)
-            .and_then(|end| usize::try_from(end).ok());
+        let end = offset.checked_add(size).and_then(|end| usize::try_from(end).ok());
         start
             .zip(end)
             .and_then(|(start, end)| self.bytes.get(start..end))
@@ -270,8 +231,7 @@ impl<'a> Context<'a, '_> {
         let name = table.string(3)?;
         allowance.take(16 + name.len())?;
         let label = name.clone();
-        self.named_tensor(table, name, allowance)
-            .map_err(|e| e.within(format_args!("'{label}'")))
+        self.named_tensor(table, name, allowance).map_err(|e| e.within(format_args!("'{label}'")))
     }
 
     fn named_tensor(
@@ -285,9 +245,7 @@ impl<'a> Context<'a, '_> {
         let signature: Vector<'_, i32> = table.vector(7)?;
         allowance.take(4 * (stored.len() + signature.len()))?;
         if !signature.is_empty() && signature.len() != stored.len() {
-            return Err(SchemaError::content(
-                "its shape and its shape signature differ in rank",
-            ));
+            return Err(SchemaError::content("its shape and its shape signature differ in rank"));
         }
         let mut shape = Vec::with_capacity(stored.len());
         let mut elements = 1usize;
@@ -316,15 +274,10 @@ impl<'a> Context<'a, '_> {
             Some(range) => range.clone(),
             None if buffer == 0 => None,
             None => {
-                return Err(SchemaError::content(format!(
-                    "buffer {buffer} does not exist"
-                )));
+                return Err(SchemaError::content(format!("buffer {buffer} does not exist")));
             }
         };
-        let sparsity = table
-            .table(6)?
-            .map(|t| sparsity(t, allowance))
-            .transpose()?;
+        let sparsity = table.table(6)?.map(|t| sparsity(t, allowance)).transpose()?;
         if let (Some(data), Some(bits), None) = (&data, dtype.bits(), &sparsity) {
             let want = (elements * bits).div_ceil(8);
             if data.len() < want {
@@ -344,16 +297,7 @@ impl<'a> Context<'a, '_> {
             None => None,
         };
         let is_variable = table.scalar(5, false)?;
-        Ok(Tensor {
-            name,
-            dtype,
-            shape,
-            signature,
-            data,
-            quantization,
-            is_variable,
-            sparsity,
-        })
+        Ok(Tensor { name, dtype, shape, signature, data, quantization, is_variable, sparsity })
     }
 }
 
@@ -370,9 +314,7 @@ fn indices(
     allowance: &mut Allowance,
 ) -> Result<Vec<usize>, SchemaError> {
     allowance.take(4 * list.len())?;
-    list.iter()
-        .map(|index| index_within(index, count))
-        .collect()
+    list.iter().map(|index| index_within(index, count)).collect()
 }
 
 fn quantization(
@@ -404,25 +346,16 @@ fn quantization(
             zero_point.len()
         )));
     }
-    let zero_point = if zero_point.len() == 1 {
-        vec![zero_point[0]; scale.len()]
-    } else {
-        zero_point
-    };
+    let zero_point =
+        if zero_point.len() == 1 { vec![zero_point[0]; scale.len()] } else { zero_point };
     if let Some(bad) = scale.iter().find(|s| !s.is_finite() || **s < 0.0) {
         return Err(SchemaError::content(format!(
             "its quantization scale {bad} is not a positive number"
         )));
     }
     // One scale belongs to no dimension, and biases repeat the dimension of their weights.
-    let axis = if scale.len() == 1 || shape.len() == 1 {
-        0
-    } else {
-        axis
-    };
-    let axis = usize::try_from(axis)
-        .ok()
-        .filter(|&axis| axis < shape.len().max(1));
+    let axis = if scale.len() == 1 || shape.len() == 1 { 0 } else { axis };
+    let axis = usize::try_from(axis).ok().filter(|&axis| axis < shape.len().max(1));
     let axis =
         axis.ok_or_else(|| SchemaError::content("its quantized dimension does not exist"))?;
     if scale.len() > 1 && shape.get(axis) != Some(&scale.len()) {
@@ -431,11 +364,7 @@ fn quantization(
             scale.len()
         )));
     }
-    Ok(Some(Quantization {
-        scale,
-        zero_point,
-        axis,
-    }))
+    Ok(Some(Quantization { scale, zero_point, axis }))
 }
 
 fn sparsity(table: Table<'_>, allowance: &mut Allowance) -> Result<Sparsity, SchemaError> {
@@ -443,9 +372,7 @@ fn sparsity(table: Table<'_>, allowance: &mut Allowance) -> Result<Sparsity, Sch
         |list: Vector<'_, i32>, allowance: &mut Allowance| -> Result<Vec<usize>, SchemaError> {
             allowance.take(4 * list.len())?;
             let negative = |_| SchemaError::content("its sparsity holds a negative number");
-            list.iter()
-                .map(|v| usize::try_from(v).map_err(negative))
-                .collect()
+            list.iter().map(|v| usize::try_from(v).map_err(negative)).collect()
         };
     let indices = |table: Option<Table<'_>>,
                    kind: u8,
@@ -466,9 +393,9 @@ fn sparsity(table: Table<'_>, allowance: &mut Allowance) -> Result<Sparsity, Sch
                 allowance.take(list.len())?;
                 Ok(list.iter().map(usize::from).collect())
             }
-            _ => Err(SchemaError::content(format!(
-                "its sparsity has an unknown index kind {kind}"
-            ))),
+            _ => {
+                Err(SchemaError::content(format!("its sparsity has an unknown index kind {kind}")))
+            }
         }
     };
     let mut dims = Vec::new();
@@ -533,17 +460,10 @@ mod tests {
         let Some(bytes) = small_model() else { return };
         let model = read(&bytes).unwrap();
         let graph = &model.subgraphs[0];
-        let names: Vec<_> = graph
-            .operators
-            .iter()
-            .map(|o| model.codes[o.code].name())
-            .collect();
+        let names: Vec<_> = graph.operators.iter().map(|o| model.codes[o.code].name()).collect();
         assert_eq!(names, ["FULLY_CONNECTED"; 3]);
         let input = &graph.tensors[graph.inputs[0]];
-        assert_eq!(
-            (input.dtype, input.shape.as_slice()),
-            (TensorType::Int8, [1, 1].as_slice())
-        );
+        assert_eq!((input.dtype, input.shape.as_slice()), (TensorType::Int8, [1, 1].as_slice()));
         assert_eq!(input.quantization.as_ref().unwrap().zero_point, [-128]);
     }
 

@@ -27,31 +27,23 @@ pub enum SchemaError {
 
 impl From<FlatError> for SchemaError {
     fn from(flat: FlatError) -> Self {
-        SchemaError::Bytes {
-            place: String::new(),
-            flat,
-        }
+        SchemaError::Bytes { place: String::new(), flat }
     }
 }
 
 impl SchemaError {
     pub(super) fn content(what: impl Into<String>) -> Self {
-        SchemaError::Content {
-            place: String::new(),
-            what: what.into(),
-        }
+        SchemaError::Content { place: String::new(), what: what.into() }
     }
 
     pub(super) fn within(self, outer: impl std::fmt::Display) -> Self {
         match self {
-            SchemaError::Bytes { place, flat } => SchemaError::Bytes {
-                place: format!("{outer}: {place}"),
-                flat,
-            },
-            SchemaError::Content { place, what } => SchemaError::Content {
-                place: format!("{outer}: {place}"),
-                what,
-            },
+            SchemaError::Bytes { place, flat } => {
+                SchemaError::Bytes { place: format!("{outer}: {place}"), flat }
+            }
+            SchemaError::Content { place, what } => {
+                SchemaError::Content { place: format!("{outer}: {place}"), what }
+            }
         }
     }
 }
@@ -113,9 +105,7 @@ impl TensorType {
     /// # Errors
     /// For a code newer than this list.
     pub fn from_code(code: i32) -> Result<Self, SchemaError> {
-        let known = usize::try_from(code)
-            .ok()
-            .and_then(|code| Self::ALL.get(code));
+        let known = usize::try_from(code).ok().and_then(|code| Self::ALL.get(code));
         known
             .copied()
             .ok_or_else(|| SchemaError::content(format!("unknown element type code {code}")))

@@ -1,0 +1,380 @@
+//! The graph: values, nodes, state, and the few ways to change them.
+
+use crate::{Op, OpError, Tensor, ValueType};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(u32);
+
+        impl $name {
+            /// Its place in the graph's list.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+
+            fn at(index: usize) -> $name {
+                // Lists are made from files of bounded size, an entry at a time.
+                $name(u32::try_from(index).expect("fewer than 2^32 entries"))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// A value of a graph.
+    ValueId "%"
+);
+id!(
+    /// A node of a graph.
+    NodeId "#"
+);
+id!(
+    /// A piece of state of a graph.
+    StateId "@"
+);
+
+/// A value: an input, a constant, or what a node computes.
+#[derive(Clone, Debug)]
+pub struct Value {
+    /// The name from the model file; may be empty.
+    pub name: String,
+    /// Its type.
+    pub ty: ValueType,
+    /// Its data, if it is a constant.
+    pub data: Option<Tensor>,
+}
+
+/// One op applied to values.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The name from the model file; may be empty.
+    pub name: String,
+    /// What it does. Shared between copies of a graph.
+    pub op: Arc<dyn Op>,
+    /// `None` is an optional input left out.
+    pub inputs: Vec<Option<ValueId>>,
+    /// What it defines.
+    pub outputs: Vec<ValueId>,
+}
+
+/// A value that lives from one run to the next.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Its name; unique in the graph.
+    pub name: String,
+    /// Its type, whose sizes are fixed when the graph is planned.
+    pub ty: ValueType,
+    /// Its content before the first run; zeros where absent.
+    pub initial: Option<Tensor>,
+}
+
+/// What a model file says about itself.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata {
+    /// The format it came from, such as `tflite` or `onnx`.
+    pub format: String,
+    /// Free text.
+    pub description: String,
+    /// Class labels that the file carries, in the order of the classes.
+    pub labels: Vec<String>,
+    /// Anything else, as name and text.
+    pub properties: Vec<(String, String)>,
+}
+
+/// A model. Nodes stand in an order in which they may run; it is also the order in which state is
+/// read and written.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    /// Its name; may be empty.
+    pub name: String,
+    /// What the file says about itself.
+    pub metadata: Metadata,
+    /// Values that the caller gives, in order.
+    pub inputs: Vec<ValueId>,
+    /// Values that the caller gets, in order; one may stand here twice.
+    pub outputs: Vec<ValueId>,
+    values: Vec<Value>,
+    nodes: Vec<Node>,
+    states: Vec<State>,
+}
+
+/// An error at a place in a graph.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct GraphError {
+    /// Which node, value or input.
+    pub place: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl GraphError {
+    /// An error at `place`.
+    pub fn new(place: impl Into<String>, message: impl Into<String>) -> GraphError {
+        GraphError { place: place.into(), message: message.into() }
+    }
+
+    /// An op's error, at its node.
+    pub fn at(node: &Node, error: &OpError) -> GraphError {
+        GraphError::new(node.place(), error.to_string())
+    }
+}
+
+impl Node {
+    /// How messages call this node: its name, if any, and its op.
+    pub fn place(&self) -> String {
+        if self.name.is_empty() {
+            format!("node ({})", self.op.name())
+        } else {
+            format!("node '{}' ({})", self.name, self.op.name())
+        }
+    }
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new(name: impl Into<String>) -> Graph {
+        Graph { name: name.into(), ..Graph::default() }
+    }
+
+    /// Adds a value that something else must define.
+    pub fn add_value(&mut self, name: impl Into<String>, ty: ValueType) -> ValueId {
+        self.values.push(Value { name: name.into(), ty, data: None });
+        ValueId::at(self.values.len() - 1)
+    }
+
+    /// Adds an input.
+    pub fn add_input(&mut self, name: impl Into<String>, ty: ValueType) -> ValueId {
+        let id = self.add_value(name, ty);
+        self.inputs.push(id);
+        id
+    }
+
+    /// Adds a constant, typed as its data.
+    pub fn add_constant(&mut self, name: impl Into<String>, data: Tensor) -> ValueId {
+        let id = self.add_value(name, type_of(&data));
+        self.values[id.index()].data = Some(data);
+        id
+    }
+
+    /// Adds a node that defines `outputs`, which exist already.
+    pub fn add_node(
+        &mut self,
+        name: impl Into<String>,
+        op: impl Op,
+        inputs: Vec<Option<ValueId>>,
+        outputs: Vec<ValueId>,
+    ) -> NodeId {
+        self.push_node(Node { name: name.into(), op: Arc::new(op), inputs, outputs })
+    }
+
+    /// Adds a node.
+    pub fn push_node(&mut self, node: Node) -> NodeId {
+        self.nodes.push(node);
+        NodeId::at(self.nodes.len() - 1)
+    }
+
+    /// Adds a node of one output of yet unknown shape (inference tells it) and `dtype`, and
+    /// returns that output. What compositions are built with.
+    pub fn apply(
+        &mut self,
+        name: impl Into<String>,
+        op: impl Op,
+        inputs: &[ValueId],
+        dtype: crate::DType,
+    ) -> ValueId {
+        let name = name.into();
+        let out = self.add_value(name.clone(), ValueType::new(dtype, crate::Shape::unknown()));
+        self.add_node(name, op, inputs.iter().copied().map(Some).collect(), vec![out]);
+        out
+    }
+
+    /// Adds a piece of state.
+    pub fn add_state(&mut self, state: State) -> StateId {
+        self.states.push(state);
+        StateId::at(self.states.len() - 1)
+    }
+
+    /// All values.
+    pub fn values(&self) -> &[Value] {
+        &self.values
+    }
+
+    /// All values with their ids.
+    pub fn values_with_ids(&self) -> impl Iterator<Item = (ValueId, &Value)> {
+        self.values.iter().enumerate().map(|(i, v)| (ValueId::at(i), v))
+    }
+
+    /// One value.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.index()]
+    }
+
+    /// One value, to change.
+    pub fn value_mut(&mut self, id: ValueId) -> &mut Value {
+        &mut self.values[id.index()]
+    }
+
+    /// Makes `id` a constant.
+    pub fn set_constant(&mut self, id: ValueId, data: Tensor) {
+        let value = &mut self.values[id.index()];
+        value.ty = type_of(&data);
+        value.data = Some(data);
+    }
+
+    /// All nodes, in the order in which they run.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// All nodes, to change. The order must stay one in which they may run.
+    pub fn nodes_mut(&mut self) -> &mut Vec<Node> {
+        &mut self.nodes
+    }
+
+    /// One node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// All state.
+    pub fn states(&self) -> &[State] {
+        &self.states
+    }
+
+    /// One piece of state.
+    pub fn state(&self, id: StateId) -> &State {
+        &self.states[id.index()]
+    }
+
+    /// One piece of state, to change.
+    pub fn state_mut(&mut self, id: StateId) -> &mut State {
+        &mut self.states[id.index()]
+    }
+
+    /// The id of the state at `index`.
+    pub fn state_id(&self, index: usize) -> Option<StateId> {
+        (index < self.states.len()).then(|| StateId::at(index))
+    }
+
+    /// For each value, the node that defines it.
+    pub fn producers(&self) -> Vec<Option<NodeId>> {
+        let mut producers = vec![None; self.values.len()];
+        for (i, node) in self.nodes.iter().enumerate() {
+            for out in &node.outputs {
+                producers[out.index()] = Some(NodeId::at(i));
+            }
+        }
+        producers
+    }
+
+    /// For each value, the nodes that use it, once for each use; and how often it is an output.
+    pub fn uses(&self) -> Vec<Vec<NodeId>> {
+        let mut uses = vec![Vec::new(); self.values.len()];
+        for (i, node) in self.nodes.iter().enumerate() {
+            for input in node.inputs.iter().flatten() {
+                uses[input.index()].push(NodeId::at(i));
+            }
+        }
+        uses
+    }
+
+    /// Lets every user of `from`, the graph's outputs included, use `to` instead.
+    pub fn replace_uses(&mut self, from: ValueId, to: ValueId) {
+        for node in &mut self.nodes {
+            for input in node.inputs.iter_mut().flatten().filter(|v| **v == from) {
+                *input = to;
+            }
+        }
+        for out in self.outputs.iter_mut().filter(|v| **v == from) {
+            *out = to;
+        }
+    }
+
+    /// Removes nodes that no output and no state depends on, and values that nothing uses.
+    /// Ids change.
+    pub fn remove_unused(&mut self) {
+        let mut live = vec![false; self.values.len()];
+        for v in self.inputs.iter().chain(&self.outputs) {
+            live[v.index()] = true;
+        }
+        let mut keep = vec![false; self.nodes.len()];
+        for (i, node) in self.nodes.iter().enumerate().rev() {
+            let writes_state = node.outputs.is_empty();
+            keep[i] = writes_state || node.outputs.iter().any(|v| live[v.index()]);
+            if keep[i] {
+                for v in node.inputs.iter().flatten().chain(&node.outputs) {
+                    live[v.index()] = true;
+                }
+            }
+        }
+        let mut kept = keep.iter();
+        self.nodes.retain(|_| kept.next().copied().unwrap_or(false));
+        let mut place = vec![ValueId(0); self.values.len()];
+        let mut next = 0;
+        for (i, is_live) in live.iter().enumerate() {
+            place[i] = ValueId::at(next);
+            next += usize::from(*is_live);
+        }
+        let mut live = live.iter();
+        self.values.retain(|_| live.next().copied().unwrap_or(false));
+        let nodes = self.nodes.iter_mut();
+        let of_nodes = nodes.flat_map(|n| n.inputs.iter_mut().flatten().chain(&mut n.outputs));
+        for v in of_nodes.chain(&mut self.inputs).chain(&mut self.outputs) {
+            *v = place[v.index()];
+        }
+    }
+
+    /// Puts the nodes in an order in which they may run, keeping their order where it is one.
+    /// Fails where they depend on each other in a circle.
+    pub fn sort(&mut self) -> Result<(), GraphError> {
+        let producers = self.producers();
+        let mut waiting: Vec<usize> = Vec::with_capacity(self.nodes.len());
+        let mut users = vec![Vec::new(); self.nodes.len()];
+        for (i, node) in self.nodes.iter().enumerate() {
+            let needs: BTreeSet<NodeId> =
+                node.inputs.iter().flatten().filter_map(|v| producers[v.index()]).collect();
+            waiting.push(needs.len());
+            for need in needs {
+                users[need.index()].push(i);
+            }
+        }
+        let mut ready: BTreeSet<usize> =
+            (0..self.nodes.len()).filter(|i| waiting[*i] == 0).collect();
+        let mut order = Vec::with_capacity(self.nodes.len());
+        while let Some(i) = ready.pop_first() {
+            order.push(i);
+            for user in &users[i] {
+                waiting[*user] -= 1;
+                if waiting[*user] == 0 {
+                    ready.insert(*user);
+                }
+            }
+        }
+        if order.len() < self.nodes.len() {
+            let stuck = waiting.iter().position(|w| *w > 0).unwrap_or(0);
+            return Err(GraphError::new(
+                self.nodes[stuck].place(),
+                "depends on its own output: the model's nodes form a circle",
+            ));
+        }
+        let mut nodes: Vec<Option<Node>> = self.nodes.drain(..).map(Some).collect();
+        self.nodes = order.into_iter().filter_map(|i| nodes[i].take()).collect();
+        Ok(())
+    }
+}
+
+pub(crate) fn type_of(data: &Tensor) -> ValueType {
+    ValueType { dtype: data.dtype(), shape: data.dims().into(), quant: data.quant().cloned() }
+}

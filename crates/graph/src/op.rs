@@ -1,0 +1,383 @@
+//! What an op is: the trait that every file under `ops/` implements.
+
+use crate::tensor::{bytes_of, cast_mut};
+use crate::{Cost, DType, Dim, Element, Graph, Quant, Shape, StateId, Tensor, TensorView};
+use crate::{Dims, ValueId, ValueType};
+use smallvec::SmallVec;
+use std::any::Any;
+use std::cell::Cell;
+use std::fmt;
+
+/// Why an op can't do what it was asked: a sentence for people. Who asked (file, node) is added
+/// by whoever holds the node.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct OpError {
+    message: String,
+}
+
+impl OpError {
+    /// An error that says `message`.
+    pub fn new(message: impl Into<String>) -> OpError {
+        OpError { message: message.into() }
+    }
+}
+
+/// A result whose error is an [`OpError`].
+pub type OpResult<T = ()> = Result<T, OpError>;
+
+/// One operation with its attributes: its shape rule, its meaning, its cost.
+///
+/// Everything about an op stands in its implementation of this trait, in one file; nothing lists
+/// ops. `Debug` (derived) is how the attributes are printed in dumps.
+pub trait Op: Any + fmt::Debug + Send + Sync {
+    /// The name that dumps and messages use: the Rust type's.
+    fn name(&self) -> &'static str {
+        let full = std::any::type_name::<Self>();
+        let head = full.split('<').next().unwrap_or(full);
+        head.rsplit("::").next().unwrap_or(head)
+    }
+
+    /// The shape rule: the types of the outputs, of which there are `cx.outputs()`.
+    ///
+    /// Sizes may be symbolic, and inputs' data is there only where it is known already. What
+    /// can't be told yet is [`InferCx::unknown_dim`] or [`Shape::unknown`]. An output's quantisation
+    /// is the graph's to say and need not be given.
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>>;
+
+    /// The reference implementation: slow, obvious, and the meaning of the op. Writes every
+    /// element of every output. Given inputs that `infer` accepts it may still fail (an index out
+    /// of range), never panic.
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult;
+
+    /// Work and traffic of one run on values of these types.
+    fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
+        Cost::traffic(inputs, outputs)
+    }
+
+    /// The gradient rule: builds, in `g`, the gradients with respect to the inputs. The default
+    /// says that there is none.
+    fn gradient(&self, _g: &mut Gradient<'_>) -> OpResult<Vec<Option<ValueId>>> {
+        Err(OpError::new(format!("{} has no gradient rule", self.name())))
+    }
+
+    /// `Some(i)` where output 0 is the very bytes of input `i` under other sizes or another type.
+    fn alias(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether `eval` looks at the data of input `i`, and not at its type alone.
+    fn reads(&self, _input: usize) -> bool {
+        true
+    }
+
+    /// Whether equal inputs always give equal outputs. Only such ops are folded or shared.
+    fn is_pure(&self) -> bool {
+        true
+    }
+
+    /// The graphs that this op runs, for control flow.
+    fn subgraphs(&self) -> Vec<&Graph> {
+        Vec::new()
+    }
+
+    /// The state that this op reads or writes.
+    fn state(&self) -> Option<StateId> {
+        None
+    }
+}
+
+impl dyn Op {
+    /// This op as `T`, if it is one.
+    pub fn downcast<T: Op>(&self) -> Option<&T> {
+        (self as &dyn Any).downcast_ref()
+    }
+
+    /// Whether this op is a `T`.
+    pub fn is<T: Op>(&self) -> bool {
+        self.downcast::<T>().is_some()
+    }
+}
+
+/// What is known of an input before the graph runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Its type.
+    pub ty: &'a ValueType,
+    /// Its data, when it is a constant or was computed already.
+    pub data: Option<TensorView<'a>>,
+}
+
+/// The inputs of a shape rule.
+pub struct InferCx<'a> {
+    inputs: &'a [Option<Known<'a>>],
+    outputs: usize,
+    next_symbol: &'a Cell<usize>,
+}
+
+impl<'a> InferCx<'a> {
+    /// Over `inputs` (`None`: an optional one left out), for a node of `outputs` outputs.
+    /// `next_symbol` numbers the symbols that [`InferCx::unknown_dim`] makes.
+    pub fn new(
+        inputs: &'a [Option<Known<'a>>],
+        outputs: usize,
+        next_symbol: &'a Cell<usize>,
+    ) -> InferCx<'a> {
+        InferCx { inputs, outputs, next_symbol }
+    }
+
+    /// How many inputs the node lists, left-out ones included.
+    pub fn len(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Whether the node lists no inputs.
+    pub fn is_empty(&self) -> bool {
+        self.inputs.is_empty()
+    }
+
+    /// How many outputs the node has.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// The type of input `i`; an error where it is left out.
+    pub fn ty(&self, i: usize) -> OpResult<&'a ValueType> {
+        self.opt(i).ok_or_else(|| missing(i))
+    }
+
+    /// The type of input `i`, if it is there.
+    pub fn opt(&self, i: usize) -> Option<&'a ValueType> {
+        self.inputs.get(i).copied().flatten().map(|k| k.ty)
+    }
+
+    /// The element type of input `i`.
+    pub fn dtype(&self, i: usize) -> OpResult<DType> {
+        Ok(self.ty(i)?.dtype)
+    }
+
+    /// The sizes of input `i`, when its rank is known.
+    pub fn dims(&self, i: usize) -> OpResult<Option<&'a [Dim]>> {
+        Ok(self.ty(i)?.shape.dims())
+    }
+
+    /// The data of input `i`, when it is there and known.
+    pub fn data(&self, i: usize) -> Option<TensorView<'a>> {
+        self.inputs.get(i).copied().flatten().and_then(|k| k.data)
+    }
+
+    /// The integers in input `i`, when it is there and known.
+    pub fn ints(&self, i: usize) -> OpResult<Option<Vec<i64>>> {
+        self.data(i).map(|d| d.ints()).transpose()
+    }
+
+    /// A size that only running tells: a symbol of its own.
+    pub fn unknown_dim(&self) -> Dim {
+        let n = self.next_symbol.get();
+        self.next_symbol.set(n + 1);
+        Dim::symbol(format!("?{n}"))
+    }
+
+    /// A shape of `rank` unknown sizes.
+    pub fn unknown_dims(&self, rank: usize) -> Shape {
+        Shape::new((0..rank).map(|_| self.unknown_dim()).collect())
+    }
+}
+
+fn missing(i: usize) -> OpError {
+    OpError::new(format!("input {i} is missing"))
+}
+
+/// Runs graphs on behalf of control-flow ops.
+pub trait Runner {
+    /// Runs `graph` on `inputs`, one for each of its inputs, and returns its outputs.
+    fn run_subgraph(&self, graph: &Graph, inputs: &[TensorView<'_>]) -> OpResult<Vec<Tensor>>;
+}
+
+/// The inputs of a reference implementation.
+pub struct Inputs<'a> {
+    views: &'a [Option<TensorView<'a>>],
+    runner: &'a dyn Runner,
+}
+
+impl<'a> Inputs<'a> {
+    /// Over `views`; `None` is an optional input left out.
+    pub fn new(views: &'a [Option<TensorView<'a>>], runner: &'a dyn Runner) -> Inputs<'a> {
+        Inputs { views, runner }
+    }
+
+    /// How many inputs the node lists, left-out ones included.
+    pub fn len(&self) -> usize {
+        self.views.len()
+    }
+
+    /// Whether the node lists no inputs.
+    pub fn is_empty(&self) -> bool {
+        self.views.is_empty()
+    }
+
+    /// Input `i`; an error where it is left out.
+    pub fn get(&self, i: usize) -> OpResult<TensorView<'a>> {
+        self.opt(i).ok_or_else(|| missing(i))
+    }
+
+    /// Input `i`, if it is there.
+    pub fn opt(&self, i: usize) -> Option<TensorView<'a>> {
+        self.views.get(i).copied().flatten()
+    }
+
+    /// The elements of input `i`.
+    pub fn slice<T: Element>(&self, i: usize) -> OpResult<&'a [T]> {
+        self.get(i)?.slice()
+    }
+
+    /// The quantisation of input `i`; an error where it has none.
+    pub fn quant(&self, i: usize) -> OpResult<&'a Quant> {
+        self.get(i)?.quant.ok_or_else(|| OpError::new(format!("input {i} is not quantised")))
+    }
+
+    /// All inputs.
+    pub fn all(&self) -> &'a [Option<TensorView<'a>>] {
+        self.views
+    }
+
+    /// Runs a subgraph.
+    pub fn run(&self, graph: &Graph, inputs: &[TensorView<'_>]) -> OpResult<Vec<Tensor>> {
+        self.runner.run_subgraph(graph, inputs)
+    }
+}
+
+/// Where one output goes: memory planned before, or a tensor made when its sizes are known.
+pub enum Slot<'a> {
+    /// Planned memory: the op must produce just this type and these sizes.
+    Planned {
+        /// Element type.
+        dtype: DType,
+        /// Sizes.
+        dims: &'a [usize],
+        /// Memory of that many elements, aligned; its content is arbitrary.
+        bytes: &'a mut [u8],
+        /// Quantisation that the graph gives the output.
+        quant: Option<&'a Quant>,
+    },
+    /// To be made.
+    Open {
+        /// Quantisation that the graph gives the output.
+        quant: Option<&'a Quant>,
+        /// The tensor made.
+        tensor: Option<Tensor>,
+    },
+}
+
+/// The outputs of a reference implementation. Where memory comes from is the slots' business.
+pub struct Outputs<'a> {
+    slots: SmallVec<[Slot<'a>; 8]>,
+}
+
+impl<'a> Outputs<'a> {
+    /// Over one slot for each output. Up to eight take no allocation.
+    pub fn new(slots: impl IntoIterator<Item = Slot<'a>>) -> Outputs<'a> {
+        Outputs { slots: slots.into_iter().collect() }
+    }
+
+    /// The slots again, when the op has run.
+    pub fn into_slots(self) -> impl Iterator<Item = Slot<'a>> {
+        self.slots.into_iter()
+    }
+
+    /// How many outputs the node has.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The quantisation of output `i`; an error where it has none.
+    pub fn quant(&self, i: usize) -> OpResult<&'a Quant> {
+        match self.slots.get(i) {
+            Some(Slot::Planned { quant, .. } | Slot::Open { quant, .. }) => *quant,
+            None => None,
+        }
+        .ok_or_else(|| OpError::new(format!("output {i} is not quantised")))
+    }
+
+    /// The memory of output `i`, which is of `dtype` and `dims`; its content is arbitrary.
+    pub fn bytes(&mut self, i: usize, dtype: DType, dims: &[usize]) -> OpResult<&mut [u8]> {
+        slot_bytes(&mut self.slots[i], i, dtype, dims)
+    }
+
+    /// The elements of output `i`, which is of sizes `dims`; their content is arbitrary.
+    pub fn slice<T: Element>(&mut self, i: usize, dims: &[usize]) -> OpResult<&mut [T]> {
+        cast_mut(self.bytes(i, T::DTYPE, dims)?)
+    }
+
+    /// The elements of outputs `i` and `i + 1` at once.
+    pub fn pair<A: Element, B: Element>(
+        &mut self,
+        i: usize,
+        first: &[usize],
+        second: &[usize],
+    ) -> OpResult<(&mut [A], &mut [B])> {
+        let (a, b) = self.slots.split_at_mut(i + 1);
+        Ok((
+            cast_mut(slot_bytes(&mut a[i], i, A::DTYPE, first)?)?,
+            cast_mut(slot_bytes(&mut b[0], i + 1, B::DTYPE, second)?)?,
+        ))
+    }
+
+    /// Sets output `i` to a copy of `view`.
+    pub fn put(&mut self, i: usize, view: &TensorView<'_>) -> OpResult {
+        self.bytes(i, view.dtype, view.dims)?.copy_from_slice(view.bytes);
+        Ok(())
+    }
+}
+
+fn slot_bytes<'s>(
+    slot: &'s mut Slot<'_>,
+    i: usize,
+    dtype: DType,
+    dims: &[usize],
+) -> OpResult<&'s mut [u8]> {
+    match slot {
+        Slot::Planned { dtype: want, dims: planned, bytes, .. } => {
+            if *want == dtype && *planned == dims && bytes.len() == bytes_of(dtype, dims)? {
+                Ok(bytes)
+            } else {
+                Err(OpError::new(format!(
+                    "output {i} was planned as {want}{planned:?} and came out as {dtype}{dims:?}"
+                )))
+            }
+        }
+        Slot::Open { tensor, .. } => {
+            let same = |t: &Tensor| t.dtype() == dtype && t.dims() == dims;
+            if !tensor.as_ref().is_some_and(same) {
+                *tensor = Some(Tensor::zeros(dtype, dims)?);
+            }
+            match tensor {
+                Some(tensor) => Ok(tensor.bytes_mut()),
+                None => unreachable!("the tensor was just made"),
+            }
+        }
+    }
+}
+
+/// What a gradient rule works with: the node's values, the gradients of its outputs (`None`:
+/// nothing depends on that output), and the graph to build in.
+pub struct Gradient<'a> {
+    /// The training graph under construction.
+    pub graph: &'a mut Graph,
+    /// The node's inputs.
+    pub inputs: &'a [Option<ValueId>],
+    /// The node's outputs.
+    pub outputs: &'a [ValueId],
+    /// The gradient of the loss with respect to each output.
+    pub output_gradients: &'a [Option<ValueId>],
+}
+
+/// `Dims` of a shape that must be known by now.
+pub(crate) fn fixed_dims(shape: &Shape) -> OpResult<Dims> {
+    shape.fixed().ok_or_else(|| OpError::new(format!("sizes {shape} are not known")))
+}

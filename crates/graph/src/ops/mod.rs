@@ -1,0 +1,6 @@
+//! The ops: one subject a file, each op whole in one place.
+//!
+//! To add an op, write its struct (the attributes), derive `Debug`, implement [`crate::Op`] in
+//! the file of its subject, and let the importer that needs it make one.
+
+pub mod state;

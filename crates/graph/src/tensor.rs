@@ -1,0 +1,337 @@
+//! Tensors: typed bytes, owned or borrowed from a file mapping.
+
+use crate::op::OpError;
+use crate::types::elements;
+use crate::{DType, Dims, Element, Quant};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Bytes that start at a multiple of 64, zero at first.
+#[derive(Clone)]
+pub struct AlignedBytes {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl AlignedBytes {
+    /// `len` zero bytes.
+    pub fn zeroed(len: usize) -> AlignedBytes {
+        AlignedBytes { lines: vec![Line([0; 64]); len.div_ceil(64)], len }
+    }
+
+    /// A copy of `bytes`.
+    pub fn copy_of(bytes: &[u8]) -> AlignedBytes {
+        let mut copy = AlignedBytes::zeroed(bytes.len());
+        copy.as_mut().copy_from_slice(bytes);
+        copy
+    }
+}
+
+impl AsRef<[u8]> for AlignedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+}
+
+impl AsMut<[u8]> for AlignedBytes {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+    }
+}
+
+/// A range of shared read-only bytes, such as a part of a memory-mapped file.
+#[derive(Clone)]
+pub struct Bytes {
+    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    start: usize,
+    len: usize,
+}
+
+impl Bytes {
+    /// All the bytes of `owner`.
+    pub fn new(owner: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Bytes {
+        let len = (*owner).as_ref().len();
+        Bytes { owner, start: 0, len }
+    }
+
+    /// The part from `start`, `len` bytes long, or `None` where it leaves these bytes.
+    pub fn slice(&self, start: usize, len: usize) -> Option<Bytes> {
+        let end = start.checked_add(len)?;
+        (end <= self.len).then(|| Bytes {
+            owner: self.owner.clone(),
+            start: self.start + start,
+            len,
+        })
+    }
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &(*self.owner).as_ref()[self.start..self.start + self.len]
+    }
+}
+
+enum Storage {
+    Owned(AlignedBytes),
+    /// Aligned on first use, where the file did not align it.
+    Shared {
+        bytes: Bytes,
+        aligned: OnceLock<AlignedBytes>,
+    },
+}
+
+/// A value with its data. Cloning shares the data.
+#[derive(Clone)]
+pub struct Tensor {
+    dtype: DType,
+    dims: Dims,
+    storage: Arc<Storage>,
+    quant: Option<Arc<Quant>>,
+}
+
+impl Tensor {
+    /// Zeros. Fails where the sizes overflow the address space.
+    pub fn zeros(dtype: DType, dims: &[usize]) -> Result<Tensor, OpError> {
+        let len = bytes_of(dtype, dims)?;
+        // A size that no machine has must be an error and not an abort of the process.
+        let mut probe: Vec<u8> = Vec::new();
+        if len > 1 << 30 && probe.try_reserve_exact(len).is_err() {
+            return Err(OpError::new(format!("a tensor of {len} bytes does not fit in memory")));
+        }
+        Ok(Self::owned(dtype, dims, AlignedBytes::zeroed(len)))
+    }
+
+    fn owned(dtype: DType, dims: &[usize], bytes: AlignedBytes) -> Tensor {
+        let storage = Arc::new(Storage::Owned(bytes));
+        Tensor { dtype, dims: dims.into(), storage, quant: None }
+    }
+
+    /// A copy of `data`, whose length must be the product of `dims`.
+    pub fn from_slice<T: Element>(dims: &[usize], data: &[T]) -> Result<Tensor, OpError> {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
+        check_len(T::DTYPE, dims, bytes.len())?;
+        Ok(Self::owned(T::DTYPE, dims, AlignedBytes::copy_of(bytes)))
+    }
+
+    /// A tensor of rank 0.
+    pub fn scalar<T: Element>(value: T) -> Tensor {
+        Self::owned(T::DTYPE, &[], AlignedBytes::copy_of(bytemuck::bytes_of(&value)))
+    }
+
+    /// A tensor over shared bytes (little-endian, row-major), which are not copied.
+    pub fn from_bytes(dtype: DType, dims: &[usize], bytes: Bytes) -> Result<Tensor, OpError> {
+        check_len(dtype, dims, bytes.len())?;
+        let storage = Arc::new(Storage::Shared { bytes, aligned: OnceLock::new() });
+        Ok(Tensor { dtype, dims: dims.into(), storage, quant: None })
+    }
+
+    /// A copy of a view.
+    pub fn copy_of(view: &TensorView<'_>) -> Tensor {
+        let mut tensor = Self::owned(view.dtype, view.dims, AlignedBytes::copy_of(view.bytes));
+        tensor.quant = view.quant.cloned().map(Arc::new);
+        tensor
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Sizes.
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// Quantisation, if the elements stand for other numbers.
+    pub fn quant(&self) -> Option<&Arc<Quant>> {
+        self.quant.as_ref()
+    }
+
+    /// The same data with other quantisation.
+    #[must_use]
+    pub fn with_quant(mut self, quant: Option<Arc<Quant>>) -> Tensor {
+        self.quant = quant;
+        self
+    }
+
+    /// The same data with other sizes of the same product.
+    pub fn reshaped(&self, dims: &[usize]) -> Result<Tensor, OpError> {
+        check_len(self.dtype, dims, self.raw().len())?;
+        Ok(Tensor { dims: dims.into(), ..self.clone() })
+    }
+
+    /// The bytes as stored, at any alignment.
+    pub fn raw(&self) -> &[u8] {
+        match &*self.storage {
+            Storage::Owned(bytes) => bytes.as_ref(),
+            Storage::Shared { bytes, .. } => bytes,
+        }
+    }
+
+    /// The bytes, aligned for the element type; a misaligned mapping is copied on first use.
+    pub fn bytes(&self) -> &[u8] {
+        match &*self.storage {
+            Storage::Owned(bytes) => bytes.as_ref(),
+            Storage::Shared { bytes, aligned } => {
+                if bytes.as_ptr().align_offset(self.dtype.bits().div_ceil(8).min(8)) == 0 {
+                    bytes
+                } else {
+                    aligned.get_or_init(|| AlignedBytes::copy_of(bytes)).as_ref()
+                }
+            }
+        }
+    }
+
+    /// The bytes to write, copied first where they are shared.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let owned = matches!(Arc::get_mut(&mut self.storage), Some(Storage::Owned(_)));
+        if !owned {
+            self.storage = Arc::new(Storage::Owned(AlignedBytes::copy_of(self.raw())));
+        }
+        match Arc::get_mut(&mut self.storage) {
+            Some(Storage::Owned(bytes)) => bytes.as_mut(),
+            _ => unreachable!("the storage was just made unique and owned"),
+        }
+    }
+
+    /// A view of the whole.
+    pub fn view(&self) -> TensorView<'_> {
+        TensorView {
+            dtype: self.dtype,
+            dims: &self.dims,
+            bytes: self.bytes(),
+            quant: self.quant.as_deref(),
+        }
+    }
+
+    /// The elements. Fails where `T` is not this tensor's element type.
+    pub fn slice<T: Element>(&self) -> Result<&[T], OpError> {
+        self.view().slice()
+    }
+
+    /// The elements to write. Fails where `T` is not this tensor's element type.
+    pub fn slice_mut<T: Element>(&mut self) -> Result<&mut [T], OpError> {
+        check_dtype::<T>(self.dtype)?;
+        cast_mut(self.bytes_mut())
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:?}", self.dtype, self.dims.as_slice())
+    }
+}
+
+/// A borrowed tensor. The bytes are aligned for the element type.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorView<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Sizes.
+    pub dims: &'a [usize],
+    /// Row-major elements.
+    pub bytes: &'a [u8],
+    /// Quantisation, if any.
+    pub quant: Option<&'a Quant>,
+}
+
+impl<'a> TensorView<'a> {
+    /// The elements. Fails where `T` is not this view's element type.
+    pub fn slice<T: Element>(&self) -> Result<&'a [T], OpError> {
+        check_dtype::<T>(self.dtype)?;
+        bytemuck::try_cast_slice(self.bytes)
+            .map_err(|e| OpError::new(format!("{} data in memory: {e}", self.dtype)))
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.dims.contains(&0)
+    }
+
+    /// The one element of a tensor that holds just one.
+    pub fn scalar<T: Element>(&self) -> Result<T, OpError> {
+        match self.slice::<T>()? {
+            [one] => Ok(*one),
+            many => Err(OpError::new(format!("expected one element, found {}", many.len()))),
+        }
+    }
+
+    /// The elements as i64, from any integer type of at least 8 bits.
+    #[expect(clippy::useless_conversion, reason = "i64 is one of the types")]
+    pub fn ints(&self) -> Result<Vec<i64>, OpError> {
+        crate::dispatch!(self.dtype, T in [
+            I64 i64, I32 i32, I16 i16, I8 i8, U32 u32, U16 u16, U8 u8,
+        ] => Ok(self.slice::<T>()?.iter().map(|v| i64::from(*v)).collect()),
+        else => Err(OpError::new(format!("expected integers, found {}", self.dtype))))
+    }
+}
+
+fn check_dtype<T: Element>(dtype: DType) -> Result<(), OpError> {
+    if dtype == T::DTYPE {
+        Ok(())
+    } else {
+        Err(OpError::new(format!("expected {}, found {dtype}", T::DTYPE)))
+    }
+}
+
+pub(crate) fn cast_mut<T: Element>(bytes: &mut [u8]) -> Result<&mut [T], OpError> {
+    bytemuck::try_cast_slice_mut(bytes)
+        .map_err(|e| OpError::new(format!("{} data in memory: {e}", T::DTYPE)))
+}
+
+pub(crate) fn bytes_of(dtype: DType, dims: &[usize]) -> Result<usize, OpError> {
+    elements(dims)
+        .and_then(|n| dtype.bytes(n))
+        .filter(|n| isize::try_from(*n).is_ok())
+        .ok_or_else(|| OpError::new(format!("sizes {dims:?} are too large")))
+}
+
+fn check_len(dtype: DType, dims: &[usize], len: usize) -> Result<(), OpError> {
+    let want = bytes_of(dtype, dims)?;
+    if want == len {
+        Ok(())
+    } else {
+        Err(OpError::new(format!("{dtype}{dims:?} takes {want} bytes, found {len}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misaligned_bytes_are_readable() {
+        let mut file = vec![0u8; 1];
+        file.extend([1.5f32, -2.0].iter().flat_map(|v| v.to_le_bytes()));
+        let bytes = Bytes::new(Arc::new(file)).slice(1, 8).unwrap();
+        let t = Tensor::from_bytes(DType::F32, &[2], bytes).unwrap();
+        assert_eq!(t.slice::<f32>().unwrap(), [1.5, -2.0]);
+    }
+
+    #[test]
+    fn sizes_are_checked() {
+        assert!(Tensor::from_slice::<f32>(&[3], &[0.0; 2]).is_err());
+        assert!(Tensor::zeros(DType::F32, &[usize::MAX, 2]).is_err());
+        assert!(Tensor::zeros(DType::F32, &[1 << 60]).is_err());
+        let t = Tensor::zeros(DType::I4, &[3]).unwrap();
+        assert_eq!(t.raw().len(), 2);
+    }
+
+    #[test]
+    fn writing_a_clone_leaves_the_original() {
+        let a = Tensor::scalar(1i32);
+        let mut b = a.clone();
+        b.slice_mut::<i32>().unwrap()[0] = 2;
+        assert_eq!((a.slice::<i32>().unwrap()[0], b.slice::<i32>().unwrap()[0]), (1, 2));
+    }
+}
