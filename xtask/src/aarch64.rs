@@ -71,7 +71,7 @@ fn unpack_rust(folder: &Path) -> Result<()> {
 
     // The library packages carry their version in their name.
     let version = candidate("rustc-web")?;
-    let shared_library = dependency("rustc-web", &version, "libstd-rust-web-")?;
+    let shared_library = dependency("libstd-rust-web-dev", &version, "libstd-rust-web-")?;
     let llvm = dependency(&shared_library, &version, "libllvm")?;
     let of_rust = |name: &str| format!("{name}={version}");
     let host = [
