@@ -14,6 +14,7 @@ mod dtype;
 mod graph;
 mod infer;
 mod interpret;
+mod number;
 mod op;
 pub mod ops;
 mod print;

@@ -241,6 +241,23 @@ impl<'a> Inputs<'a> {
         self.views
     }
 
+    /// The sizes of the `outputs` outputs of `op` on these inputs, by its own shape rule: what a
+    /// reference implementation need not compute again.
+    pub fn output_dims(&self, op: &dyn Op, outputs: usize) -> OpResult<Vec<Dims>> {
+        let types: Vec<Option<ValueType>> = self
+            .views
+            .iter()
+            .map(|v| v.map(|v| ValueType { dtype: v.dtype, shape: v.dims.into(), quant: None }))
+            .collect();
+        let known: Vec<Option<Known<'_>>> = types
+            .iter()
+            .zip(self.views)
+            .map(|(ty, view)| ty.as_ref().map(|ty| Known { ty, data: *view }))
+            .collect();
+        let found = op.infer(&InferCx::new(&known, outputs, &Cell::new(0)))?;
+        found.iter().map(|ty| fixed_dims(&ty.shape)).collect()
+    }
+
     /// Runs a subgraph.
     pub fn run(&self, graph: &Graph, inputs: &[TensorView<'_>]) -> OpResult<Vec<Tensor>> {
         self.runner.run_subgraph(graph, inputs)

@@ -3,4 +3,5 @@
 //! To add an op, write its struct (the attributes), derive `Debug`, implement [`crate::Op`] in
 //! the file of its subject, and let the importer that needs it make one.
 
+pub mod broadcast;
 pub mod state;
