@@ -1,0 +1,6 @@
+//! ONNX models.
+
+pub mod data;
+pub mod external;
+pub mod proto;
+pub mod wire;
