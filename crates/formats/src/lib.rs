@@ -1,3 +1,7 @@
 //! Model files in and out of the graph: TFLite and ONNX.
-pub mod tflite;
+
+mod error;
 pub mod onnx;
+pub mod tflite;
+
+pub use error::LoadError;

@@ -3,22 +3,41 @@
 
 use std::borrow::Cow;
 
+use kinglet_graph::DType;
+
 use super::proto;
 use super::wire::{Budget, varint};
 
-/// An element type of ONNX.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Elem {
-    /// `TensorProto.DataType`.
-    pub id: i32,
-    /// Its name there, in lower case.
-    pub name: &'static str,
-    /// Bits an element takes. Types of less than a byte are packed, low bits first.
-    pub bits: usize,
-    typed: Typed,
-}
+/// An element type that holds numbers: its `TensorProto.DataType`, and the typed field that holds
+/// elements where `raw_data` does not.
+const ELEMS: &[(i32, DType, Typed)] = &[
+    (1, DType::F32, Typed::Floats),
+    (2, DType::U8, Typed::Int32s),
+    (3, DType::I8, Typed::Int32s),
+    (4, DType::U16, Typed::Int32s),
+    (5, DType::I16, Typed::Int32s),
+    (6, DType::I32, Typed::Int32s),
+    (7, DType::I64, Typed::Int64s),
+    (9, DType::Bool, Typed::Int32s),
+    (10, DType::F16, Typed::Int32s),
+    (11, DType::F64, Typed::Doubles),
+    (12, DType::U32, Typed::Uint64s),
+    (13, DType::U64, Typed::Uint64s),
+    (14, DType::C64, Typed::Floats),
+    (15, DType::C128, Typed::Doubles),
+    (16, DType::BF16, Typed::Int32s),
+    (17, DType::F8E4M3FN, Typed::Int32s),
+    (18, DType::F8E4M3FNUZ, Typed::Int32s),
+    (19, DType::F8E5M2, Typed::Int32s),
+    (20, DType::F8E5M2FNUZ, Typed::Int32s),
+    (21, DType::U4, Typed::Int32s),
+    (22, DType::I4, Typed::Int32s),
+    (23, DType::F4E2M1, Typed::Int32s),
+    (24, DType::F8E8M0, Typed::Int32s),
+    (25, DType::U2, Typed::Int32s),
+    (26, DType::I2, Typed::Int32s),
+];
 
-/// The typed field that holds elements where `raw_data` does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Typed {
     Floats,
@@ -28,61 +47,22 @@ enum Typed {
     Uint64s,
 }
 
-const fn elem(id: i32, name: &'static str, bits: usize, typed: Typed) -> Elem {
-    Elem { id, name, bits, typed }
-}
-
-/// Every element type that holds numbers.
-pub const ELEMS: &[Elem] = &[
-    elem(1, "float", 32, Typed::Floats),
-    elem(2, "uint8", 8, Typed::Int32s),
-    elem(3, "int8", 8, Typed::Int32s),
-    elem(4, "uint16", 16, Typed::Int32s),
-    elem(5, "int16", 16, Typed::Int32s),
-    elem(6, "int32", 32, Typed::Int32s),
-    elem(7, "int64", 64, Typed::Int64s),
-    elem(9, "bool", 8, Typed::Int32s),
-    elem(10, "float16", 16, Typed::Int32s),
-    elem(11, "double", 64, Typed::Doubles),
-    elem(12, "uint32", 32, Typed::Uint64s),
-    elem(13, "uint64", 64, Typed::Uint64s),
-    elem(14, "complex64", 64, Typed::Floats),
-    elem(15, "complex128", 128, Typed::Doubles),
-    elem(16, "bfloat16", 16, Typed::Int32s),
-    elem(17, "float8e4m3fn", 8, Typed::Int32s),
-    elem(18, "float8e4m3fnuz", 8, Typed::Int32s),
-    elem(19, "float8e5m2", 8, Typed::Int32s),
-    elem(20, "float8e5m2fnuz", 8, Typed::Int32s),
-    elem(21, "uint4", 4, Typed::Int32s),
-    elem(22, "int4", 4, Typed::Int32s),
-    elem(23, "float4e2m1", 4, Typed::Int32s),
-    elem(24, "float8e8m0", 8, Typed::Int32s),
-    elem(25, "uint2", 2, Typed::Int32s),
-    elem(26, "int2", 2, Typed::Int32s),
-];
-
-impl Elem {
-    /// The type with number `id`, or what is wrong with that number.
-    pub fn from_id(id: i32) -> Result<&'static Elem, String> {
-        ELEMS.iter().find(|e| e.id == id).ok_or_else(|| match id {
-            0 => "has no element type".into(),
-            8 => "holds strings; only numbers are supported".into(),
-            27 | 28 => "holds 6-bit floats, which are not supported".into(),
-            _ => format!("has element type {id}, which ONNX does not define"),
-        })
-    }
-
-    /// Bytes that `count` elements take.
-    pub fn size(&self, count: usize) -> Option<usize> {
-        count.checked_mul(self.bits).map(|bits| bits.div_ceil(8))
-    }
+/// The element type of a `TensorProto.DataType`, or what is wrong with that number.
+pub fn dtype(id: i64) -> Result<DType, String> {
+    let known = ELEMS.iter().find(|e| i64::from(e.0) == id);
+    known.map(|e| e.1).ok_or_else(|| match id {
+        0 => "has no element type".into(),
+        8 => "holds strings; only numbers are supported".into(),
+        27 | 28 => "holds 6-bit floats, which are not supported".into(),
+        _ => format!("has element type {id}, which ONNX does not define"),
+    })
 }
 
 /// The decoded head of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The element type.
-    pub elem: &'static Elem,
+    pub dtype: DType,
     /// The dimensions.
     pub dims: Vec<usize>,
     /// Their product.
@@ -93,18 +73,18 @@ pub struct Head {
 
 /// Checks a tensor's type and shape.
 pub fn head(data_type: i32, dims: Option<Vec<i64>>) -> Result<Head, String> {
-    let elem = Elem::from_id(data_type)?;
+    let dtype = dtype(data_type.into())?;
     let dims = dims.ok_or("has a damaged shape")?;
     let dims = dims
         .iter()
         .map(|&d| usize::try_from(d).map_err(|_| format!("has a dimension of {d}")))
         .collect::<Result<Vec<_>, _>>()?;
     let count = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    let size = count.and_then(|n| elem.size(n)).filter(|&n| isize::try_from(n).is_ok());
+    let size = count.and_then(|n| dtype.bytes(n)).filter(|&n| isize::try_from(n).is_ok());
     let (Some(count), Some(size)) = (count, size) else {
         return Err(format!("has an impossible shape, {dims:?}"));
     };
-    Ok(Head { elem, dims, count, size })
+    Ok(Head { dtype, dims, count, size })
 }
 
 /// The elements' bytes, of a tensor that holds them itself. `Err` says what is wrong.
@@ -118,7 +98,7 @@ pub fn bytes<'a>(
     }
     let bytes: Cow<'a, [u8]> = match tensor.raw {
         Some(raw) => Cow::Borrowed(raw),
-        None => match head.elem.typed {
+        None => match typed(head.dtype) {
             Typed::Floats => tensor.floats.clone(),
             Typed::Doubles => tensor.doubles.clone(),
             Typed::Int32s => narrow(&tensor.int32s, head, budget)?.into(),
@@ -130,7 +110,7 @@ pub fn bytes<'a>(
         return Err(format!(
             "has {} bytes of data where its type ({}) and shape ({:?}) need {}",
             bytes.len(),
-            head.elem.name,
+            head.dtype,
             head.dims,
             head.size
         ));
@@ -138,10 +118,14 @@ pub fn bytes<'a>(
     Ok(bytes)
 }
 
+fn typed(dtype: DType) -> Typed {
+    ELEMS.iter().find(|e| e.1 == dtype).map_or(Typed::Int32s, |e| e.2)
+}
+
 /// Decodes varints into elements of the type's width. An entry holds one element, or one byte of
 /// elements where those are smaller.
 fn narrow(mut packed: &[u8], head: &Head, budget: &Budget) -> Result<Vec<u8>, String> {
-    let width = head.elem.bits.div_ceil(8);
+    let width = head.dtype.bits().div_ceil(8);
     let mut left = head.size / width;
     // Each entry takes at least a byte of the file, which bounds what a false shape can ask for.
     if packed.len() < left {
@@ -167,10 +151,10 @@ pub fn densify(
     indices: &[i64],
     rank: usize,
 ) -> Result<Vec<u8>, String> {
-    if head.elem.bits % 8 != 0 {
-        return Err(format!("is a sparse tensor of {}, which is not supported", head.elem.name));
+    if head.dtype.bits() % 8 != 0 {
+        return Err(format!("is a sparse tensor of {}, which is not supported", head.dtype));
     }
-    let width = head.elem.bits / 8;
+    let width = head.dtype.bits() / 8;
     let count = values.len() / width;
     if indices.len() != count * rank {
         return Err(format!("has {count} sparse values but {} indices", indices.len()));

@@ -21,9 +21,7 @@ impl<'a> Location<'a> {
         let get = |key| pairs.iter().find(|(k, _)| *k == key).map(|&(_, v)| v);
         let number = |key| {
             get(key)
-                .map(|v| {
-                    v.parse().map_err(|_| format!("has external data with a {key} of {v:?}"))
-                })
+                .map(|v| v.parse().map_err(|_| format!("has external data with a {key} of {v:?}")))
                 .transpose()
         };
         Ok(Self {

@@ -25,7 +25,7 @@ fn read<'a, T: Default>(
 }
 
 /// `ModelProto`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Model<'a> {
     pub ir_version: i64,
     pub producer: &'a str,
@@ -68,7 +68,7 @@ fn string_pair(message: Message<'_>) -> Result<(&str, &str)> {
 }
 
 /// `FunctionProto`: an op defined by a graph of others.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Function<'a> {
     pub domain: &'a str,
     pub name: &'a str,
@@ -101,7 +101,7 @@ impl<'a> Function<'a> {
 }
 
 /// `GraphProto`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Graph<'a> {
     pub name: &'a str,
     pub nodes: Vec<Node<'a>>,
@@ -128,7 +128,7 @@ impl<'a> Graph<'a> {
 }
 
 /// `NodeProto`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Node<'a> {
     pub name: &'a str,
     pub domain: &'a str,
@@ -157,7 +157,7 @@ impl<'a> Node<'a> {
 
 /// `AttributeProto`: a name and a value, or the name of the enclosing function's attribute that
 /// gives the value.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Attribute<'a> {
     pub name: &'a str,
     pub reference: &'a str,
@@ -165,7 +165,7 @@ pub struct Attribute<'a> {
 }
 
 /// The value of an [`Attribute`].
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub enum AttributeValue<'a> {
     #[default]
     None,
@@ -282,7 +282,7 @@ fn dims(packed: &[u8]) -> Option<Vec<i64>> {
 pub struct Tensor<'a> {
     pub name: &'a str,
     pub data_type: i32,
-    dims: Packed<'a>,
+    pub dims: Packed<'a>,
     pub raw: Option<&'a [u8]>,
     pub floats: Packed<'a>,
     pub doubles: Packed<'a>,
@@ -355,7 +355,7 @@ impl<'a> SparseTensor<'a> {
 }
 
 /// `ValueInfoProto`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct ValueInfo<'a> {
     pub name: &'a str,
     pub ty: Type<'a>,

@@ -144,7 +144,8 @@ impl<'a> Message<'a> {
             }
             5 => Value::Fixed32(self.take(4)?),
             kind => {
-                let what = format!("field {number} has wire type {kind}, which protobuf does not use");
+                let what =
+                    format!("field {number} has wire type {kind}, which protobuf does not use");
                 return Err(WireError { offset: start, what });
             }
         };
