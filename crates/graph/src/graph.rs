@@ -243,6 +243,12 @@ impl Graph {
         &mut self.nodes
     }
 
+    /// The id of the node at `index`, which must be below the number of nodes.
+    pub fn node_id(&self, index: usize) -> NodeId {
+        assert!(index < self.nodes.len(), "node {index} of {}", self.nodes.len());
+        NodeId::at(index)
+    }
+
     /// One node.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]

@@ -33,6 +33,11 @@ impl Interpreter {
         Ok(Interpreter { states: states.collect::<Result<_, _>>()? })
     }
 
+    /// The state, in the order of [`Graph::states`].
+    pub fn into_states(self) -> Vec<Tensor> {
+        self.states
+    }
+
     /// Runs `graph`, which must be the one that this was made for, and keeps its state.
     pub fn run(&mut self, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, GraphError> {
         check_inputs(graph, inputs.iter().map(Tensor::view))?;

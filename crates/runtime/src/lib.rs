@@ -1,1 +1,27 @@
-//! Passes, kernel choice, memory planning, threads: a graph compiled into a plan and run.
+//! From a graph to running it: passes make it smaller, kernels are chosen and weights packed for
+//! the CPU at hand, every byte of memory is placed, and [`Plan::run`] then allocates nothing.
+//!
+//! ```
+//! use kinglet_graph::{DType, Dim, Graph, Shape, Tensor, ValueType};
+//! use kinglet_runtime::{Plan, PlanOptions};
+//!
+//! let mut graph = Graph::new("identity");
+//! let x = graph.add_input("x", ValueType::new(DType::F32, &[2][..]));
+//! graph.outputs.push(x);
+//! let mut plan = Plan::new(&graph, &PlanOptions::default())?;
+//! plan.set_input(0, &Tensor::from_slice(&[2], &[1.0f32, 2.0]).unwrap().view())?;
+//! plan.run()?;
+//! assert_eq!(plan.output(0).slice::<f32>().unwrap(), [1.0, 2.0]);
+//! # Ok::<(), kinglet_graph::GraphError>(())
+//! ```
+
+mod kernel;
+pub mod lower;
+mod memory;
+pub mod passes;
+mod plan;
+mod pool;
+
+pub use kernel::{Io, Kernel, Lowered, OutView};
+pub use plan::{MemoryReport, Plan, PlanOptions, StepReport};
+pub use pool::Pool;

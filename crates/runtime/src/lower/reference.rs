@@ -1,0 +1,30 @@
+//! The kernel of last resort: the op's reference implementation.
+
+use crate::kernel::{Io, Kernel, Lowered};
+use kinglet_graph::{Inputs, Interpreter, Node, Op, OpResult, Outputs, Slot};
+use std::sync::Arc;
+
+struct Reference {
+    op: Arc<dyn Op>,
+    runner: Interpreter,
+}
+
+pub(super) fn lower(node: &Node) -> Lowered {
+    Lowered::new(Reference { op: node.op.clone(), runner: Interpreter::default() })
+}
+
+impl Kernel for Reference {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let slots = io.outputs.iter_mut().map(|out| Slot::Planned {
+            dtype: out.dtype,
+            dims: out.dims,
+            bytes: &mut *out.bytes,
+            quant: out.quant,
+        });
+        self.op.eval(&Inputs::new(io.inputs, &self.runner), &mut Outputs::new(slots))
+    }
+
+    fn describe(&self) -> String {
+        "reference".into()
+    }
+}

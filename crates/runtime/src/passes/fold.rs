@@ -1,0 +1,9 @@
+//! Constants computed ahead, identities and dead nodes removed.
+
+use kinglet_graph::{Fold, Graph, GraphError};
+
+pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
+    kinglet_graph::infer(graph, Fold::All)?;
+    graph.remove_unused();
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Passes: each a function from a graph to an equal but cheaper one, in one file.
+//!
+//! A pass leaves the graph valid and its results the same (to the last bit for integers). The
+//! list below is the order in which they run; `kinglet inspect --stage NAME` prints the graph
+//! after one.
+
+mod fold;
+mod rewrite;
+
+use kinglet_graph::{Fold, Graph, GraphError};
+
+pub use rewrite::Rewriter;
+
+/// One pass.
+pub struct Pass {
+    /// Its name, as `--stage` takes it.
+    pub name: &'static str,
+    /// What it does, in a sentence.
+    pub what: &'static str,
+    run: fn(&mut Graph) -> Result<(), GraphError>,
+}
+
+/// All passes, in order.
+pub const PASSES: &[Pass] = &[
+    Pass {
+        name: "infer",
+        what: "sizes and types of every value",
+        run: |graph| kinglet_graph::infer(graph, Fold::Shapes),
+    },
+    Pass {
+        name: "fold",
+        what: "computes what is constant, removes what is unused",
+        run: fold::run,
+    },
+];
+
+/// Runs all passes. `observe` sees the graph as loaded (stage `load`) and after each pass.
+pub fn optimise(
+    graph: &mut Graph,
+    observe: &mut dyn FnMut(&str, &Graph),
+) -> Result<(), GraphError> {
+    observe("load", graph);
+    for pass in PASSES {
+        (pass.run)(graph).map_err(|e| {
+            GraphError::new(e.place, format!("{} (in pass '{}')", e.message, pass.name))
+        })?;
+        debug_assert_eq!(graph.verify(), Ok(()), "after pass {}", pass.name);
+        observe(pass.name, graph);
+    }
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! A thread pool for work of microseconds: workers spin briefly, then sleep.
+//!
+//! The caller works too, and waits only for workers that took part: one that the system keeps
+//! from its core does not hold up a run.
+
+use std::cell::UnsafeCell;
+use std::hint;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+/// Turns of the spin loop before a worker sleeps: some tens of microseconds, the time between two
+/// steps of a plan.
+const SPINS: usize = 20_000;
+
+/// In [`Shared::gate`]: whether workers may join, above the count of those that have.
+const OPEN: u64 = 1 << 15;
+const COUNT: u64 = OPEN - 1;
+const EPOCH: u64 = 1 << 16;
+
+type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+struct Job {
+    run: *const Task<'static>,
+    tasks: usize,
+}
+
+struct Shared {
+    /// The job's number, whether it is open, and how many workers are in it.
+    gate: AtomicU64,
+    job: UnsafeCell<Job>,
+    next: AtomicUsize,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+}
+
+// SAFETY: `job` is written by the one caller (which holds `&mut`-like access through the pool's
+// lock) while the gate is closed and empty, and read only by workers that joined an open gate;
+// joining acquires what opening released.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the raw pointer is only dereferenced between joining and leaving.
+unsafe impl Send for Shared {}
+
+struct Worker {
+    asleep: Arc<AtomicBool>,
+    handle: Option<JoinHandle<()>>,
+}
+
+/// Threads that share out tasks. One job runs at a time; a second caller waits.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+    busy: std::sync::Mutex<()>,
+}
+
+impl Pool {
+    /// A pool in which `threads` work, the caller included; at least one.
+    pub fn new(threads: usize) -> Pool {
+        fn nothing(_: usize, _: usize) {}
+        let shared = Arc::new(Shared {
+            gate: AtomicU64::new(0),
+            job: UnsafeCell::new(Job { run: &nothing as *const Task<'static>, tasks: 0 }),
+            next: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        });
+        // A thread that can't be had leaves a smaller pool, which gives the same results.
+        let workers = (1..threads.clamp(1, COUNT as usize))
+            .map_while(|index| {
+                let asleep = Arc::new(AtomicBool::new(false));
+                let (shared, flag) = (shared.clone(), asleep.clone());
+                let handle = thread::Builder::new()
+                    .name(format!("kinglet-{index}"))
+                    .spawn(move || shared.work(index, &flag))
+                    .ok()?;
+                Some(Worker { asleep, handle: Some(handle) })
+            })
+            .collect();
+        Pool { shared, workers, busy: std::sync::Mutex::new(()) }
+    }
+
+    /// How many threads work, the caller included.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task(i, worker)` once for each `i < tasks`, on any worker `< self.threads()`, and
+    /// returns when all are done. No two calls at one time have the same worker number. Panics
+    /// if a task did.
+    pub fn run(&self, tasks: usize, task: impl Fn(usize, usize) + Sync) {
+        if tasks <= 1 || self.workers.is_empty() {
+            (0..tasks).for_each(|i| task(i, 0));
+            return;
+        }
+        let busy = self.busy.lock().unwrap_or_else(|e| e.into_inner());
+        let shared = &*self.shared;
+        let run: &Task<'_> = &task;
+        // SAFETY: the gate is closed and no worker is in it (the last `run` waited for that), so
+        // nothing reads the job. The pointer outlives its use: this function closes the gate and
+        // waits for every worker that joined before it returns, also when `task` panics.
+        unsafe {
+            let run = std::mem::transmute::<*const Task<'_>, *const Task<'static>>(run);
+            *shared.job.get() = Job { run, tasks };
+        }
+        shared.next.store(0, Ordering::Relaxed);
+        let epoch = (shared.gate.load(Ordering::Relaxed) / EPOCH + 1) * EPOCH;
+        shared.gate.store(epoch | OPEN, Ordering::SeqCst);
+        for worker in self.workers.iter().take(tasks - 1) {
+            if worker.asleep.load(Ordering::SeqCst)
+                && let Some(handle) = &worker.handle
+            {
+                handle.thread().unpark();
+            }
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(&task, tasks, 0)));
+        shared.gate.fetch_and(!OPEN, Ordering::Relaxed);
+        while shared.gate.load(Ordering::Acquire) & COUNT != 0 {
+            hint::spin_loop();
+        }
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
+        drop(busy);
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(!panicked, "a task panicked on another thread");
+    }
+
+    /// Splits `data` into pieces of `len` elements (the last may be shorter) and calls
+    /// `task(i, piece, worker)` once for each, as [`Pool::run`] does.
+    pub fn for_chunks<T: Send>(
+        &self,
+        data: &mut [T],
+        len: usize,
+        task: impl Fn(usize, &mut [T], usize) + Sync,
+    ) {
+        let len = len.max(1);
+        let total = data.len();
+        let base = SendPtr(data.as_mut_ptr());
+        self.run(total.div_ceil(len), |i, worker| {
+            let start = i * len;
+            // SAFETY: pieces of different `i` do not overlap, each `i` is called once, and
+            // `data` stays borrowed until `run` returns.
+            let piece =
+                unsafe { std::slice::from_raw_parts_mut(base.at(start), len.min(total - start)) };
+            task(i, piece, worker);
+        });
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for worker in &mut self.workers {
+            if let Some(handle) = worker.handle.take() {
+                handle.thread().unpark();
+                // A worker's panics are caught; there is nothing to learn from its end.
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn take_tasks(&self, task: &Task<'_>, tasks: usize, worker: usize) {
+        loop {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            if i >= tasks {
+                return;
+            }
+            task(i, worker);
+        }
+    }
+
+    fn work(&self, worker: usize, asleep: &AtomicBool) {
+        let mut seen = 0;
+        let mut idle = 0;
+        while !self.stop.load(Ordering::SeqCst) {
+            let gate = self.gate.load(Ordering::SeqCst);
+            let is_new = gate & OPEN != 0 && gate / EPOCH != seen;
+            let joined = is_new
+                && self
+                    .gate
+                    .compare_exchange(gate, gate + 1, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok();
+            if joined {
+                seen = gate / EPOCH;
+                idle = 0;
+                // SAFETY: the gate was open when this worker joined, so the job was written
+                // before, and it is not written again until this worker leaves.
+                let (task, tasks) = unsafe {
+                    let job = &*self.job.get();
+                    (&*job.run, job.tasks)
+                };
+                let done = catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, tasks, worker)));
+                if done.is_err() {
+                    self.panicked.store(true, Ordering::Relaxed);
+                    self.next.store(tasks, Ordering::Relaxed);
+                }
+                self.gate.fetch_sub(1, Ordering::Release);
+            } else if idle < SPINS {
+                idle += 1;
+                hint::spin_loop();
+            } else {
+                asleep.store(true, Ordering::SeqCst);
+                // Work that came between the last look and the flag would not wake us.
+                let gate = self.gate.load(Ordering::SeqCst);
+                let nothing_new = gate & OPEN == 0 || gate / EPOCH == seen;
+                if nothing_new && !self.stop.load(Ordering::SeqCst) {
+                    thread::park();
+                }
+                asleep.store(false, Ordering::SeqCst);
+                idle = 0;
+            }
+        }
+    }
+}
+
+/// A pointer that tasks on several threads derive disjoint slices from.
+pub(crate) struct SendPtr<T>(pub(crate) *mut T);
+
+// SAFETY: a plain address; each use of it says why it does not overlap another's.
+unsafe impl<T: Send> Sync for SendPtr<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for SendPtr<T> {}
+
+impl<T> SendPtr<T> {
+    /// The address `offset` elements on.
+    ///
+    /// # Safety
+    /// As for `pointer::add`.
+    pub(crate) unsafe fn at(&self, offset: usize) -> *mut T {
+        // SAFETY: passed on to the caller.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in [1, 2, 3, 8] {
+            let pool = Pool::new(threads);
+            for tasks in [0, 1, 2, 7, 1000] {
+                let counts: Vec<_> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(tasks, |i, worker| {
+                    assert!(worker < threads);
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn sleeping_workers_wake() {
+        let pool = Pool::new(2);
+        for _ in 0..5 {
+            thread::sleep(std::time::Duration::from_millis(20));
+            let mut data = vec![0u32; 1000];
+            pool.for_chunks(&mut data, 7, |i, piece, _| piece.fill(i as u32));
+            assert!(data.iter().enumerate().all(|(i, v)| *v == (i / 7) as u32));
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_leaves_the_pool_usable() {
+        let pool = Pool::new(2);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(100, |i, _| assert!(i != 50));
+        }));
+        assert!(panicked.is_err());
+        let mut data = vec![0; 64];
+        pool.for_chunks(&mut data, 1, |i, piece, _| piece[0] = i);
+        assert_eq!(data[63], 63);
+    }
+
+    #[test]
+    fn callers_on_several_threads_take_turns() {
+        let pool = Pool::new(2);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let sum = AtomicUsize::new(0);
+                        pool.run(10, |i, _| {
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        });
+                        assert_eq!(sum.load(Ordering::Relaxed), 45);
+                    }
+                });
+            }
+        });
+    }
+}
