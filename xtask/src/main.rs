@@ -1,9 +1,11 @@
 //! The project's chores: `cargo xtask --help` lists them. One file a chore.
 
 mod aarch64;
+mod bench;
 mod cache;
 mod command;
 mod fixtures;
+mod models;
 mod nextest;
 mod python;
 mod setup;
@@ -29,6 +31,8 @@ enum Chore {
     Setup(setup::Arguments),
     /// Write out the ONNX test suite and print its folder
     Fixtures,
+    /// Measure against other engines
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Fixtures => fixtures::run(),
+        Chore::Bench(arguments) => bench::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

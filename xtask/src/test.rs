@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{aarch64, command, fixtures, nextest};
+use crate::{aarch64, command, fixtures, models, nextest};
 
 /// One check.
 struct Step {
@@ -22,9 +22,6 @@ const STEPS: [Step; 6] = [
     // A phone without dot-product instructions.
     Step { name: "aarch64-a53", run: || aarch64::test("cortex-a53") },
 ];
-
-/// The variable by which the tests find trained models.
-const MODELS: &str = "KINGLET_TEST_MODELS";
 
 /// Runs every check, setting up what is missing: fmt, clippy, nextest, doc, aarch64-max and
 /// aarch64-a53. A name, or its beginning (`aarch64`), chooses among them.
@@ -80,9 +77,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let names: Vec<_> = left_out.iter().map(|step| step.name).collect();
         println!("NOT RUN: {}", names.join(", "));
     }
-    if models().is_none() {
+    if models::folder().is_none() {
         println!(
-            "SKIPPED: tests on trained models; {MODELS} names no folder and ../shared/models is absent"
+            "SKIPPED: tests on trained models; {} names no folder and ../shared/models is absent",
+            models::VARIABLE
         );
     }
     Ok(())
@@ -102,21 +100,12 @@ fn unit_tests() -> Result<()> {
     let suite = fixtures::suite()?;
     let mut run = nextest::command()?;
     run.args(["run", "--workspace"]).env(fixtures::VARIABLE, suite);
-    if let Some(models) = models() {
-        run.env(MODELS, models);
+    if let Some(models) = models::folder() {
+        run.env(models::VARIABLE, models);
     }
     command::run(&mut run)
 }
 
 fn doc_tests() -> Result<()> {
     command::run(command::cargo().args(["test", "--quiet", "--workspace", "--doc"]))
-}
-
-/// The folder of trained models: the variable's, or the one beside the repository.
-fn models() -> Option<std::path::PathBuf> {
-    let folder = match std::env::var_os(MODELS) {
-        Some(folder) => folder.into(),
-        None => command::root().join("../shared/models"),
-    };
-    folder.canonicalize().ok()
 }
