@@ -5,11 +5,16 @@
 //! `../shared/models` beside the repository is used. Where the folder is absent, a test that needs it
 //! says what it skips; under `CI=true` it fails instead.
 
+mod damage;
+mod memory;
+
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
+pub use damage::{Layout, Specimen};
 pub use kinglet_npy::{Array, Element, Type};
+pub use memory::Counting;
 
 /// The folder of test models; `None`, said on stderr, where it is absent.
 ///
