@@ -21,6 +21,7 @@ mod memory;
 pub mod passes;
 mod plan;
 mod pool;
+mod runner;
 
 pub use kernel::{Io, Kernel, Lowered, OutView};
 pub use plan::{MemoryReport, Plan, PlanOptions, StepReport};

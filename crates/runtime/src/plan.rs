@@ -3,6 +3,7 @@
 use crate::kernel::{Io, Lowered, OutView};
 use crate::lower::{LowerCx, lower};
 use crate::memory::{Item, Layout, lower_bound, place};
+use crate::runner::PlanRunner;
 use crate::{Pool, passes};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
@@ -105,7 +106,7 @@ pub struct Plan {
     states: Vec<Tensor>,
     pool: Arc<Pool>,
     memory: MemoryReport,
-    runner: Interpreter,
+    runner: Arc<PlanRunner>,
     // Kept between runs for their capacity.
     views: Vec<Option<TensorView<'static>>>,
     outs: Vec<OutView<'static>>,
@@ -338,7 +339,7 @@ impl Plan {
             .iter()
             .map(|v| Slot::Open { quant: self.graph.value(*v).ty.quant.as_deref(), tensor: None });
         let mut outputs = Outputs::new(slots);
-        op.eval(&Inputs::new(&views, &self.runner), &mut outputs)?;
+        op.eval(&Inputs::new(&views, &*self.runner), &mut outputs)?;
         outputs.into_slots().map(made).collect()
     }
 
@@ -426,6 +427,7 @@ fn initial_states(graph: &Graph) -> Result<Vec<Tensor>, GraphError> {
 struct Compiler<'g> {
     graph: &'g Graph,
     pool: Arc<Pool>,
+    runner: Arc<PlanRunner>,
     states: Vec<Tensor>,
     /// For each value, the one whose bytes it is.
     root: Vec<ValueId>,
@@ -446,6 +448,7 @@ impl<'g> Compiler<'g> {
             root: graph.values_with_ids().map(|(id, _)| id).collect(),
             dynamic: graph.values().iter().map(|v| v.ty.bytes().is_none()).collect(),
             steps: Vec::new(),
+            runner: Arc::new(PlanRunner::new(pool.clone(), isa, reference)),
             pool,
         };
         compiler.make_steps(isa, reference)?;
@@ -472,7 +475,11 @@ impl<'g> Compiler<'g> {
                 Action::Dynamic(node.op.clone())
             } else {
                 let cx = LowerCx { graph, node, isa, threads: self.pool.threads() };
-                let lowered = if reference { crate::lower::reference(node) } else { lower(&cx)? };
+                let lowered = if reference {
+                    crate::lower::reference(node, &self.runner)
+                } else {
+                    lower(&cx, &self.runner)?
+                };
                 Action::Kernel { lowered, scratch: 0 }
             };
             self.steps.push(Step {
@@ -605,7 +612,7 @@ impl<'g> Compiler<'g> {
             states: self.states,
             pool: self.pool,
             memory,
-            runner: Interpreter::default(),
+            runner: self.runner,
             views: Vec::with_capacity(widest),
             outs: Vec::with_capacity(most_outputs),
         })

@@ -8,8 +8,10 @@
 mod reference;
 
 use crate::kernel::Lowered;
+use crate::runner::PlanRunner;
 use kinglet_graph::{Dims, Graph, GraphError, Node, Op, OpError, OpResult, TensorView, Value};
 use kinglet_kernels::isa::Isa;
+use std::sync::Arc;
 
 type Family = fn(&LowerCx<'_>) -> OpResult<Option<Lowered>>;
 
@@ -56,16 +58,16 @@ impl<'a> LowerCx<'a> {
 }
 
 /// The kernel for one node.
-pub(crate) fn lower(cx: &LowerCx<'_>) -> Result<Lowered, GraphError> {
+pub(crate) fn lower(cx: &LowerCx<'_>, runner: &Arc<PlanRunner>) -> Result<Lowered, GraphError> {
     for family in FAMILIES {
         if let Some(lowered) = family(cx).map_err(|e| GraphError::at(cx.node, &e))? {
             return Ok(lowered);
         }
     }
-    Ok(reference(cx.node))
+    Ok(reference(cx.node, runner))
 }
 
 /// The op's own reference implementation as a kernel.
-pub(crate) fn reference(node: &Node) -> Lowered {
-    reference::lower(node)
+pub(crate) fn reference(node: &Node, runner: &Arc<PlanRunner>) -> Lowered {
+    reference::lower(node, runner.clone())
 }

@@ -1,16 +1,17 @@
 //! The kernel of last resort: the op's reference implementation.
 
 use crate::kernel::{Io, Kernel, Lowered};
-use kinglet_graph::{Inputs, Interpreter, Node, Op, OpResult, Outputs, Slot};
+use crate::runner::PlanRunner;
+use kinglet_graph::{Inputs, Node, Op, OpResult, Outputs, Slot};
 use std::sync::Arc;
 
 struct Reference {
     op: Arc<dyn Op>,
-    runner: Interpreter,
+    runner: Arc<PlanRunner>,
 }
 
-pub(super) fn lower(node: &Node) -> Lowered {
-    Lowered::new(Reference { op: node.op.clone(), runner: Interpreter::default() })
+pub(super) fn lower(node: &Node, runner: Arc<PlanRunner>) -> Lowered {
+    Lowered::new(Reference { op: node.op.clone(), runner })
 }
 
 impl Kernel for Reference {
@@ -21,7 +22,7 @@ impl Kernel for Reference {
             bytes: &mut *out.bytes,
             quant: out.quant,
         });
-        self.op.eval(&Inputs::new(io.inputs, &self.runner), &mut Outputs::new(slots))
+        self.op.eval(&Inputs::new(io.inputs, &*self.runner), &mut Outputs::new(slots))
     }
 
     fn describe(&self) -> String {
