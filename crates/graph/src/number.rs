@@ -52,6 +52,10 @@ pub(crate) trait Number: Element + PartialOrd {
     fn to_f64(self) -> f64;
     /// The nearest float, or the integer that `as` gives: rounded to zero and clamped.
     fn of_f64(v: f64) -> Self;
+    /// The integer that this is; `None` for float types.
+    fn to_integer(self) -> Option<i128>;
+    /// Wraps (integers) or rounds (floats).
+    fn of_integer(v: i128) -> Self;
     /// Whether this is a NaN.
     fn is_nan(self) -> bool;
 }
@@ -72,6 +76,12 @@ macro_rules! integers {
                 self as f64
             }
             fn of_f64(v: f64) -> $T {
+                v as $T
+            }
+            fn to_integer(self) -> Option<i128> {
+                Some(self as i128)
+            }
+            fn of_integer(v: i128) -> $T {
                 v as $T
             }
             fn is_nan(self) -> bool {
@@ -99,6 +109,12 @@ macro_rules! floats {
             }
             fn of_f64(v: f64) -> $T {
                 $narrow(v)
+            }
+            fn to_integer(self) -> Option<i128> {
+                None
+            }
+            fn of_integer(v: i128) -> $T {
+                $narrow(v as f64)
             }
             fn is_nan(self) -> bool {
                 <$T>::is_nan(self)

@@ -3,5 +3,12 @@
 //! To add an op, write its struct (the attributes), derive `Debug`, implement [`crate::Op`] in
 //! the file of its subject, and let the importer that needs it make one.
 
+pub mod activation;
+pub mod binary;
 pub mod broadcast;
+pub mod logic;
 pub mod state;
+pub mod unary;
+
+#[cfg(test)]
+pub(crate) mod testing;

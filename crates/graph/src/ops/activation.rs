@@ -1,0 +1,93 @@
+//! The function that an op may apply to its result before storing it.
+
+use crate::ops::unary::Unary;
+
+/// A function applied to each element of an op's result, fused into the op. Float ops only:
+/// integer ops clamp.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Activation {
+    /// The result as it is.
+    #[default]
+    None,
+    /// max(x, 0).
+    Relu,
+    /// min(max(x, 0), 6).
+    Relu6,
+    /// min(max(x, −1), 1).
+    ReluN1To1,
+    /// min(max(x, `min`), `max`).
+    Clamp {
+        /// The lower bound; may be −∞.
+        min: f32,
+        /// The upper bound; may be ∞.
+        max: f32,
+    },
+    /// Any other function.
+    Function(Unary),
+}
+
+impl Activation {
+    /// The activation that `function` is.
+    pub fn of(function: Unary) -> Activation {
+        match function {
+            Unary::Relu => Activation::Relu,
+            Unary::Relu6 => Activation::Relu6,
+            Unary::ReluN1To1 => Activation::ReluN1To1,
+            Unary::Relu0To1 => Activation::Clamp { min: 0.0, max: 1.0 },
+            Unary::Clamp { min, max } => Activation::Clamp { min, max },
+            other => Activation::Function(other),
+        }
+    }
+
+    /// The function that this is; `None` for none.
+    pub fn function(self) -> Option<Unary> {
+        match self {
+            Activation::None => None,
+            Activation::Relu => Some(Unary::Relu),
+            Activation::Relu6 => Some(Unary::Relu6),
+            Activation::ReluN1To1 => Some(Unary::ReluN1To1),
+            Activation::Clamp { min, max } => Some(Unary::Clamp { min, max }),
+            Activation::Function(function) => Some(function),
+        }
+    }
+
+    /// The bounds, for those that only clamp (`None` of them: infinite bounds).
+    pub fn clamp(self) -> Option<(f32, f32)> {
+        match self {
+            Activation::None => Some((f32::NEG_INFINITY, f32::INFINITY)),
+            Activation::Relu => Some((0.0, f32::INFINITY)),
+            Activation::Relu6 => Some((0.0, 6.0)),
+            Activation::ReluN1To1 => Some((-1.0, 1.0)),
+            Activation::Clamp { min, max } => Some((min, max)),
+            Activation::Function(_) => None,
+        }
+    }
+
+    /// Its value at `x`.
+    pub fn at(self, x: f64) -> f64 {
+        self.function().map_or(x, |f| f.at(x))
+    }
+}
+
+impl From<Unary> for Activation {
+    fn from(function: Unary) -> Activation {
+        Activation::of(function)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clamps_agree_with_their_functions() {
+        for activation in [Activation::Relu, Activation::Relu6, Activation::ReluN1To1] {
+            let (min, max) = activation.clamp().unwrap();
+            for x in [-7.0, -0.5, 0.5, 7.0] {
+                assert_eq!(activation.at(x), x.clamp(min.into(), max.into()));
+            }
+            assert_eq!(Activation::of(activation.function().unwrap()), activation);
+        }
+        assert_eq!(Activation::of(Unary::Silu).clamp(), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! Functions of two numbers, applied to elements of broadcast tensors.
+//!
+//! A line of the table is all that a new function takes: its value at two reals and, after `int`,
+//! at two integers, if it takes integers as well.
+
+use crate::number::Number;
+use crate::ops::activation::Activation;
+use crate::ops::broadcast::{Offsets, broadcast_inputs};
+use crate::ops::unary::is_number;
+use crate::{InferCx, Inputs, Op, OpError, OpResult, Outputs, TensorView, ValueType};
+use std::fmt;
+
+macro_rules! functions {
+    (|$a:ident, $b:ident|; $(
+        $(#[$doc:meta])*
+        $name:ident: $real:expr $(, int $int:expr)?;
+    )*) => {
+        /// What a [`Binary`] computes of `a` and `b`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum BinaryFn { $($(#[$doc])* $name,)* }
+
+        impl BinaryFn {
+            /// Its name.
+            pub fn name(self) -> &'static str {
+                match self { $(BinaryFn::$name => stringify!($name),)* }
+            }
+
+            /// Its value at two reals.
+            pub fn at(self, $a: f64, $b: f64) -> f64 {
+                match self { $(BinaryFn::$name => $real,)* }
+            }
+
+            /// Its value at two integers; fails on division by zero and where the function takes
+            /// no integers.
+            pub fn at_integers(self, $a: i128, $b: i128) -> OpResult<i128> {
+                match self { $(
+                    BinaryFn::$name => functions!(@int self; $($int)?),
+                )* }
+            }
+
+            /// Whether it takes integers.
+            pub fn takes_integers(self) -> bool {
+                match self { $(BinaryFn::$name => functions!(@has $($int)?),)* }
+            }
+        }
+    };
+    (@int $self:expr;) => {
+        Err(OpError::new(format!("{} takes no integers", $self.name())))
+    };
+    (@int $self:expr; $int:expr) => { Ok($int) };
+    (@has) => { false };
+    (@has $int:expr) => { true };
+}
+
+functions! {
+    |a, b|;
+    /// a + b.
+    Add: a + b, int a.wrapping_add(b);
+    /// a − b.
+    Sub: a - b, int a.wrapping_sub(b);
+    /// a b.
+    Mul: a * b, int a.wrapping_mul(b);
+    /// a / b; of integers, rounded to zero.
+    Div: a / b, int a.wrapping_div(divisor(b)?);
+    /// a / b rounded down.
+    FloorDiv: (a / b).floor(), int floor_div(a, divisor(b)?);
+    /// The remainder that has b's sign.
+    FloorMod: floor_mod(a, b), int a - floor_div(a, divisor(b)?) * b;
+    /// The remainder that has a's sign, as C's `fmod`.
+    Fmod: a % b, int a.wrapping_rem(divisor(b)?);
+    /// aᵇ. The two may differ in type; the result has a's.
+    Pow: a.powf(b), int integer_pow(a, b)?;
+    /// The smaller one; NaN if either is.
+    Min: if a.is_nan() || a < b { a } else { b }, int a.min(b);
+    /// The larger one; NaN if either is.
+    Max: if a.is_nan() || a > b { a } else { b }, int a.max(b);
+    /// (a − b)².
+    SquaredDifference: (a - b) * (a - b), int (a - b).wrapping_mul(a - b);
+    /// The angle of the point (b, a).
+    Atan2: a.atan2(b);
+    /// a, times b where a is negative.
+    PRelu: if a < 0.0 { a * b } else { a }, int if a < 0 { a.wrapping_mul(b) } else { a };
+}
+
+fn divisor(b: i128) -> OpResult<i128> {
+    if b == 0 { Err(OpError::new("an integer is divided by zero")) } else { Ok(b) }
+}
+
+fn floor_div(a: i128, b: i128) -> i128 {
+    a / b - i128::from(a % b != 0 && (a < 0) != (b < 0))
+}
+
+fn floor_mod(a: f64, b: f64) -> f64 {
+    let r = a % b;
+    if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
+}
+
+fn integer_pow(base: i128, exponent: i128) -> OpResult<i128> {
+    match (base, exponent) {
+        (0, ..0) => Err(OpError::new("0 is raised to a negative power")),
+        (1, _) => Ok(1),
+        (-1, _) => Ok(if exponent % 2 == 0 { 1 } else { -1 }),
+        (_, ..0) => Ok(0),
+        // Every further factor of an even base leaves 128 bits; an odd one's powers repeat.
+        _ => Ok(wrapping_pow(base, exponent)),
+    }
+}
+
+fn wrapping_pow(mut base: i128, mut exponent: i128) -> i128 {
+    let mut product = 1i128;
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            product = product.wrapping_mul(base);
+        }
+        base = base.wrapping_mul(base);
+        exponent >>= 1;
+    }
+    product
+}
+
+/// A function of the elements of inputs 0 and 1, which have one number type (but for
+/// [`BinaryFn::Pow`]) and broadcast as in NumPy, then an activation.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Binary {
+    /// The function.
+    pub function: BinaryFn,
+    /// Applied to the result; floats only.
+    pub activation: Activation,
+}
+
+impl Binary {
+    /// `function` with no activation.
+    pub fn new(function: BinaryFn) -> Binary {
+        Binary { function, activation: Activation::None }
+    }
+}
+
+impl fmt::Debug for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.function.name())?;
+        match self.activation {
+            Activation::None => Ok(()),
+            activation => write!(f, " {{ activation: {activation:?} }}"),
+        }
+    }
+}
+
+impl Op for Binary {
+    fn name(&self) -> &'static str {
+        self.function.name()
+    }
+
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        let (a, b) = (cx.dtype(0)?, cx.dtype(1)?);
+        let same = a == b || self.function == BinaryFn::Pow;
+        let takes = |d| is_number(d) && (self.function.takes_integers() || !d.is_integer());
+        if !same || !takes(a) || !takes(b) {
+            return Err(OpError::new(format!("{} does not take {a} and {b}", self.name())));
+        }
+        if self.activation != Activation::None && !a.is_float() {
+            return Err(OpError::new(format!("{:?} is applied to {a}", self.activation)));
+        }
+        Ok(vec![ValueType::new(a, broadcast_inputs(cx, 0..2)?)])
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (a, b) = (inputs.get(0)?, inputs.get(1)?);
+        let dims = &inputs.output_dims(self, 1)?[0];
+        crate::dispatch_number!(a.dtype, A => {
+            let out = outputs.slice::<A>(0, dims)?;
+            crate::dispatch_number!(b.dtype, B => self.elements::<A, B>(a, b, dims, out),
+                else => unreachable!("the shape rule took the type"))
+        }, else => unreachable!("the shape rule took the type"))
+    }
+}
+
+impl Binary {
+    fn elements<A: Number, B: Number>(
+        &self,
+        a: TensorView<'_>,
+        b: TensorView<'_>,
+        dims: &[usize],
+        out: &mut [A],
+    ) -> OpResult {
+        let offsets = Offsets::broadcast(dims, [a.dims, b.dims]);
+        let (a, b) = (a.slice::<A>()?, b.slice::<B>()?);
+        for (to, [i, j]) in out.iter_mut().zip(offsets) {
+            *to = match (a[i].to_integer(), b[j].to_integer()) {
+                (Some(a), Some(b)) => A::of_integer(self.function.at_integers(a, b)?),
+                _ => A::of_f64(self.activation.at(self.function.at(a[i].to_f64(), b[j].to_f64()))),
+            };
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{eval, eval_error};
+    use crate::{Element, Tensor};
+
+    fn on<A: Element, B: Element>(function: BinaryFn, a: &[A], b: &[B]) -> Vec<A> {
+        let a = Tensor::from_slice(&[a.len()], a).unwrap();
+        let b = Tensor::from_slice(&[b.len()], b).unwrap();
+        eval(&Binary::new(function), &[a, b])[0].slice::<A>().unwrap().to_vec()
+    }
+
+    #[test]
+    fn division_and_remainders_of_either_sign() {
+        let (a, b) = (&[7i32, -7, 7, -7], &[2i32, 2, -2, -2]);
+        assert_eq!(on(BinaryFn::Div, a, b), [3, -3, -3, 3]);
+        assert_eq!(on(BinaryFn::FloorDiv, a, b), [3, -4, -4, 3]);
+        assert_eq!(on(BinaryFn::FloorMod, a, b), [1, 1, -1, -1]);
+        assert_eq!(on(BinaryFn::Fmod, a, b), [1, -1, 1, -1]);
+        let (a, b) = (&[5.5f32, -5.5], &[2.0f32, 2.0]);
+        assert_eq!(on(BinaryFn::FloorMod, a, b), [1.5, 0.5]);
+        assert_eq!(on(BinaryFn::Fmod, a, b), [1.5, -1.5]);
+    }
+
+    #[test]
+    fn integers_wrap_and_zero_divisors_are_errors() {
+        assert_eq!(on(BinaryFn::Add, &[250u8], &[10u8]), [4]);
+        assert_eq!(on(BinaryFn::Div, &[i64::MIN], &[-1i64]), [i64::MIN]);
+        let zero = Tensor::scalar(0i32);
+        let error = eval_error(&Binary::new(BinaryFn::Div), &[zero.clone(), zero]);
+        assert!(error.contains("divided by zero"));
+    }
+
+    #[test]
+    fn powers_of_mixed_types() {
+        assert_eq!(on(BinaryFn::Pow, &[2i32, 3, -1, 5], &[3i64, 4, 7, -1]), [8, 81, -1, 0]);
+        assert_eq!(on(BinaryFn::Pow, &[2f32], &[-1i32]), [0.5]);
+        assert_eq!(on(BinaryFn::Pow, &[9i64], &[0.5f32]), [3]);
+    }
+
+    #[test]
+    fn broadcasting_and_activation() {
+        let a = Tensor::from_slice(&[2, 1], &[1f32, -4.0]).unwrap();
+        let b = Tensor::from_slice(&[3], &[0f32, 1.0, 2.0]).unwrap();
+        let op = Binary { function: BinaryFn::Add, activation: Activation::Relu };
+        let out = &eval(&op, &[a, b.clone()])[0];
+        assert_eq!(out.slice::<f32>().unwrap(), [1.0, 2.0, 3.0, 0.0, 0.0, 0.0]);
+        let error = eval_error(&op, &[b, Tensor::from_slice(&[2], &[0f32; 2]).unwrap()]);
+        assert!(error.contains("do not broadcast"), "{error}");
+    }
+}
