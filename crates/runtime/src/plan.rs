@@ -1,14 +1,12 @@
 //! Plans: a graph compiled for given sizes and this CPU, with its memory, ready to run.
 
+use crate::compile::{Compiler, initial_states};
 use crate::kernel::{Io, Lowered, OutView};
-use crate::lower::{LowerCx, lower};
-use crate::memory::{Item, Layout, lower_bound, place};
 use crate::runner::PlanRunner;
 use crate::{Pool, passes};
-use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
-    AlignedBytes, DType, Dims, Graph, GraphError, Inputs, Interpreter, NodeId, Op, OpError,
-    OpResult, Outputs, Quant, Slot, Tensor, TensorView, Value, ValueId, set_input_shapes,
+    AlignedBytes, DType, Dims, Graph, GraphError, Inputs, NodeId, Op, OpError, OpResult, Outputs,
+    Quant, Slot, Tensor, TensorView, Value, ValueId, set_input_shapes,
 };
 use kinglet_kernels::isa::Isa;
 use std::sync::Arc;
@@ -31,7 +29,7 @@ pub struct PlanOptions {
 
 /// Where a value lies while a plan runs.
 #[derive(Clone)]
-enum Place {
+pub(crate) enum Place {
     /// In the arena, from this byte.
     Arena(usize),
     /// A constant of the graph.
@@ -42,15 +40,15 @@ enum Place {
     Heap,
 }
 
-struct Operand {
-    dtype: DType,
-    dims: Dims,
-    len: usize,
-    quant: Option<Arc<Quant>>,
-    place: Place,
+pub(crate) struct Operand {
+    pub dtype: DType,
+    pub dims: Dims,
+    pub len: usize,
+    pub quant: Option<Arc<Quant>>,
+    pub place: Place,
 }
 
-enum Action {
+pub(crate) enum Action {
     Kernel {
         lowered: Lowered,
         scratch: usize,
@@ -61,13 +59,13 @@ enum Action {
     WriteState(usize),
 }
 
-struct Step {
-    node: NodeId,
-    action: Action,
-    inputs: Vec<Option<ValueId>>,
-    outputs: Vec<ValueId>,
+pub(crate) struct Step {
+    pub node: NodeId,
+    pub action: Action,
+    pub inputs: Vec<Option<ValueId>>,
+    pub outputs: Vec<ValueId>,
     /// Values whose tensors are not needed after this step.
-    frees: Vec<ValueId>,
+    pub frees: Vec<ValueId>,
 }
 
 /// What a plan takes of memory, in bytes.
@@ -98,18 +96,18 @@ pub struct StepReport {
 
 /// A graph compiled for given sizes and this CPU. Holds its memory and state: one run at a time.
 pub struct Plan {
-    graph: Graph,
-    operands: Vec<Operand>,
-    steps: Vec<Step>,
-    arena: AlignedBytes,
-    heap: Vec<Option<Tensor>>,
-    states: Vec<Tensor>,
-    pool: Arc<Pool>,
-    memory: MemoryReport,
-    runner: Arc<PlanRunner>,
+    pub(crate) graph: Graph,
+    pub(crate) operands: Vec<Operand>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) arena: AlignedBytes,
+    pub(crate) heap: Vec<Option<Tensor>>,
+    pub(crate) states: Vec<Tensor>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) memory: MemoryReport,
+    pub(crate) runner: Arc<PlanRunner>,
     // Kept between runs for their capacity.
-    views: Vec<Option<TensorView<'static>>>,
-    outs: Vec<OutView<'static>>,
+    pub(crate) views: Vec<Option<TensorView<'static>>>,
+    pub(crate) outs: Vec<OutView<'static>>,
 }
 
 impl Plan {
@@ -417,251 +415,4 @@ unsafe fn slice<'a>(base: *const u8, at: usize, len: usize) -> &'a [u8] {
 unsafe fn slice_mut<'a>(base: *mut u8, at: usize, len: usize) -> &'a mut [u8] {
     // SAFETY: passed on to the caller.
     unsafe { std::slice::from_raw_parts_mut(base.add(at), len) }
-}
-
-fn initial_states(graph: &Graph) -> Result<Vec<Tensor>, GraphError> {
-    Ok(Interpreter::new(graph)?.into_states())
-}
-
-/// A plan in the making.
-struct Compiler<'g> {
-    graph: &'g Graph,
-    pool: Arc<Pool>,
-    runner: Arc<PlanRunner>,
-    states: Vec<Tensor>,
-    /// For each value, the one whose bytes it is.
-    root: Vec<ValueId>,
-    dynamic: Vec<bool>,
-    steps: Vec<Step>,
-}
-
-impl<'g> Compiler<'g> {
-    fn new(
-        graph: &'g Graph,
-        pool: Arc<Pool>,
-        isa: Isa,
-        reference: bool,
-    ) -> Result<Compiler<'g>, GraphError> {
-        let mut compiler = Compiler {
-            graph,
-            states: initial_states(graph)?,
-            root: graph.values_with_ids().map(|(id, _)| id).collect(),
-            dynamic: graph.values().iter().map(|v| v.ty.bytes().is_none()).collect(),
-            steps: Vec::new(),
-            runner: Arc::new(PlanRunner::new(pool.clone(), isa, reference)),
-            pool,
-        };
-        compiler.make_steps(isa, reference)?;
-        Ok(compiler)
-    }
-
-    fn make_steps(&mut self, isa: Isa, reference: bool) -> Result<(), GraphError> {
-        let graph = self.graph;
-        for (i, node) in graph.nodes().iter().enumerate() {
-            let is_dynamic = |v: &ValueId| self.dynamic[v.index()];
-            let any_dynamic =
-                node.inputs.iter().flatten().any(is_dynamic) || node.outputs.iter().any(is_dynamic);
-            let aliased = node.op.alias().and_then(|i| node.inputs[i]);
-            if let (Some(input), [output], false) = (aliased, node.outputs.as_slice(), any_dynamic)
-            {
-                self.root[output.index()] = self.root[input.index()];
-                continue;
-            }
-            let action = if let Some(read) = node.op.downcast::<StateRead>() {
-                Action::ReadState(read.state.index())
-            } else if let Some(write) = node.op.downcast::<StateWrite>() {
-                Action::WriteState(write.state.index())
-            } else if any_dynamic {
-                Action::Dynamic(node.op.clone())
-            } else {
-                let cx = LowerCx { graph, node, isa, threads: self.pool.threads() };
-                let lowered = if reference {
-                    crate::lower::reference(node, &self.runner)
-                } else {
-                    lower(&cx, &self.runner)?
-                };
-                Action::Kernel { lowered, scratch: 0 }
-            };
-            self.steps.push(Step {
-                node: graph.node_id(i),
-                action,
-                inputs: node.inputs.clone(),
-                outputs: node.outputs.clone(),
-                frees: Vec::new(),
-            });
-        }
-        Ok(())
-    }
-
-    /// For each value that has bytes of its own, the first and last step that needs them.
-    fn lifetimes(&self) -> Vec<Option<(usize, usize)>> {
-        let end = self.steps.len().saturating_sub(1);
-        let mut lives: Vec<Option<(usize, usize)>> = vec![None; self.graph.values().len()];
-        let mut touch = |v: ValueId, step: usize| {
-            let life = lives[self.root[v.index()].index()].get_or_insert((step, step));
-            *life = (life.0.min(step), life.1.max(step));
-        };
-        for v in &self.graph.inputs {
-            touch(*v, 0);
-        }
-        for (i, step) in self.steps.iter().enumerate() {
-            for v in step.inputs.iter().flatten().chain(&step.outputs) {
-                touch(*v, i);
-            }
-        }
-        for v in &self.graph.outputs {
-            touch(*v, end);
-        }
-        lives
-    }
-
-    /// Whether the value that step `i` reads from state may be the state's own memory: nothing
-    /// writes the state while the value is needed.
-    fn reads_in_place(&self, i: usize, lives: &[Option<(usize, usize)>]) -> bool {
-        let Action::ReadState(state) = self.steps[i].action else { return false };
-        let out = self.steps[i].outputs[0];
-        let Some((first, last)) = lives[out.index()] else { return false };
-        let is_output = self.graph.outputs.iter().any(|v| self.root[v.index()] == out);
-        let written = |step: &Step| matches!(step.action, Action::WriteState(s) if s == state);
-        // A write at the last step may read the very value it writes.
-        !is_output && !self.steps[first..=last].iter().any(written)
-    }
-
-    fn finish(mut self) -> Result<Plan, GraphError> {
-        let graph = self.graph;
-        let lives = self.lifetimes();
-        let in_place: Vec<bool> =
-            (0..self.steps.len()).map(|i| self.reads_in_place(i, &lives)).collect();
-        let mut own_place: Vec<Option<Place>> = vec![None; graph.values().len()];
-        for (i, step) in self.steps.iter().enumerate() {
-            if let (Action::ReadState(state), true) = (&step.action, in_place[i]) {
-                own_place[step.outputs[0].index()] = Some(Place::State(*state));
-            }
-        }
-        let mut items = Vec::new();
-        let mut item_of = vec![None; graph.values().len()];
-        for (id, value) in graph.values_with_ids() {
-            let i = id.index();
-            if let Some(data) = &value.data {
-                own_place[i] = Some(Place::Constant(data.clone()));
-            } else if self.dynamic[i] {
-                own_place[i] = Some(Place::Heap);
-            } else if let (None, Some((first, last))) = (&own_place[i], lives[i]) {
-                item_of[i] = Some(items.len());
-                items.push(Item { size: value.ty.bytes().unwrap_or(0), first, last });
-            }
-        }
-        let bound = lower_bound(&items);
-        let scratch_items = items.len();
-        for (i, step) in self.steps.iter().enumerate() {
-            let size = match &step.action {
-                Action::Kernel { lowered, .. } => lowered.scratch,
-                _ => 0,
-            };
-            items.push(Item { size, first: i, last: i });
-        }
-        let layout = place(&items);
-        check_disjoint(&items, &layout);
-        let mut packed = 0;
-        for (i, step) in self.steps.iter_mut().enumerate() {
-            if let Action::Kernel { lowered, scratch } = &mut step.action {
-                *scratch = layout.offsets[scratch_items + i];
-                packed += lowered.packed;
-            }
-        }
-        let mut operands = Vec::with_capacity(graph.values().len());
-        for (id, value) in graph.values_with_ids() {
-            let root = self.root[id.index()].index();
-            let place = match (&own_place[root], item_of[root]) {
-                (Some(place), _) => place.clone(),
-                (None, Some(item)) => Place::Arena(layout.offsets[item]),
-                // Nothing needs it: a value of no uses.
-                (None, None) => Place::Heap,
-            };
-            operands.push(Operand {
-                dtype: value.ty.dtype,
-                dims: value.ty.shape.fixed().unwrap_or_default(),
-                len: value.ty.bytes().unwrap_or(0),
-                quant: value.ty.quant.clone(),
-                place,
-            });
-        }
-        self.warm_constants(&operands);
-        self.set_frees(&lives);
-        let steps: Vec<Step> = self
-            .steps
-            .into_iter()
-            .zip(in_place)
-            .filter_map(|(step, in_place)| (!in_place).then_some(step))
-            .collect();
-        let memory = MemoryReport {
-            planned: layout.size,
-            lower_bound: bound,
-            packed,
-            state: self.states.iter().map(|s| s.raw().len()).sum(),
-            dynamic_values: self.dynamic.iter().filter(|d| **d).count(),
-        };
-        let widest = steps.iter().map(|s| s.inputs.len()).max().unwrap_or(0);
-        let most_outputs = steps.iter().map(|s| s.outputs.len()).max().unwrap_or(0);
-        Ok(Plan {
-            graph: graph.clone(),
-            operands,
-            steps,
-            arena: arena(layout.size)?,
-            heap: vec![None; graph.values().len()],
-            states: self.states,
-            pool: self.pool,
-            memory,
-            runner: self.runner,
-            views: Vec::with_capacity(widest),
-            outs: Vec::with_capacity(most_outputs),
-        })
-    }
-
-    /// Aligns the constants that will be read at run time now rather than in the first run.
-    fn warm_constants(&self, operands: &[Operand]) {
-        for step in &self.steps {
-            let absorbed: &[usize] = match &step.action {
-                Action::Kernel { lowered, .. } => &lowered.absorbed,
-                _ => &[],
-            };
-            for (i, v) in step.inputs.iter().enumerate() {
-                if let (Some(v), false) = (v, absorbed.contains(&i))
-                    && let Place::Constant(tensor) = &operands[v.index()].place
-                {
-                    tensor.bytes();
-                }
-            }
-        }
-    }
-
-    fn set_frees(&mut self, lives: &[Option<(usize, usize)>]) {
-        for (i, life) in lives.iter().enumerate() {
-            let id = self.root[i];
-            let is_output = self.graph.outputs.contains(&id);
-            if let (true, false, Some((_, last))) = (self.dynamic[i], is_output, life) {
-                self.steps[*last].frees.push(id);
-            }
-        }
-    }
-}
-
-fn arena(size: usize) -> Result<AlignedBytes, GraphError> {
-    Tensor::zeros(DType::U8, &[size])
-        .map(|_| AlignedBytes::zeroed(size))
-        .map_err(|e| GraphError::new("memory plan", e.to_string()))
-}
-
-/// The contract of `run_step`'s slices.
-fn check_disjoint(items: &[Item], layout: &Layout) {
-    for (i, a) in items.iter().enumerate() {
-        let a_range = layout.offsets[i]..layout.offsets[i] + a.size;
-        assert!(a_range.end <= layout.size, "the memory plan leaves the arena");
-        for (j, b) in items.iter().enumerate().skip(i + 1) {
-            let b_range = layout.offsets[j]..layout.offsets[j] + b.size;
-            let together = a.first <= b.last && b.first <= a.last;
-            let overlap = a_range.start < b_range.end && b_range.start < a_range.end;
-            assert!(!(together && overlap && a.size > 0 && b.size > 0), "the memory plan overlaps");
-        }
-    }
 }
