@@ -39,7 +39,8 @@ impl Dim {
         self.as_i64().and_then(|v| usize::try_from(v).ok())
     }
 
-    fn as_i64(&self) -> Option<i64> {
+    /// The value, when no symbol is left in it.
+    pub fn as_i64(&self) -> Option<i64> {
         self.terms.is_empty().then_some(self.constant)
     }
 
@@ -49,6 +50,18 @@ impl Dim {
             [(Atom::Symbol(name), 1)] if self.constant == 0 => Some(name),
             _ => None,
         }
+    }
+
+    /// Whether this can't be negative, whatever sizes its symbols have.
+    pub fn is_nonnegative(&self) -> bool {
+        let never_negative = |atom: &Atom| match atom {
+            Atom::Symbol(_) => true,
+            Atom::Mul(a, b) | Atom::FloorDiv(a, b) | Atom::Min(a, b) => {
+                a.is_nonnegative() && b.is_nonnegative()
+            }
+            Atom::Max(a, b) => a.is_nonnegative() || b.is_nonnegative(),
+        };
+        self.constant >= 0 && self.terms.iter().all(|(a, k)| *k >= 0 && never_negative(a))
     }
 
     fn combine(&self, other: &Dim, sign: i64) -> Dim {
@@ -128,7 +141,8 @@ impl Dim {
         }
     }
 
-    fn constant(constant: i64) -> Dim {
+    /// A number; a negative one is no size, but may stand in the way to one.
+    pub fn constant(constant: i64) -> Dim {
         Dim { constant, terms: Vec::new() }
     }
 

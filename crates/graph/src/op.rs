@@ -171,6 +171,11 @@ impl<'a> InferCx<'a> {
         self.data(i).map(|d| d.ints()).transpose()
     }
 
+    /// The integers in input `i`, when it is there and known, as sizes for a shape rule.
+    pub fn sizes(&self, i: usize) -> OpResult<Option<Vec<Dim>>> {
+        Ok(self.ints(i)?.map(|v| v.into_iter().map(Dim::constant).collect()))
+    }
+
     /// A size that only running tells: a symbol of its own.
     pub fn unknown_dim(&self) -> Dim {
         let n = self.next_symbol.get();

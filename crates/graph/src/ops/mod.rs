@@ -6,9 +6,16 @@
 pub mod activation;
 pub mod binary;
 pub mod broadcast;
+pub mod concat;
+pub mod gather;
 pub mod logic;
+mod movement;
+pub mod reshape;
+pub mod slice;
 pub mod state;
-pub mod unary;
-
+#[cfg(test)]
+mod test;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod transpose;
+pub mod unary;
