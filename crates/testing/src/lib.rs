@@ -28,15 +28,37 @@ pub fn models() -> Option<PathBuf> {
     if folder.is_dir() {
         return Some(folder);
     }
-    let test = std::thread::current();
-    let message = format!(
-        "{}: no test models in {} (KINGLET_TEST_MODELS names their folder)",
-        test.name().unwrap_or("a test"),
-        folder.display()
+    let folder = folder.display();
+    skip(&format!("no test models in {folder} (KINGLET_TEST_MODELS names their folder)"));
+    None
+}
+
+/// The folder of ONNX's own test suite, which `KINGLET_ONNX_SUITE` names: `KIND/CASE/model.onnx` with
+/// `test_data_set_N/input_K.pb` and `output_K.pb`. `None`, said on stderr, where it is absent; `cargo
+/// xtask fixtures` writes it and prints its place.
+///
+/// # Panics
+/// Under `CI=true` where it is absent.
+pub fn onnx_suite() -> Option<PathBuf> {
+    let folder = std::env::var_os("KINGLET_ONNX_SUITE").map(PathBuf::from);
+    if folder.as_ref().is_some_and(|folder| folder.is_dir()) {
+        return folder;
+    }
+    skip(
+        "no ONNX test suite (KINGLET_ONNX_SUITE names its folder, cargo xtask fixtures writes it)",
     );
+    None
+}
+
+/// Says on stderr that this test is skipped, and why.
+///
+/// # Panics
+/// Under `CI=true`: there everything runs.
+fn skip(why: &str) {
+    let test = std::thread::current();
+    let message = format!("{}: {why}", test.name().unwrap_or("a test"));
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
     eprintln!("SKIPPED {message}");
-    None
 }
 
 /// A file below [`models`], such as `vision/deeplabv3_mnv2_pascal_quant.tflite`.
