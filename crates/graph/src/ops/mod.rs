@@ -4,13 +4,19 @@
 //! the file of its subject, and let the importer that needs it make one.
 
 pub mod activation;
+pub mod attention;
 pub mod binary;
 pub mod broadcast;
+pub mod cast;
 pub mod concat;
+pub mod convert;
 pub mod gather;
+pub mod linear_attention;
 pub mod logic;
 mod movement;
+pub mod quantize_linear;
 pub mod reshape;
+pub mod signal;
 pub mod slice;
 pub mod state;
 #[cfg(test)]
