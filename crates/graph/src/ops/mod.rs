@@ -15,6 +15,7 @@ pub mod linear_attention;
 pub mod logic;
 mod movement;
 pub mod quantize_linear;
+pub mod quantized;
 pub mod reshape;
 pub mod signal;
 pub mod slice;

@@ -1,0 +1,215 @@
+//! Arithmetic between two quantised tensors, broadcast like NumPy's.
+
+use super::{Clamp, Rescale, fraction, multiplier, quantized_input, single, store, stored};
+use crate::ops::broadcast::{Offsets, broadcast_dims, broadcast_inputs};
+use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
+use kinglet_kernels::fixed::{Multiplier, reciprocal};
+
+/// Which arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QBinaryKind {
+    /// a + b
+    Add,
+    /// a − b
+    Sub,
+    /// a × b
+    Mul,
+    /// a ÷ b
+    Div,
+    /// (a − b)²
+    SquaredDifference,
+    /// The larger one. Both operands and the result have one quantisation under
+    /// [`Rescale::FixedPoint`].
+    Max,
+    /// The smaller one, as for [`QBinaryKind::Max`].
+    Min,
+}
+
+/// Two tensors of one 8- or 16-bit type; the result is of the same type.
+#[derive(Clone, Debug)]
+pub struct QBinary {
+    /// Which arithmetic.
+    pub kind: QBinaryKind,
+    /// Limits of the stored result.
+    pub clamp: Clamp,
+    /// How the result is brought to the output's scale.
+    pub rescale: Rescale,
+    /// 16-bit sums whose scales are powers of two: add after a rounding shift of one operand, and
+    /// saturate (TFLite's `pot_scale_int16`).
+    pub power_of_two: bool,
+}
+
+impl Op for QBinary {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        let (a, b) = (quantized_input(cx, 0)?, quantized_input(cx, 1)?);
+        if a.dtype != b.dtype {
+            return Err(OpError::new(format!("its inputs are {} and {}, not of one type", a.dtype, b.dtype)));
+        }
+        Clamp::of(a.dtype)?;
+        Ok(vec![ValueType::new(a.dtype, broadcast_inputs(cx, 0..2)?)])
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (a, b) = (inputs.get(0)?, inputs.get(1)?);
+        let q = Operands {
+            a: single(inputs.quant(0)?)?,
+            b: single(inputs.quant(1)?)?,
+            out: single(outputs.quant(0)?)?,
+        };
+        let f = self.function(a.dtype, &q)?;
+        let (x, y) = (stored(&a)?, stored(&b)?);
+        let dims = broadcast_dims(&[a.dims, b.dims])?;
+        let mut result = Vec::with_capacity(x.len().max(y.len()));
+        for [i, j] in Offsets::broadcast(&dims, [a.dims, b.dims]) {
+            result.push(self.clamp.apply(f(x[i], y[j])?));
+        }
+        store(outputs, 0, a.dtype, &dims, &result)
+    }
+}
+
+/// Scale and zero point of the operands and the result.
+struct Operands {
+    a: (f32, i32),
+    b: (f32, i32),
+    out: (f32, i32),
+}
+
+type Function = Box<dyn Fn(i32, i32) -> OpResult<i32>>;
+
+impl QBinary {
+    /// The op on one pair of stored integers, before clamping.
+    fn function(&self, dtype: DType, q: &Operands) -> OpResult<Function> {
+        match self.rescale {
+            Rescale::Float => Ok(self.float_function(q)),
+            Rescale::FixedPoint => self.fixed_function(dtype, q),
+        }
+    }
+
+    fn float_function(&self, q: &Operands) -> Function {
+        let (a, b, out) = (q.a, q.b, q.out);
+        let kind = self.kind;
+        Box::new(move |x, y| {
+            let real = |v: i32, (scale, zero): (f32, i32)| v.wrapping_sub(zero) as f32 * scale;
+            let (x, y) = (real(x, a), real(y, b));
+            let result = match kind {
+                QBinaryKind::Add => x + y,
+                QBinaryKind::Sub => x - y,
+                QBinaryKind::Mul => x * y,
+                QBinaryKind::Div => x / y,
+                QBinaryKind::SquaredDifference => (x - y) * (x - y),
+                QBinaryKind::Max => x.max(y),
+                QBinaryKind::Min => x.min(y),
+            };
+            Ok(((result / out.0).round_ties_even() as i32).saturating_add(out.1))
+        })
+    }
+
+    fn fixed_function(&self, dtype: DType, q: &Operands) -> OpResult<Function> {
+        let (a_zero, b_zero, out_zero) = (q.a.1, q.b.1, q.out.1);
+        match self.kind {
+            QBinaryKind::Max | QBinaryKind::Min if q.a != q.out || q.b != q.out => Err(OpError::new(
+                "the larger or smaller of numbers of different quantisation is not supported",
+            )),
+            QBinaryKind::Max => Ok(Box::new(|x, y| Ok(x.max(y)))),
+            QBinaryKind::Min => Ok(Box::new(|x, y| Ok(x.min(y)))),
+            QBinaryKind::Mul => {
+                let scale = multiplier(f64::from(q.a.0 * q.b.0 / q.out.0))?;
+                Ok(Box::new(move |x, y| {
+                    let product = x.wrapping_sub(a_zero).wrapping_mul(y.wrapping_sub(b_zero));
+                    Ok(scale.apply(product).wrapping_add(out_zero))
+                }))
+            }
+            QBinaryKind::Div => {
+                let scale = multiplier(f64::from(q.a.0 / (q.b.0 * q.out.0)))?;
+                Ok(Box::new(move |x, y| {
+                    divide(x.wrapping_sub(a_zero), y.wrapping_sub(b_zero), scale)
+                        .map(|v| v.wrapping_add(out_zero))
+                }))
+            }
+            QBinaryKind::Add | QBinaryKind::Sub if self.power_of_two => power_of_two_sum(self.kind, q),
+            QBinaryKind::Add | QBinaryKind::Sub => {
+                let shift = if dtype == DType::I16 { 15 } else { 20 };
+                let sum = Sum::new(q)?;
+                let sign = if self.kind == QBinaryKind::Sub { -1 } else { 1 };
+                let b = Multiplier { mantissa: sum.b.mantissa * sign, ..sum.b };
+                let scale = 1f64 * sum.twice_max / (f64::from(q.out.0) * f64::from(1 << shift));
+                let out = fraction(scale)?;
+                Ok(Box::new(move |x, y| {
+                    let x = sum.a.apply(x.wrapping_sub(a_zero).wrapping_shl(shift));
+                    let y = b.apply(y.wrapping_sub(b_zero).wrapping_shl(shift));
+                    Ok(out.apply(x.wrapping_add(y)).wrapping_add(out_zero))
+                }))
+            }
+            QBinaryKind::SquaredDifference => {
+                let shift = if dtype == DType::I16 { 0 } else { 7 };
+                let sum = Sum::new(q)?;
+                let scale = sum.twice_max * sum.twice_max
+                    / (f64::from(q.out.0) * f64::from(1i32 << (2 * shift)));
+                let out = multiplier(scale)?;
+                Ok(Box::new(move |x, y| {
+                    let x = sum.a.apply(x.wrapping_sub(a_zero).wrapping_shl(shift));
+                    let y = sum.b.apply(y.wrapping_sub(b_zero).wrapping_shl(shift));
+                    let difference = x.wrapping_sub(y);
+                    Ok(out.apply(difference.wrapping_mul(difference)).wrapping_add(out_zero))
+                }))
+            }
+        }
+    }
+}
+
+/// The operands' factors to a common scale, twice the larger one.
+struct Sum {
+    a: Multiplier,
+    b: Multiplier,
+    twice_max: f64,
+}
+
+impl Sum {
+    fn new(q: &Operands) -> OpResult<Sum> {
+        let twice_max = f64::from(2.0 * q.a.0.max(q.b.0));
+        Ok(Sum {
+            a: fraction(f64::from(q.a.0) / twice_max)?,
+            b: fraction(f64::from(q.b.0) / twice_max)?,
+            twice_max,
+        })
+    }
+}
+
+/// Sums in which one operand has the result's scale and the other a smaller power of two of it.
+fn power_of_two_sum(kind: QBinaryKind, q: &Operands) -> OpResult<Function> {
+    let exponent = |scale: f32| -> OpResult<i32> {
+        let log = scale.log2().round();
+        if (f64::from(scale).log2() - f64::from(log)).abs() < 1e-3 {
+            Ok(log as i32)
+        } else {
+            Err(OpError::new(format!("its scale {scale} is no power of two")))
+        }
+    };
+    let out = exponent(q.out.0)?;
+    let (a, b) = (out - exponent(q.a.0)?, out - exponent(q.b.0)?);
+    if q.a.1 != 0 || q.b.1 != 0 || q.out.1 != 0 || a < 0 || b < 0 || (a != 0 && b != 0) {
+        return Err(OpError::new("its 16-bit scales can't be added by shifting"));
+    }
+    let shift = |x: i32, by: i32| kinglet_kernels::fixed::rounding_divide_by_pot(x, by.min(31) as u32);
+    Ok(Box::new(move |x, y| {
+        let (x, y) = (shift(x, a), shift(y, b));
+        let sum = if kind == QBinaryKind::Sub { x.wrapping_sub(y) } else { x.wrapping_add(y) };
+        Ok(sum.clamp(i32::from(i16::MIN), i32::from(i16::MAX)))
+    }))
+}
+
+/// x ÷ y by a fixed-point reciprocal.
+fn divide(x: i32, y: i32, scale: Multiplier) -> OpResult<i32> {
+    if y == 0 {
+        return Err(OpError::new("division by zero"));
+    }
+    let (x, y) = if y < 0 { (x.wrapping_neg(), y.wrapping_neg()) } else { (x, y) };
+    let (inverse, bits_over_unit) = reciprocal(y, 31);
+    let headroom = i32::try_from((if x < 0 { !x } else { x }).leading_zeros()).unwrap_or(1) - 1;
+    let quotient = kinglet_kernels::fixed::high_mul(x.wrapping_shl(headroom.max(0) as u32), inverse);
+    let shift = scale.shift - bits_over_unit - headroom;
+    if shift < -31 {
+        return Ok(0);
+    }
+    Ok(Multiplier { mantissa: scale.mantissa, shift: shift.min(31) }.apply(quotient))
+}

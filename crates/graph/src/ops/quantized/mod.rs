@@ -1,0 +1,192 @@
+//! Ops on quantised integers.
+//!
+//! Scale and zero point belong to a value's type ([`Quant`]) and not to the op: an op reads its
+//! operands' quantisation when it runs. How the result is brought to the output's scale is the
+//! attribute [`Rescale`]: TFLite's fixed-point arithmetic, bit for bit, or ONNX's in floats.
+//! A fused activation is a [`Clamp`] of the stored integers.
+
+mod binary;
+mod compare;
+mod concat;
+mod convert;
+mod matmul;
+mod norm;
+mod reduce;
+mod resize;
+mod softmax;
+mod unary;
+
+pub use binary::{QBinary, QBinaryKind};
+pub use compare::QCompare;
+pub use concat::QConcat;
+pub use convert::{Dequantize, FakeQuant, Quantize, RoundTo};
+pub use matmul::QMatMul;
+pub use norm::QL2Norm;
+pub use reduce::{QReduce, QReduceKind};
+pub use resize::QResizeBilinear;
+pub use softmax::{QLogSoftmax, QSoftmax};
+pub use unary::{QFunction, QUnary};
+
+use crate::{DType, InferCx, OpError, OpResult, Outputs, Quant, TensorView, ValueType};
+use kinglet_kernels::fixed::Multiplier;
+
+/// How an accumulator is brought to the output's scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rescale {
+    /// By a 31-bit mantissa and a shift, rounded as gemmlowp and TFLite's reference kernels do.
+    FixedPoint,
+    /// By a float factor, rounded half to even, as ONNX's QLinear ops do.
+    Float,
+}
+
+/// The factors of a [`Rescale`], one for each channel or one for all.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Factors {
+    /// For [`Rescale::FixedPoint`].
+    Fixed(Vec<Multiplier>),
+    /// For [`Rescale::Float`].
+    Float(Vec<f32>),
+}
+
+impl Rescale {
+    /// The factors that `scales` (accumulator scale over output scale) stand for.
+    ///
+    /// # Errors
+    /// For a scale that is not finite or is 2³¹ or more.
+    pub fn factors(self, scales: impl Iterator<Item = f64>) -> OpResult<Factors> {
+        match self {
+            Rescale::FixedPoint => scales.map(multiplier).collect::<OpResult<_>>().map(Factors::Fixed),
+            Rescale::Float => Ok(Factors::Float(scales.map(|s| s as f32).collect())),
+        }
+    }
+}
+
+impl Factors {
+    /// The accumulator `x` of channel `channel` on the output's scale, without its zero point.
+    #[inline]
+    pub fn apply(&self, channel: usize, x: i32) -> i32 {
+        match self {
+            Factors::Fixed(all) => all[if all.len() == 1 { 0 } else { channel }].apply(x),
+            Factors::Float(all) => {
+                (x as f32 * all[if all.len() == 1 { 0 } else { channel }]).round_ties_even() as i32
+            }
+        }
+    }
+
+    /// [`Factors::apply`] for the 64-bit accumulators of 16-bit activations.
+    #[inline]
+    pub fn apply_i64(&self, channel: usize, x: i64) -> i32 {
+        match self {
+            Factors::Fixed(all) => all[if all.len() == 1 { 0 } else { channel }].apply_i64(x),
+            Factors::Float(all) => {
+                let scale = f64::from(all[if all.len() == 1 { 0 } else { channel }]);
+                (x as f64 * scale).round_ties_even() as i32
+            }
+        }
+    }
+}
+
+/// The range that stored results are limited to: the element type's, or less under a fused
+/// activation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clamp {
+    /// Smallest stored result.
+    pub low: i32,
+    /// Largest stored result.
+    pub high: i32,
+}
+
+impl Clamp {
+    /// All that `dtype` holds.
+    ///
+    /// # Errors
+    /// For a type that is no integer of at most 32 bits.
+    pub fn of(dtype: DType) -> OpResult<Clamp> {
+        let (low, high) = match dtype {
+            DType::I8 => (i32::from(i8::MIN), i32::from(i8::MAX)),
+            DType::U8 => (0, i32::from(u8::MAX)),
+            DType::I16 => (i32::from(i16::MIN), i32::from(i16::MAX)),
+            DType::U16 => (0, i32::from(u16::MAX)),
+            DType::I32 => (i32::MIN, i32::MAX),
+            _ => return Err(OpError::new(format!("{dtype} is no quantised type"))),
+        };
+        Ok(Clamp { low, high })
+    }
+
+    /// `x` within the range.
+    #[inline]
+    pub fn apply(self, x: i32) -> i32 {
+        // Not `clamp`: an activation outside the type's range leaves an empty one.
+        x.max(self.low).min(self.high)
+    }
+}
+
+/// The multiplier of a real factor, or an error that says it can't be one.
+pub(crate) fn multiplier(scale: f64) -> OpResult<Multiplier> {
+    Multiplier::new(scale).ok_or_else(|| {
+        OpError::new(format!("its scales give the factor {scale}, too large to rescale by"))
+    })
+}
+
+/// The multiplier of a real factor in (0, 1).
+pub(crate) fn fraction(scale: f64) -> OpResult<Multiplier> {
+    Multiplier::smaller_than_one(scale)
+        .ok_or_else(|| OpError::new(format!("its scales give the factor {scale}, not within 0 and 1")))
+}
+
+/// The one scale and zero point of a quantisation.
+pub(crate) fn single(quant: &Quant) -> OpResult<(f32, i32)> {
+    quant.single().ok_or_else(|| OpError::new("expected one scale for the whole tensor, found several"))
+}
+
+/// The stored integers of a tensor of any integer type of at most 32 bits.
+pub(crate) fn stored(view: &TensorView<'_>) -> OpResult<Vec<i32>> {
+    if view.dtype == DType::I4 {
+        let nibble = |i: usize| {
+            let byte = view.bytes[i / 2];
+            i32::from(((if i.is_multiple_of(2) { byte << 4 } else { byte }) as i8) >> 4)
+        };
+        return Ok((0..view.len()).map(nibble).collect());
+    }
+    crate::dispatch!(view.dtype, T in [I8 i8, U8 u8, I16 i16, U16 u16, I32 i32] =>
+        Ok(view.slice::<T>()?.iter().map(|v| i32::from(*v)).collect()),
+    else => Err(OpError::new(format!("{} is no quantised type", view.dtype))))
+}
+
+/// [`stored`] less the zero point of a tensor with one scale.
+pub(crate) fn centred(view: &TensorView<'_>) -> OpResult<Vec<i32>> {
+    let quant = view.quant.ok_or_else(|| OpError::new("an input is not quantised"))?;
+    let (_, zero_point) = single(quant)?;
+    let mut values = stored(view)?;
+    for value in &mut values {
+        *value = value.wrapping_sub(zero_point);
+    }
+    Ok(values)
+}
+
+/// Writes stored integers, saturating, as output `i` of `dtype`.
+pub(crate) fn store(
+    outputs: &mut Outputs<'_>,
+    i: usize,
+    dtype: DType,
+    dims: &[usize],
+    values: &[i32],
+) -> OpResult {
+    let limits = Clamp::of(dtype)?;
+    crate::dispatch!(dtype, T in [I8 i8, U8 u8, I16 i16, U16 u16, I32 i32] => {
+        let out = outputs.slice::<T>(i, dims)?;
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = limits.apply(*value) as T;
+        }
+        Ok(())
+    }, else => Err(OpError::new(format!("{dtype} is no quantised type"))))
+}
+
+/// Input `i`'s type, which must be a quantised integer.
+pub(crate) fn quantized_input<'a>(cx: &InferCx<'a>, i: usize) -> OpResult<&'a ValueType> {
+    let ty = cx.ty(i)?;
+    if ty.quant.is_none() {
+        return Err(OpError::new(format!("input {i} ({ty}) has no quantisation")));
+    }
+    Ok(ty)
+}

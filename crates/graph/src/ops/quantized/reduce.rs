@@ -1,0 +1,105 @@
+//! Reductions of quantised numbers over axes.
+
+use super::{Rescale, multiplier, quantized_input, single, store, stored};
+use crate::ops::broadcast::{Offsets, axes_of, strides};
+use crate::{Dim, Dims, InferCx, Inputs, Op, OpResult, Outputs, Shape, ValueType};
+use kinglet_kernels::fixed::Multiplier;
+
+/// Which reduction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QReduceKind {
+    /// The mean.
+    Mean,
+    /// The sum.
+    Sum,
+}
+
+/// The mean or sum over `axes` of an 8- or 16-bit tensor.
+#[derive(Clone, Debug)]
+pub struct QReduce {
+    /// Which.
+    pub kind: QReduceKind,
+    /// Over which axes, each once; negative counts from the back.
+    pub axes: Vec<i64>,
+    /// Keep the reduced axes, of size 1.
+    pub keep_dims: bool,
+    /// How the sum is brought to the output's scale.
+    pub rescale: Rescale,
+}
+
+impl Op for QReduce {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        let ty = quantized_input(cx, 0)?;
+        let Some(dims) = ty.shape.dims() else {
+            return Ok(vec![ValueType::new(ty.dtype, Shape::unknown())]);
+        };
+        let axes = axes_of(&self.axes, dims.len())?;
+        let mut out = Vec::with_capacity(dims.len());
+        for (i, d) in dims.iter().enumerate() {
+            match (axes.contains(&i), self.keep_dims) {
+                (false, _) => out.push(d.clone()),
+                (true, true) => out.push(Dim::from(1)),
+                (true, false) => {}
+            }
+        }
+        Ok(vec![ValueType::new(ty.dtype, out)])
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let view = inputs.get(0)?;
+        let (in_scale, in_zero) = single(inputs.quant(0)?)?;
+        let (out_scale, out_zero) = single(outputs.quant(0)?)?;
+        let axes = axes_of(&self.axes, view.dims.len())?;
+        let kept: Dims =
+            view.dims.iter().enumerate().map(|(i, d)| if axes.contains(&i) { 1 } else { *d }).collect();
+        let mut to = strides(&kept);
+        axes.iter().for_each(|a| to[*a] = 0);
+        let mut sums = vec![0i32; kept.iter().product()];
+        for (x, [at]) in stored(&view)?.iter().zip(Offsets::new(view.dims, [&to])) {
+            sums[at] = sums[at].wrapping_add(*x);
+        }
+        let count = axes.iter().map(|a| view.dims[*a]).product::<usize>();
+        let divisor = if self.kind == QReduceKind::Mean { count.max(1) } else { 1 };
+        let ratio = f64::from(in_scale) / f64::from(out_scale);
+        let offset = in_zero.wrapping_mul(count as i32);
+        let scale = match self.rescale {
+            Rescale::FixedPoint => {
+                let scale = divided(multiplier(ratio)?, divisor);
+                Rescaler::Fixed(scale)
+            }
+            Rescale::Float => Rescaler::Float((ratio / divisor as f64) as f32),
+        };
+        for sum in &mut sums {
+            *sum = scale.apply(sum.wrapping_sub(offset)).saturating_add(out_zero);
+        }
+        let dims: Dims = match self.keep_dims {
+            true => kept,
+            false => (0..view.dims.len()).filter(|i| !axes.contains(i)).map(|i| view.dims[i]).collect(),
+        };
+        store(outputs, 0, view.dtype, &dims, &sums)
+    }
+}
+
+enum Rescaler {
+    Fixed(Multiplier),
+    Float(f32),
+}
+
+impl Rescaler {
+    fn apply(&self, x: i32) -> i32 {
+        match self {
+            Rescaler::Fixed(m) => m.apply(x),
+            Rescaler::Float(f) => (x as f32 * f).round_ties_even() as i32,
+        }
+    }
+}
+
+/// `scale` divided by a count, its mantissa kept at full precision.
+fn divided(scale: Multiplier, count: usize) -> Multiplier {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let shift = (63 - count.leading_zeros() as i32).min(32).min(31 + scale.shift);
+    Multiplier {
+        mantissa: ((i64::from(scale.mantissa) << shift) / count) as i32,
+        shift: scale.shift - shift,
+    }
+}
