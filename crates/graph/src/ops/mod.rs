@@ -26,3 +26,4 @@ mod test;
 pub(crate) mod testing;
 pub mod transpose;
 pub mod unary;
+pub mod window;

@@ -43,7 +43,10 @@ impl Op for QBinary {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let (a, b) = (quantized_input(cx, 0)?, quantized_input(cx, 1)?);
         if a.dtype != b.dtype {
-            return Err(OpError::new(format!("its inputs are {} and {}, not of one type", a.dtype, b.dtype)));
+            return Err(OpError::new(format!(
+                "its inputs are {} and {}, not of one type",
+                a.dtype, b.dtype
+            )));
         }
         Clamp::of(a.dtype)?;
         Ok(vec![ValueType::new(a.dtype, broadcast_inputs(cx, 0..2)?)])
@@ -107,9 +110,11 @@ impl QBinary {
     fn fixed_function(&self, dtype: DType, q: &Operands) -> OpResult<Function> {
         let (a_zero, b_zero, out_zero) = (q.a.1, q.b.1, q.out.1);
         match self.kind {
-            QBinaryKind::Max | QBinaryKind::Min if q.a != q.out || q.b != q.out => Err(OpError::new(
-                "the larger or smaller of numbers of different quantisation is not supported",
-            )),
+            QBinaryKind::Max | QBinaryKind::Min if q.a != q.out || q.b != q.out => {
+                Err(OpError::new(
+                    "the larger or smaller of numbers of different quantisation is not supported",
+                ))
+            }
             QBinaryKind::Max => Ok(Box::new(|x, y| Ok(x.max(y)))),
             QBinaryKind::Min => Ok(Box::new(|x, y| Ok(x.min(y)))),
             QBinaryKind::Mul => {
@@ -126,7 +131,9 @@ impl QBinary {
                         .map(|v| v.wrapping_add(out_zero))
                 }))
             }
-            QBinaryKind::Add | QBinaryKind::Sub if self.power_of_two => power_of_two_sum(self.kind, q),
+            QBinaryKind::Add | QBinaryKind::Sub if self.power_of_two => {
+                power_of_two_sum(self.kind, q)
+            }
             QBinaryKind::Add | QBinaryKind::Sub => {
                 let shift = if dtype == DType::I16 { 15 } else { 20 };
                 let sum = Sum::new(q)?;
@@ -190,7 +197,8 @@ fn power_of_two_sum(kind: QBinaryKind, q: &Operands) -> OpResult<Function> {
     if q.a.1 != 0 || q.b.1 != 0 || q.out.1 != 0 || a < 0 || b < 0 || (a != 0 && b != 0) {
         return Err(OpError::new("its 16-bit scales can't be added by shifting"));
     }
-    let shift = |x: i32, by: i32| kinglet_kernels::fixed::rounding_divide_by_pot(x, by.min(31) as u32);
+    let shift =
+        |x: i32, by: i32| kinglet_kernels::fixed::rounding_divide_by_pot(x, by.min(31) as u32);
     Ok(Box::new(move |x, y| {
         let (x, y) = (shift(x, a), shift(y, b));
         let sum = if kind == QBinaryKind::Sub { x.wrapping_sub(y) } else { x.wrapping_add(y) };
@@ -206,7 +214,8 @@ fn divide(x: i32, y: i32, scale: Multiplier) -> OpResult<i32> {
     let (x, y) = if y < 0 { (x.wrapping_neg(), y.wrapping_neg()) } else { (x, y) };
     let (inverse, bits_over_unit) = reciprocal(y, 31);
     let headroom = i32::try_from((if x < 0 { !x } else { x }).leading_zeros()).unwrap_or(1) - 1;
-    let quotient = kinglet_kernels::fixed::high_mul(x.wrapping_shl(headroom.max(0) as u32), inverse);
+    let quotient =
+        kinglet_kernels::fixed::high_mul(x.wrapping_shl(headroom.max(0) as u32), inverse);
     let shift = scale.shift - bits_over_unit - headroom;
     if shift < -31 {
         return Ok(0);

@@ -17,7 +17,10 @@ impl Op for QCompare {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let (a, b) = (quantized_input(cx, 0)?, quantized_input(cx, 1)?);
         if a.dtype != b.dtype {
-            return Err(OpError::new(format!("its inputs are {} and {}, not of one type", a.dtype, b.dtype)));
+            return Err(OpError::new(format!(
+                "its inputs are {} and {}, not of one type",
+                a.dtype, b.dtype
+            )));
         }
         Ok(vec![ValueType::new(DType::Bool, broadcast_inputs(cx, 0..2)?)])
     }
@@ -29,7 +32,9 @@ impl Op for QCompare {
         // Scales of 1 and more pass unscaled where they agree.
         let (a_factor, b_factor) = match a_scale == b_scale {
             true => (None, None),
-            false => (Some(super::fraction(a_scale.into())?), Some(super::fraction(b_scale.into())?)),
+            false => {
+                (Some(super::fraction(a_scale.into())?), Some(super::fraction(b_scale.into())?))
+            }
         };
         let scaled = |x: i32, zero: i32, factor: Option<kinglet_kernels::fixed::Multiplier>| {
             let x = x.wrapping_sub(zero);

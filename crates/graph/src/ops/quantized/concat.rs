@@ -24,7 +24,10 @@ impl Op for QConcat {
         for i in 0..cx.len() {
             let ty = quantized_input(cx, i)?;
             if ty.dtype != first.dtype {
-                return Err(OpError::new(format!("its inputs are {} and {}", first.dtype, ty.dtype)));
+                return Err(OpError::new(format!(
+                    "its inputs are {} and {}",
+                    first.dtype, ty.dtype
+                )));
             }
             let Some(own) = ty.shape.dims() else {
                 return Ok(vec![ValueType::new(first.dtype, Shape::unknown())]);
@@ -62,7 +65,8 @@ impl Op for QConcat {
                 let ratio = scale * (1.0 / out_scale);
                 let bias = -(zero as f32) * ratio;
                 for value in &mut values {
-                    *value = ((*value as f32 * ratio + bias).round() as i32).saturating_add(out_zero);
+                    *value =
+                        ((*value as f32 * ratio + bias).round() as i32).saturating_add(out_zero);
                 }
             }
             let around = AroundAxis::new(view.dims, axis);

@@ -135,7 +135,8 @@ impl Op for FakeQuant {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let view = inputs.get(0)?;
-        let (lowest, highest) = (f32::from(u8::from(self.narrow)), ((1u32 << self.bits) - 1) as f32);
+        let (lowest, highest) =
+            (f32::from(u8::from(self.narrow)), ((1u32 << self.bits) - 1) as f32);
         let scale = (self.max - self.min) / (highest - lowest);
         let zero = (lowest - self.min / scale).clamp(lowest, highest).round();
         let (min, max) = ((lowest - zero) * scale, (highest - zero) * scale);

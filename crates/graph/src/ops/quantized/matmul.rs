@@ -2,7 +2,9 @@
 
 use super::{Clamp, Factors, Rescale, quantized_input, single, store, stored};
 use crate::ops::broadcast::{Offsets, broadcast_dims, broadcast_shapes};
-use crate::{Cost, DType, Dim, Dims, InferCx, Inputs, Op, OpError, OpResult, Outputs, Quant, Shape};
+use crate::{
+    Cost, DType, Dim, Dims, InferCx, Inputs, Op, OpError, OpResult, Outputs, Quant, Shape,
+};
 use crate::{TensorView, ValueType};
 
 /// `a [.., m, k] × b [.., k, n] (+ bias [n])`, leading dimensions broadcast like NumPy's.
@@ -74,7 +76,8 @@ impl Op for QMatMul {
         let b_quant = inputs.quant(1)?;
         let (_, out_zero) = single(outputs.quant(0)?)?;
         let factors = self.factors(inputs.quant(0)?, b_quant, outputs.quant(0)?)?;
-        let ([m, k], [k2, n]) = (matrix(a.dims, self.transpose_a)?, matrix(b.dims, self.transpose_b)?);
+        let ([m, k], [k2, n]) =
+            (matrix(a.dims, self.transpose_a)?, matrix(b.dims, self.transpose_b)?);
         check_scales(Some(b_quant), b.dims.len(), self.transpose_b)?;
         if k != k2 {
             return Err(OpError::new(format!("inner sizes {k} and {k2} differ")));
@@ -99,13 +102,15 @@ impl Op for QMatMul {
                 }
                 for c in 0..n {
                     let b_zero = b_quant.zero_point_at(c);
-                    let column = (0..k).map(|s| bv[j * k * n + c * b_col + s * b_step].wrapping_sub(b_zero));
+                    let column =
+                        (0..k).map(|s| bv[j * k * n + c * b_col + s * b_step].wrapping_sub(b_zero));
                     let products = row.iter().zip(column);
                     let value = if wide {
                         let acc: i64 = products.map(|(x, y)| i64::from(*x) * i64::from(y)).sum();
                         factors.apply_i64(c, acc.wrapping_add(bias.at(c)))
                     } else {
-                        let acc = products.fold(0i32, |acc, (x, y)| acc.wrapping_add(x.wrapping_mul(y)));
+                        let acc =
+                            products.fold(0i32, |acc, (x, y)| acc.wrapping_add(x.wrapping_mul(y)));
                         factors.apply(c, acc.wrapping_add(bias.at(c) as i32))
                     };
                     result.push(self.clamp.apply(value.saturating_add(out_zero)));
@@ -149,10 +154,15 @@ impl Bias {
             return Ok(Bias { values: Vec::new(), narrow: false });
         };
         if view.len() != len {
-            return Err(OpError::new(format!("its bias has {} values for {len} channels", view.len())));
+            return Err(OpError::new(format!(
+                "its bias has {} values for {len} channels",
+                view.len()
+            )));
         }
         match view.dtype {
-            DType::I32 | DType::I64 => Ok(Bias { values: view.ints()?, narrow: view.dtype == DType::I32 }),
+            DType::I32 | DType::I64 => {
+                Ok(Bias { values: view.ints()?, narrow: view.dtype == DType::I32 })
+            }
             other => Err(OpError::new(format!("its bias is {other}, neither i32 nor i64"))),
         }
     }

@@ -55,7 +55,9 @@ impl Rescale {
     /// For a scale that is not finite or is 2³¹ or more.
     pub fn factors(self, scales: impl Iterator<Item = f64>) -> OpResult<Factors> {
         match self {
-            Rescale::FixedPoint => scales.map(multiplier).collect::<OpResult<_>>().map(Factors::Fixed),
+            Rescale::FixedPoint => {
+                scales.map(multiplier).collect::<OpResult<_>>().map(Factors::Fixed)
+            }
             Rescale::Float => Ok(Factors::Float(scales.map(|s| s as f32).collect())),
         }
     }
@@ -130,13 +132,16 @@ pub(crate) fn multiplier(scale: f64) -> OpResult<Multiplier> {
 
 /// The multiplier of a real factor in (0, 1).
 pub(crate) fn fraction(scale: f64) -> OpResult<Multiplier> {
-    Multiplier::smaller_than_one(scale)
-        .ok_or_else(|| OpError::new(format!("its scales give the factor {scale}, not within 0 and 1")))
+    Multiplier::smaller_than_one(scale).ok_or_else(|| {
+        OpError::new(format!("its scales give the factor {scale}, not within 0 and 1"))
+    })
 }
 
 /// The one scale and zero point of a quantisation.
 pub(crate) fn single(quant: &Quant) -> OpResult<(f32, i32)> {
-    quant.single().ok_or_else(|| OpError::new("expected one scale for the whole tensor, found several"))
+    quant
+        .single()
+        .ok_or_else(|| OpError::new("expected one scale for the whole tensor, found several"))
 }
 
 /// The stored integers of a tensor of any integer type of at most 32 bits.

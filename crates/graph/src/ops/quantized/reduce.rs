@@ -50,8 +50,12 @@ impl Op for QReduce {
         let (in_scale, in_zero) = single(inputs.quant(0)?)?;
         let (out_scale, out_zero) = single(outputs.quant(0)?)?;
         let axes = axes_of(&self.axes, view.dims.len())?;
-        let kept: Dims =
-            view.dims.iter().enumerate().map(|(i, d)| if axes.contains(&i) { 1 } else { *d }).collect();
+        let kept: Dims = view
+            .dims
+            .iter()
+            .enumerate()
+            .map(|(i, d)| if axes.contains(&i) { 1 } else { *d })
+            .collect();
         let mut to = strides(&kept);
         axes.iter().for_each(|a| to[*a] = 0);
         let mut sums = vec![0i32; kept.iter().product()];
@@ -74,7 +78,9 @@ impl Op for QReduce {
         }
         let dims: Dims = match self.keep_dims {
             true => kept,
-            false => (0..view.dims.len()).filter(|i| !axes.contains(i)).map(|i| view.dims[i]).collect(),
+            false => {
+                (0..view.dims.len()).filter(|i| !axes.contains(i)).map(|i| view.dims[i]).collect()
+            }
         };
         store(outputs, 0, view.dtype, &dims, &sums)
     }

@@ -46,7 +46,8 @@ impl Op for QResizeBilinear {
         let columns: Vec<Tap> = (0..out_width).map(|x| self.tap(x, width, out_width)).collect();
         let mut result = Vec::new();
         for n in 0..batches {
-            let at = |y: usize, x: usize| &values[((n * height + y) * width + x) * depth..][..depth];
+            let at =
+                |y: usize, x: usize| &values[((n * height + y) * width + x) * depth..][..depth];
             for y in &rows {
                 for x in &columns {
                     let corners = [

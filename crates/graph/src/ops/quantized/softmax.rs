@@ -43,7 +43,8 @@ impl Op for QSoftmax {
         let result: Vec<i32> = match (self.rescale, input.dtype, self.to) {
             (Rescale::Float, ..) => {
                 let (out_scale, out_zero) = single(outputs.quant(0)?)?;
-                rows.flat_map(|row| float_row(row, scale * self.beta, out_scale, out_zero)).collect()
+                rows.flat_map(|row| float_row(row, scale * self.beta, out_scale, out_zero))
+                    .collect()
             }
             (Rescale::FixedPoint, DType::I16, DType::I16) => {
                 let tables = Tables16::new();
@@ -52,11 +53,15 @@ impl Op for QSoftmax {
             }
             (Rescale::FixedPoint, DType::I8 | DType::U8, DType::I8 | DType::U8 | DType::I16) => {
                 let factor = softmax_multiplier(f64::from(self.beta), f64::from(scale), DIFF_BITS)
-                    .ok_or_else(|| OpError::new(format!("softmax can't scale by {scale} × {}", self.beta)))?;
+                    .ok_or_else(|| {
+                        OpError::new(format!("softmax can't scale by {scale} × {}", self.beta))
+                    })?;
                 let smallest = -input_radius(DIFF_BITS, factor.shift.max(0) as u32, 31);
                 rows.flat_map(|row| fixed_row(row, factor, smallest, self.to)).collect()
             }
-            (_, from, to) => return Err(OpError::new(format!("softmax from {from} to {to} is not supported"))),
+            (_, from, to) => {
+                return Err(OpError::new(format!("softmax from {from} to {to} is not supported")));
+            }
         };
         store(outputs, 0, self.to, input.dims, &result)
     }
@@ -114,9 +119,11 @@ impl Tables16 {
         let unit = 1.0 / 32768.0;
         Tables16 {
             exp: Lut16::new((10.0 / 65535.0, 32767), (2.0 / 65535.0, 0), f32::exp),
-            one_over_one_plus: Lut16::new((1.0 / 65535.0, -32768), (2.0 * unit * 32768.0 / 65535.0, 0), |x| {
-                1.0 / (1.0 + x)
-            }),
+            one_over_one_plus: Lut16::new(
+                (1.0 / 65535.0, -32768),
+                (2.0 * unit * 32768.0 / 65535.0, 0),
+                |x| 1.0 / (1.0 + x),
+            ),
         }
     }
 

@@ -126,7 +126,8 @@ impl QUnary {
                 }))
             }
             QFunction::LeakyRelu { alpha } => {
-                let (same, leak) = (multiplier(ratio)?, multiplier(f64::from(scale * alpha / out_scale))?);
+                let (same, leak) =
+                    (multiplier(ratio)?, multiplier(f64::from(scale * alpha / out_scale))?);
                 Ok(Box::new(move |x| {
                     let x = x.wrapping_sub(zero);
                     let m = if x >= 0 { same } else { leak };
@@ -182,7 +183,13 @@ fn bad_scale(scale: f32) -> OpError {
 }
 
 /// The function as TFLite tabulates it: in floats, rounded away from zero.
-fn table(function: QFunction, from: DType, to: DType, input: Affine, output: Affine) -> OpResult<Function> {
+fn table(
+    function: QFunction,
+    from: DType,
+    to: DType,
+    input: Affine,
+    output: Affine,
+) -> OpResult<Function> {
     let limits = Clamp::of(from)?;
     if from == DType::I16 && to == DType::I16 {
         let lut = Lut16::new(input, output, move |x| real(function, x));
@@ -257,7 +264,11 @@ fn hard_swish((scale, zero): Affine, (out_scale, out_zero): Affine) -> OpResult<
     let out = multiplier(f64::from(hires / out_scale))?;
     let reluish = multiplier(f64::from(hires / (3.0f32 / 32768.0)))?;
     let narrow = |m: Multiplier| {
-        if m.mantissa >= i32::MAX - (1 << 15) { i16::MAX } else { ((m.mantissa + (1 << 15)) >> 16) as i16 }
+        if m.mantissa >= i32::MAX - (1 << 15) {
+            i16::MAX
+        } else {
+            ((m.mantissa + (1 << 15)) >> 16) as i16
+        }
     };
     let (out_mantissa, reluish_mantissa) = (narrow(out), narrow(reluish));
     let saturate = |x: i32| x.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
