@@ -26,4 +26,3 @@ mod test;
 pub(crate) mod testing;
 pub mod transpose;
 pub mod unary;
-pub mod window;
