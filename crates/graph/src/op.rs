@@ -1,5 +1,6 @@
 //! What an op is: the trait that every file under `ops/` implements.
 
+use crate::ops::unary::Unary;
 use crate::tensor::{bytes_of, cast_mut};
 use crate::{Cost, DType, Dim, Element, Graph, Quant, Shape, StateId, Tensor, TensorView};
 use crate::{Dims, ValueId, ValueType};
@@ -7,6 +8,7 @@ use smallvec::SmallVec;
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
 
 /// Why an op can't do what it was asked: a sentence for people. Who asked (file, node) is added
 /// by whoever holds the node.
@@ -74,6 +76,12 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
     /// Whether equal inputs always give equal outputs. Only such ops are folded or shared.
     fn is_pure(&self) -> bool {
         true
+    }
+
+    /// This op with `function` applied to each element of output 0 (after any it has already),
+    /// where it can do that itself: how activations are fused.
+    fn then(&self, _function: Unary) -> Option<Arc<dyn Op>> {
+        None
     }
 
     /// The graphs that this op runs, for control flow.

@@ -63,6 +63,23 @@ impl Activation {
         }
     }
 
+    /// This and then `function` as one activation, if it can be one.
+    pub fn then(self, function: Unary) -> Option<Activation> {
+        let next = Activation::of(function);
+        if self == Activation::None {
+            return Some(next);
+        }
+        // Two clamps are one, whose bounds the second clamps.
+        let ((low, high), (min, max)) = (self.clamp()?, next.clamp()?);
+        let (min, max) = (low.max(min).min(max), high.max(min).min(max));
+        Some(
+            [Activation::Relu, Activation::Relu6, Activation::ReluN1To1]
+                .into_iter()
+                .find(|a| a.clamp() == Some((min, max)))
+                .unwrap_or(Activation::Clamp { min, max }),
+        )
+    }
+
     /// Its value at `x`.
     pub fn at(self, x: f64) -> f64 {
         self.function().map_or(x, |f| f.at(x))
@@ -89,5 +106,15 @@ mod tests {
             assert_eq!(Activation::of(activation.function().unwrap()), activation);
         }
         assert_eq!(Activation::of(Unary::Silu).clamp(), None);
+    }
+
+    #[test]
+    fn two_clamps_are_one() {
+        let relu = Activation::of(Unary::Relu);
+        assert_eq!(relu.then(Unary::Relu6), Some(Activation::Relu6));
+        let above = relu.then(Unary::Clamp { min: -2.0, max: -1.0 }).unwrap();
+        assert_eq!(above, Activation::Clamp { min: -1.0, max: -1.0 });
+        assert_eq!(relu.then(Unary::Silu), None);
+        assert_eq!(Activation::None.then(Unary::Silu), Some(Activation::of(Unary::Silu)));
     }
 }

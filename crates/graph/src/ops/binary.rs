@@ -6,9 +6,11 @@
 use crate::number::Number;
 use crate::ops::activation::Activation;
 use crate::ops::broadcast::{Offsets, broadcast_inputs};
+use crate::ops::unary::Unary;
 use crate::ops::unary::is_number;
 use crate::{InferCx, Inputs, Op, OpError, OpResult, Outputs, TensorView, ValueType};
 use std::fmt;
+use std::sync::Arc;
 
 macro_rules! functions {
     (|$a:ident, $b:ident|; $(
@@ -171,6 +173,11 @@ impl Op for Binary {
             crate::dispatch_number!(b.dtype, B => self.elements::<A, B>(a, b, dims, out),
                 else => unreachable!("the shape rule took the type"))
         }, else => unreachable!("the shape rule took the type"))
+    }
+
+    fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
+        let activation = self.activation.then(function)?;
+        Some(Arc::new(Binary { activation, ..*self }))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::number::Number;
 use crate::ops::activation::Activation;
 use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
+use std::sync::Arc;
 
 macro_rules! functions {
     (|$x:ident|; $(
@@ -220,6 +221,11 @@ impl Op for Unary {
         } else {
             Err(OpError::new(format!("{} does not take {}", self.name(), ty.dtype)))
         }
+    }
+
+    fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
+        let both = Activation::of(*self).then(function)?.function()?;
+        Some(Arc::new(both))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -4,8 +4,10 @@
 //! list below is the order in which they run; `kinglet inspect --stage NAME` prints the graph
 //! after one.
 
+mod activation;
 mod fold;
 mod rewrite;
+mod simplify;
 
 use kinglet_graph::{Fold, Graph, GraphError};
 
@@ -31,6 +33,12 @@ pub const PASSES: &[Pass] = &[
         name: "fold",
         what: "computes what is constant, removes what is unused",
         run: fold::run,
+    },
+    Pass { name: "simplify", what: "moves of nothing become views or vanish", run: simplify::run },
+    Pass {
+        name: "activation",
+        what: "functions of elements join the op before",
+        run: activation::run,
     },
 ];
 
