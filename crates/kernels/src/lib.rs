@@ -1,4 +1,12 @@
 //! Compute kernels on slices, one module per instruction set, dispatched at run time.
 
+pub mod aligned;
+pub mod elementwise;
 pub mod fixed;
+pub mod gemm_f32;
 pub mod isa;
+mod math;
+pub mod shared;
+mod simd;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,249 @@
+//! Functions of one element and of two, with the usual broadcasts.
+
+use crate::isa::Isa;
+use crate::math;
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// A function of one element. Alone, or as the activation in another kernel's epilogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Unary {
+    /// x
+    #[default]
+    Identity,
+    /// min(max(x, low), high): ReLU is `Clamp(0, ∞)`.
+    Clamp(f32, f32),
+    /// x where positive, else `slope`·x.
+    LeakyRelu(f32),
+    /// x where positive, else `alpha`·(eˣ − 1).
+    Elu(f32),
+    /// x · min(max(x + 3, 0), 6) / 6
+    HardSwish,
+    /// min(max(`alpha`·x + `beta`, 0), 1)
+    HardSigmoid(f32, f32),
+    /// x / (1 + e⁻ˣ)
+    Silu,
+    /// 1 / (1 + e⁻ˣ)
+    Sigmoid,
+    /// The hyperbolic tangent.
+    Tanh,
+    /// x · Φ(x), with the error function.
+    Gelu,
+    /// The approximation of [`Self::Gelu`] with tanh.
+    GeluTanh,
+    /// x · tanh(softplus(x))
+    Mish,
+    /// ln(1 + eˣ)
+    Softplus,
+    /// x / (1 + |x|)
+    Softsign,
+    /// The error function.
+    Erf,
+    /// eˣ
+    Exp,
+    /// The natural logarithm.
+    Log,
+    /// The square root.
+    Sqrt,
+    /// 1 / √x
+    Rsqrt,
+    /// 1 / x
+    Reciprocal,
+    /// x²
+    Square,
+    /// The magnitude.
+    Abs,
+    /// −x
+    Neg,
+    /// The sign, 0 for 0.
+    Sign,
+    /// Rounds down.
+    Floor,
+    /// Rounds up.
+    Ceil,
+    /// Rounds to nearest, halves to even.
+    Round,
+    /// The sine; computed one element at a time, as the next.
+    Sin,
+    /// The cosine.
+    Cos,
+}
+
+impl Unary {
+    /// max(x, 0)
+    pub const RELU: Unary = Unary::Clamp(0.0, f32::INFINITY);
+    /// min(max(x, 0), 6)
+    pub const RELU6: Unary = Unary::Clamp(0.0, 6.0);
+
+    /// The bounds, where the function is a clamp (or nothing).
+    pub fn as_clamp(self) -> Option<(f32, f32)> {
+        match self {
+            Unary::Identity => Some((f32::NEG_INFINITY, f32::INFINITY)),
+            Unary::Clamp(low, high) => Some((low, high)),
+            _ => None,
+        }
+    }
+
+    /// Replaces every element of `data` by its image.
+    pub fn run(self, isa: Isa, data: &mut [f32]) {
+        dispatch(isa, self.on(data));
+    }
+
+    /// Writes the image of every element of `input` to `output`, which is as long.
+    ///
+    /// # Panics
+    /// Where the lengths differ.
+    pub fn run_to(self, isa: Isa, input: &[f32], output: &mut [f32]) {
+        assert_eq!(
+            input.len(),
+            output.len(),
+            "input and output differ in length"
+        );
+        dispatch(
+            isa,
+            UnaryKernel {
+                unary: self,
+                input: input.as_ptr(),
+                output,
+            },
+        );
+    }
+
+    pub(crate) fn on(self, data: &mut [f32]) -> UnaryKernel<'_> {
+        UnaryKernel {
+            unary: self,
+            input: data.as_ptr(),
+            output: data,
+        }
+    }
+}
+
+/// `output.len()` elements from `input`, which may be `output`.
+pub(crate) struct UnaryKernel<'a> {
+    unary: Unary,
+    input: *const f32,
+    output: &'a mut [f32],
+}
+
+impl UnaryKernel<'_> {
+    #[inline(always)]
+    fn map<S: Simd>(self, s: S, f: impl Fn(S::V) -> S::V) {
+        let len = self.output.len();
+        let (input, output) = (self.input, self.output.as_mut_ptr());
+        let mut i = 0;
+        // SAFETY: `input` and `output` have `len` elements; an element is read before it is
+        // written.
+        unsafe {
+            while i + S::LANES <= len {
+                s.store(output.add(i), f(s.load(input.add(i))));
+                i += S::LANES;
+            }
+            if i < len {
+                s.store_n(output.add(i), f(s.load_n(input.add(i), len - i)), len - i);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn each(self, f: impl Fn(f32) -> f32) {
+        for (i, y) in self.output.iter_mut().enumerate() {
+            // SAFETY: `input` has as many elements; it is a pointer because it may be `output`.
+            *y = f(unsafe { self.input.add(i).read() });
+        }
+    }
+}
+
+impl Kernel for UnaryKernel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (zero, one, half) = (s.zero(), s.splat(1.0), s.splat(0.5));
+        let clamp = |low: f32, high: f32, x| s.min(s.splat(high), s.max(s.splat(low), x));
+        match self.unary {
+            Unary::Identity if self.input == self.output.as_ptr() => {}
+            Unary::Identity => self.map(s, |x| x),
+            Unary::Clamp(low, high) => {
+                let (low, high) = (s.splat(low), s.splat(high));
+                self.map(s, |x| s.min(high, s.max(low, x)));
+            }
+            Unary::LeakyRelu(slope) => {
+                let slope = s.splat(slope);
+                self.map(s, |x| s.select(s.lt(x, zero), s.mul(slope, x), x));
+            }
+            Unary::Elu(alpha) => {
+                let alpha = s.splat(alpha);
+                self.map(s, |x| {
+                    s.select(s.lt(x, zero), s.mul(alpha, exp_minus_one(s, x)), x)
+                });
+            }
+            Unary::HardSwish => {
+                let (three, sixth) = (s.splat(3.0), s.splat(1.0 / 6.0));
+                self.map(s, |x| {
+                    s.mul(s.mul(x, sixth), clamp(0.0, 6.0, s.add(x, three)))
+                });
+            }
+            Unary::HardSigmoid(alpha, beta) => {
+                let (alpha, beta) = (s.splat(alpha), s.splat(beta));
+                self.map(s, |x| clamp(0.0, 1.0, s.fma(alpha, x, beta)));
+            }
+            Unary::Silu => self.map(s, |x| s.mul(x, math::sigmoid(s, x))),
+            Unary::Sigmoid => self.map(s, |x| math::sigmoid(s, x)),
+            Unary::Tanh => self.map(s, |x| math::tanh(s, x)),
+            Unary::Gelu => {
+                let root_half = s.splat(std::f32::consts::FRAC_1_SQRT_2);
+                self.map(s, |x| {
+                    let e = math::erf(s, s.mul(x, root_half));
+                    s.mul(s.mul(half, x), s.add(one, e))
+                });
+            }
+            Unary::GeluTanh => {
+                let (scale, cubic) = (s.splat(0.797_884_6), s.splat(0.044_715));
+                self.map(s, |x| {
+                    let cube = s.mul(s.mul(x, x), x);
+                    let t = math::tanh(s, s.mul(scale, s.fma(cubic, cube, x)));
+                    s.mul(s.mul(half, x), s.add(one, t))
+                });
+            }
+            Unary::Mish => self.map(s, |x| s.mul(x, math::tanh(s, softplus(s, x)))),
+            Unary::Softplus => self.map(s, |x| softplus(s, x)),
+            Unary::Softsign => self.map(s, |x| s.div(x, s.add(one, s.abs(x)))),
+            Unary::Erf => self.map(s, |x| math::erf(s, x)),
+            Unary::Exp => self.map(s, |x| math::exp(s, x)),
+            Unary::Log => self.map(s, |x| math::log(s, x)),
+            Unary::Sqrt => self.map(s, |x| s.sqrt(x)),
+            Unary::Rsqrt => self.map(s, |x| s.div(one, s.sqrt(x))),
+            Unary::Reciprocal => self.map(s, |x| s.div(one, x)),
+            Unary::Square => self.map(s, |x| s.mul(x, x)),
+            Unary::Abs => self.map(s, |x| s.abs(x)),
+            Unary::Neg => self.map(s, |x| s.neg(x)),
+            Unary::Sign => self.map(s, |x| {
+                let positive = s.select(s.lt(zero, x), one, x);
+                s.select(s.lt(x, zero), s.splat(-1.0), positive)
+            }),
+            Unary::Floor => self.map(s, |x| s.floor(x)),
+            Unary::Ceil => self.map(s, |x| s.ceil(x)),
+            Unary::Round => self.map(s, |x| s.round(x)),
+            Unary::Sin => self.each(f32::sin),
+            Unary::Cos => self.each(f32::cos),
+        }
+    }
+}
+
+/// eˣ − 1 for x ≤ 0: near zero its series, so that small results keep their digits.
+#[inline(always)]
+fn exp_minus_one<S: Simd>(s: S, x: S::V) -> S::V {
+    // tanh(x/2)·(eˣ + 1) is eˣ − 1 without cancellation.
+    let t = math::tanh(s, s.mul(x, s.splat(0.5)));
+    s.mul(t, s.add(math::exp(s, x), s.splat(1.0)))
+}
+
+/// ln(1 + eˣ) as max(x, 0) + ln(1 + e^−|x|).
+#[inline(always)]
+fn softplus<S: Simd>(s: S, x: S::V) -> S::V {
+    let e = math::exp(s, s.neg(s.abs(x)));
+    let one = s.splat(1.0);
+    let sum = s.add(one, e);
+    // ln(1 + e) loses e's digits to the rounding of the sum; the quotient gives them back.
+    let lost = s.sub(e, s.sub(sum, one));
+    let tail = s.add(math::log(s, sum), s.div(lost, sum));
+    s.add(s.max(s.zero(), x), tail)
+}

@@ -1,0 +1,288 @@
+//! Matrix products of `f32`: `out = act(a · b + bias)`, and what else is done while the results
+//! are hot.
+//!
+//! The right-hand side is packed ([`PackedB`] for weights, [`PackLayout`] where it is made at run
+//! time); the left-hand side is read where it lies. Work is a range of rows and a range of panels,
+//! so that threads share a product whatever its shape.
+
+pub(crate) mod micro;
+mod pack;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+pub use pack::{PackLayout, PackedB};
+
+use crate::elementwise::Unary;
+use crate::shared::SharedMut;
+use crate::simd::{Kernel, Simd, dispatch};
+use micro::{MAX_ROWS, Tile, run_tile};
+
+/// A matrix with contiguous columns: `rows` are `stride` elements apart.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Elements from one row to the next.
+    pub stride: usize,
+}
+
+/// What is done to each result before it is stored: `after(activation(x + bias) + residual)`.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// One value a column.
+    pub bias: Option<&'a [f32]>,
+    /// Applied to the biased product.
+    pub activation: Unary,
+    /// Added to the activated product; as many rows and columns as the result.
+    pub residual: Option<Rows<'a>>,
+    /// Applied to the sum with the residual; unused without one.
+    pub after: Unary,
+}
+
+/// A matrix product with a packed right-hand side.
+#[derive(Clone, Copy)]
+pub struct Gemm<'a> {
+    /// Layout of `b`.
+    pub layout: PackLayout,
+    /// The packed right-hand side: [`PackLayout::len`] elements.
+    pub b: &'a [f32],
+    /// What is done to the results.
+    pub epilogue: Epilogue<'a>,
+}
+
+/// About how much of the left-hand side a block of rows may hold so that it stays in the
+/// second-level cache while the panels pass by.
+const BLOCK_BYTES: usize = 256 << 10;
+/// A packed right-hand side up to this size stays in the second-level cache itself.
+const RESIDENT_BYTES: usize = 1 << 20;
+
+impl Gemm<'_> {
+    /// Computes the results of `rows` × `panels`. Row i of the left-hand side is
+    /// `a.data[i * a.stride..][..k]`, row i of the result `out[i * out_stride..][..n]`.
+    ///
+    /// # Safety
+    /// Meanwhile nobody else touches these columns of these rows of `out`.
+    ///
+    /// # Panics
+    /// Where a slice is too short for the rows and panels asked for.
+    pub unsafe fn run(
+        &self,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        a: Rows<'_>,
+        out: SharedMut<'_, f32>,
+        out_stride: usize,
+    ) {
+        let PackLayout { k, n, .. } = self.layout;
+        if rows.is_empty() || panels.is_empty() || n == 0 {
+            return;
+        }
+        assert!(panels.end <= self.layout.panels(), "panel out of range");
+        check_rows("left-hand side", rows.end, a.stride, k, a.data.len());
+        check_rows("output", rows.end, out_stride, n, out.len());
+        assert!(self.b.len() >= self.layout.len(), "packed matrix too short");
+        self.epilogue.check(rows.end, n);
+        dispatch(
+            self.layout.isa,
+            Run {
+                gemm: self,
+                rows,
+                panels,
+                a,
+                out,
+                out_stride,
+            },
+        );
+    }
+}
+
+/// Panics unless `rows` rows of `columns` elements, `stride` apart, fit in `len`.
+pub(crate) fn check_rows(what: &str, rows: usize, stride: usize, columns: usize, len: usize) {
+    let end = (rows.saturating_sub(1))
+        .checked_mul(stride)
+        .and_then(|x| x.checked_add(columns));
+    assert!(
+        rows == 0 || end.is_some_and(|end| end <= len),
+        "{what} too short"
+    );
+}
+
+impl Epilogue<'_> {
+    /// Panics unless bias and residual hold `rows` × `n` results.
+    pub(crate) fn check(&self, rows: usize, n: usize) {
+        assert!(
+            self.bias.is_none_or(|bias| bias.len() >= n),
+            "bias too short"
+        );
+        if let Some(residual) = self.residual {
+            check_rows("residual", rows, residual.stride, n, residual.data.len());
+        }
+    }
+
+    /// The epilogue that the tile does itself, and whether the rest is left to [`Self::finish`].
+    pub(crate) fn split(&self) -> (TileEpilogue, bool) {
+        let identity = (f32::NEG_INFINITY, f32::INFINITY);
+        let whole = self.residual.is_none() || self.after.as_clamp().is_some();
+        match self.activation.as_clamp() {
+            Some(clamp) if whole => {
+                let clamp_after = self.after.as_clamp().unwrap_or(identity);
+                (
+                    TileEpilogue {
+                        clamp,
+                        clamp_after,
+                        residual: true,
+                    },
+                    false,
+                )
+            }
+            _ => (
+                TileEpilogue {
+                    clamp: identity,
+                    clamp_after: identity,
+                    residual: false,
+                },
+                true,
+            ),
+        }
+    }
+
+    /// Does the activations and the residual for a tile that [`Self::split`] left to us.
+    ///
+    /// # Safety
+    /// `rows` rows of `columns` elements at `out`, `out_stride` apart, are ours, and the residual
+    /// has rows `row..row + rows` and columns up to `column + columns`.
+    #[inline(always)]
+    pub(crate) unsafe fn finish<S: Simd>(
+        &self,
+        s: S,
+        (row, rows): (usize, usize),
+        (column, columns): (usize, usize),
+        out: *mut f32,
+        out_stride: usize,
+    ) {
+        for i in 0..rows {
+            // SAFETY: the caller's promise.
+            let line = unsafe { std::slice::from_raw_parts_mut(out.add(i * out_stride), columns) };
+            s.outline(self.activation.on(line));
+            if let Some(residual) = self.residual {
+                let start = (row + i) * residual.stride + column;
+                for (x, r) in line.iter_mut().zip(&residual.data[start..start + columns]) {
+                    *x += r;
+                }
+                s.outline(self.after.on(line));
+            }
+        }
+    }
+}
+
+/// The part of an [`Epilogue`] that a tile does in registers.
+#[derive(Clone, Copy)]
+pub(crate) struct TileEpilogue {
+    pub clamp: (f32, f32),
+    pub clamp_after: (f32, f32),
+    /// Whether the tile adds the residual.
+    pub residual: bool,
+}
+
+struct Run<'a> {
+    gemm: &'a Gemm<'a>,
+    rows: Range<usize>,
+    panels: Range<usize>,
+    a: Rows<'a>,
+    out: SharedMut<'a, f32>,
+    out_stride: usize,
+}
+
+impl Kernel for Run<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Run {
+            gemm,
+            rows,
+            panels,
+            a,
+            out,
+            out_stride,
+        } = self;
+        let Gemm {
+            layout,
+            b,
+            epilogue,
+        } = gemm;
+        let (tile_epilogue, unfinished) = epilogue.split();
+        let tile_rows = micro::tile_rows(S::REGISTERS, layout.vectors);
+        let block = if layout.len() * size_of::<f32>() <= RESIDENT_BYTES {
+            tile_rows
+        } else {
+            let rows = BLOCK_BYTES / (layout.k * size_of::<f32>()).max(1);
+            rows.max(1).next_multiple_of(tile_rows)
+        };
+        let mut start = rows.start;
+        while start < rows.end {
+            let end = rows.end.min(start + block);
+            for panel in panels.clone() {
+                let columns = layout.columns(panel);
+                let vectors = layout.vectors_in(panel);
+                // A short last tile would be slow: the tiles share the rows evenly.
+                for tile in even_parts(start..end, tile_rows) {
+                    let mut pointers = [std::ptr::null(); MAX_ROWS];
+                    for (pointer, row) in pointers.iter_mut().zip(tile.clone()) {
+                        *pointer = a.data.as_ptr().wrapping_add(row * a.stride);
+                    }
+                    let residual = epilogue.residual.filter(|_| tile_epilogue.residual);
+                    let at = out
+                        .as_mut_ptr()
+                        .wrapping_add(tile.start * out_stride + columns.start);
+                    let work = Tile {
+                        taps: 1,
+                        depth: layout.k,
+                        a: pointers.as_ptr(),
+                        b: b.as_ptr().wrapping_add(layout.offset(panel)),
+                        out: at,
+                        out_stride,
+                        columns: columns.len(),
+                        bias: epilogue
+                            .bias
+                            .map_or(std::ptr::null(), |bias| bias[columns.clone()].as_ptr()),
+                        residual: residual.map_or(std::ptr::null(), |r| {
+                            r.data
+                                .as_ptr()
+                                .wrapping_add(tile.start * r.stride + columns.start)
+                        }),
+                        residual_stride: residual.map_or(0, |r| r.stride),
+                        clamp: tile_epilogue.clamp,
+                        clamp_after: tile_epilogue.clamp_after,
+                    };
+                    // SAFETY: `Gemm::run` checked every slice against the rows and panels, and
+                    // its caller promises that these results are ours.
+                    unsafe {
+                        run_tile(s, tile.len(), vectors, &work);
+                        if unfinished {
+                            let rows = (tile.start, tile.len());
+                            let columns = (columns.start, columns.len());
+                            epilogue.finish(s, rows, columns, at, out_stride);
+                        }
+                    }
+                }
+            }
+            start = end;
+        }
+    }
+}
+
+/// Cuts `range` into the fewest parts of at most `most`, their lengths at most one apart.
+#[inline(always)]
+pub(crate) fn even_parts(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = range.len().div_ceil(most).max(1);
+    let (base, longer) = (range.len() / parts, range.len() % parts);
+    let mut start = range.start;
+    (0..parts).filter_map(move |i| {
+        let end = start + base + usize::from(i < longer);
+        let part = start..end;
+        start = end;
+        (!part.is_empty()).then_some(part)
+    })
+}

@@ -1,0 +1,188 @@
+//! Advanced SIMD, four lanes. Every aarch64 CPU has it, so the value proves nothing more.
+
+use std::arch::aarch64::*;
+
+use super::{Kernel, Simd};
+
+#[derive(Clone, Copy)]
+pub(super) struct NeonF32;
+
+impl Simd for NeonF32 {
+    type V = float32x4_t;
+    type I = int32x4_t;
+    type M = uint32x4_t;
+    const LANES: usize = 4;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    fn outline<K: Kernel>(self, kernel: K) -> K::Output {
+        #[inline(never)]
+        fn enter<K: Kernel>(simd: NeonF32, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        enter(self, kernel)
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vdupq_n_f32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32) -> float32x4_t {
+        // SAFETY: the caller proves the memory.
+        unsafe { vld1q_f32(p) }
+    }
+    #[inline(always)]
+    unsafe fn load_n(self, p: *const f32, n: usize) -> float32x4_t {
+        let mut x = [0.0; 4];
+        // SAFETY: the caller lets us read `n` ≤ 4 elements.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, x.as_mut_ptr(), n);
+            vld1q_f32(x.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, v: float32x4_t) {
+        // SAFETY: the caller proves the memory.
+        unsafe { vst1q_f32(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_n(self, p: *mut f32, v: float32x4_t, n: usize) {
+        let mut x = [0.0; 4];
+        // SAFETY: the caller lets us write `n` ≤ 4 elements.
+        unsafe {
+            vst1q_f32(x.as_mut_ptr(), v);
+            std::ptr::copy_nonoverlapping(x.as_ptr(), p, n);
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vaddq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vsubq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vmulq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vdivq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vminq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn max(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vmaxq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn fma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    fn fnma(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vfmsq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    fn sqrt(self, a: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vsqrtq_f32(a) }
+    }
+    #[inline(always)]
+    fn round(self, a: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vrndnq_f32(a) }
+    }
+    #[inline(always)]
+    fn floor(self, a: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vrndmq_f32(a) }
+    }
+    #[inline(always)]
+    fn ceil(self, a: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vrndpq_f32(a) }
+    }
+    #[inline(always)]
+    fn lt(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vcltq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn eq(self, a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vceqq_f32(a, b) }
+    }
+    #[inline(always)]
+    fn select(self, m: uint32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vbslq_f32(m, a, b) }
+    }
+    #[inline(always)]
+    fn bits(self, a: float32x4_t) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vreinterpretq_s32_f32(a) }
+    }
+    #[inline(always)]
+    fn from_bits(self, a: int32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vreinterpretq_f32_s32(a) }
+    }
+    #[inline(always)]
+    fn to_int(self, a: float32x4_t) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vcvtnq_s32_f32(a) }
+    }
+    #[inline(always)]
+    fn to_float(self, a: int32x4_t) -> float32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vcvtq_f32_s32(a) }
+    }
+    #[inline(always)]
+    fn isplat(self, x: i32) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vdupq_n_s32(x) }
+    }
+    #[inline(always)]
+    fn iadd(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vaddq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn isub(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vsubq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn iand(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vandq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn ior(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vorrq_s32(a, b) }
+    }
+    #[inline(always)]
+    fn ishl<const N: i32>(self, a: int32x4_t) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vshlq_s32(a, vdupq_n_s32(N)) }
+    }
+    #[inline(always)]
+    fn ishr<const N: i32>(self, a: int32x4_t) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vshlq_s32(a, vdupq_n_s32(-N)) }
+    }
+}
