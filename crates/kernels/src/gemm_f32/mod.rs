@@ -151,23 +151,23 @@ impl Epilogue<'_> {
     /// Does the activations and the residual for a tile that [`Self::split`] left to us.
     ///
     /// # Safety
-    /// `rows` rows of `columns` elements at `out`, `out_stride` apart, are ours, and the residual
-    /// has rows `row..row + rows` and columns up to `column + columns`.
+    /// `count` rows of `columns` elements at `out`, `out_stride` apart, are ours, and the residual
+    /// has rows `row`, `row + step`, … and columns up to `column + columns`.
     #[inline(always)]
     pub(crate) unsafe fn finish<S: Simd>(
         &self,
         s: S,
-        (row, rows): (usize, usize),
+        (row, step, count): (usize, usize, usize),
         (column, columns): (usize, usize),
         out: *mut f32,
         out_stride: usize,
     ) {
-        for i in 0..rows {
+        for i in 0..count {
             // SAFETY: the caller's promise.
             let line = unsafe { std::slice::from_raw_parts_mut(out.add(i * out_stride), columns) };
             s.outline(self.activation.on(line));
             if let Some(residual) = self.residual {
-                let start = (row + i) * residual.stride + column;
+                let start = (row + i * step) * residual.stride + column;
                 for (x, r) in line.iter_mut().zip(&residual.data[start..start + columns]) {
                     *x += r;
                 }
@@ -212,63 +212,133 @@ impl Kernel for Run<'_> {
             b,
             epilogue,
         } = gemm;
-        let (tile_epilogue, unfinished) = epilogue.split();
+        let emit = Emit::new(layout, b, epilogue, 0, out, out_stride);
         let tile_rows = micro::tile_rows(S::REGISTERS, layout.vectors);
-        let block = if layout.len() * size_of::<f32>() <= RESIDENT_BYTES {
-            tile_rows
-        } else {
-            let rows = BLOCK_BYTES / (layout.k * size_of::<f32>()).max(1);
-            rows.max(1).next_multiple_of(tile_rows)
-        };
-        let mut start = rows.start;
-        while start < rows.end {
-            let end = rows.end.min(start + block);
+        for block in even_parts(rows, block_rows(layout, tile_rows)) {
             for panel in panels.clone() {
-                let columns = layout.columns(panel);
-                let vectors = layout.vectors_in(panel);
-                // A short last tile would be slow: the tiles share the rows evenly.
-                for tile in even_parts(start..end, tile_rows) {
+                for tile in even_parts(block.clone(), tile_rows) {
                     let mut pointers = [std::ptr::null(); MAX_ROWS];
                     for (pointer, row) in pointers.iter_mut().zip(tile.clone()) {
                         *pointer = a.data.as_ptr().wrapping_add(row * a.stride);
                     }
-                    let residual = epilogue.residual.filter(|_| tile_epilogue.residual);
-                    let at = out
-                        .as_mut_ptr()
-                        .wrapping_add(tile.start * out_stride + columns.start);
-                    let work = Tile {
-                        taps: 1,
-                        depth: layout.k,
-                        a: pointers.as_ptr(),
-                        b: b.as_ptr().wrapping_add(layout.offset(panel)),
-                        out: at,
-                        out_stride,
-                        columns: columns.len(),
-                        bias: epilogue
-                            .bias
-                            .map_or(std::ptr::null(), |bias| bias[columns.clone()].as_ptr()),
-                        residual: residual.map_or(std::ptr::null(), |r| {
-                            r.data
-                                .as_ptr()
-                                .wrapping_add(tile.start * r.stride + columns.start)
-                        }),
-                        residual_stride: residual.map_or(0, |r| r.stride),
-                        clamp: tile_epilogue.clamp,
-                        clamp_after: tile_epilogue.clamp_after,
-                    };
                     // SAFETY: `Gemm::run` checked every slice against the rows and panels, and
                     // its caller promises that these results are ours.
                     unsafe {
-                        run_tile(s, tile.len(), vectors, &work);
-                        if unfinished {
-                            let rows = (tile.start, tile.len());
-                            let columns = (columns.start, columns.len());
-                            epilogue.finish(s, rows, columns, at, out_stride);
-                        }
+                        emit.tile(
+                            s,
+                            tile.start,
+                            1,
+                            tile.len(),
+                            panel,
+                            (1, layout.k),
+                            pointers.as_ptr(),
+                        );
                     }
                 }
             }
-            start = end;
+        }
+    }
+}
+
+/// How many rows at a time the panels pass by: a packed matrix too large for the second-level
+/// cache is to be read once a block of rows, not once a tile.
+pub(crate) fn block_rows(layout: &PackLayout, tile_rows: usize) -> usize {
+    if layout.len() * size_of::<f32>() <= RESIDENT_BYTES {
+        tile_rows
+    } else {
+        let rows = BLOCK_BYTES / (layout.k * size_of::<f32>()).max(1);
+        rows.max(1).next_multiple_of(tile_rows)
+    }
+}
+
+/// Where tiles put their results, and what they do to them first.
+pub(crate) struct Emit<'a> {
+    layout: &'a PackLayout,
+    b: &'a [f32],
+    epilogue: &'a Epilogue<'a>,
+    tile: TileEpilogue,
+    unfinished: bool,
+    /// The result's column that is the packed matrix's first.
+    column: usize,
+    out: SharedMut<'a, f32>,
+    out_stride: usize,
+}
+
+impl<'a> Emit<'a> {
+    pub(crate) fn new(
+        layout: &'a PackLayout,
+        b: &'a [f32],
+        epilogue: &'a Epilogue<'a>,
+        column: usize,
+        out: SharedMut<'a, f32>,
+        out_stride: usize,
+    ) -> Self {
+        let (tile, unfinished) = epilogue.split();
+        Self {
+            layout,
+            b,
+            epilogue,
+            tile,
+            unfinished,
+            column,
+            out,
+            out_stride,
+        }
+    }
+
+    /// Computes `count` rows of results, `row`, `row + step`, …, in the columns of `panel`, from
+    /// `taps` stretches of `depth` elements, whose beginnings are at `a`: for each tap, each row.
+    ///
+    /// # Safety
+    /// The pointers are good for `depth` elements, `taps * depth` is the packed matrix's height,
+    /// and bias, residual and output have these rows and columns, which are ours.
+    #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "a tile's coordinates")]
+    pub(crate) unsafe fn tile<S: Simd>(
+        &self,
+        s: S,
+        row: usize,
+        step: usize,
+        count: usize,
+        panel: usize,
+        (taps, depth): (usize, usize),
+        a: *const *const f32,
+    ) {
+        let columns = self.layout.columns(panel);
+        let column = self.column + columns.start;
+        let residual = self.epilogue.residual.filter(|_| self.tile.residual);
+        let out = self
+            .out
+            .as_mut_ptr()
+            .wrapping_add(row * self.out_stride + column);
+        let out_stride = step * self.out_stride;
+        let work = Tile {
+            taps,
+            depth,
+            a,
+            b: self.b.as_ptr().wrapping_add(self.layout.offset(panel)),
+            out,
+            out_stride,
+            columns: columns.len(),
+            bias: self
+                .epilogue
+                .bias
+                .map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
+            residual: residual.map_or(std::ptr::null(), |r| {
+                r.data.as_ptr().wrapping_add(row * r.stride + column)
+            }),
+            residual_stride: residual.map_or(0, |r| step * r.stride),
+            clamp: self.tile.clamp,
+            clamp_after: self.tile.clamp_after,
+        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            run_tile(s, count, self.layout.vectors_in(panel), &work);
+            if self.unfinished {
+                let rows = (row, step, count);
+                self.epilogue
+                    .finish(s, rows, (column, columns.len()), out, out_stride);
+            }
         }
     }
 }
