@@ -23,11 +23,7 @@ impl<T: AnyBitPattern + NoUninit> Aligned<T> {
     pub fn zeros(len: usize) -> Self {
         let bytes = len.checked_mul(size_of::<T>()).expect("buffer too large");
         let lines = vec![Line([0; 64]); bytes.div_ceil(64)];
-        Self {
-            lines,
-            len,
-            element: std::marker::PhantomData,
-        }
+        Self { lines, len, element: std::marker::PhantomData }
     }
 }
 

@@ -93,27 +93,12 @@ impl Unary {
     /// # Panics
     /// Where the lengths differ.
     pub fn run_to(self, isa: Isa, input: &[f32], output: &mut [f32]) {
-        assert_eq!(
-            input.len(),
-            output.len(),
-            "input and output differ in length"
-        );
-        dispatch(
-            isa,
-            UnaryKernel {
-                unary: self,
-                input: input.as_ptr(),
-                output,
-            },
-        );
+        assert_eq!(input.len(), output.len(), "input and output differ in length");
+        dispatch(isa, UnaryKernel { unary: self, input: input.as_ptr(), output });
     }
 
     pub(crate) fn on(self, data: &mut [f32]) -> UnaryKernel<'_> {
-        UnaryKernel {
-            unary: self,
-            input: data.as_ptr(),
-            output: data,
-        }
+        UnaryKernel { unary: self, input: data.as_ptr(), output: data }
     }
 }
 
@@ -171,15 +156,11 @@ impl Kernel for UnaryKernel<'_> {
             }
             Unary::Elu(alpha) => {
                 let alpha = s.splat(alpha);
-                self.map(s, |x| {
-                    s.select(s.lt(x, zero), s.mul(alpha, exp_minus_one(s, x)), x)
-                });
+                self.map(s, |x| s.select(s.lt(x, zero), s.mul(alpha, exp_minus_one(s, x)), x));
             }
             Unary::HardSwish => {
                 let (three, sixth) = (s.splat(3.0), s.splat(1.0 / 6.0));
-                self.map(s, |x| {
-                    s.mul(s.mul(x, sixth), clamp(0.0, 6.0, s.add(x, three)))
-                });
+                self.map(s, |x| s.mul(s.mul(x, sixth), clamp(0.0, 6.0, s.add(x, three))));
             }
             Unary::HardSigmoid(alpha, beta) => {
                 let (alpha, beta) = (s.splat(alpha), s.splat(beta));

@@ -92,14 +92,12 @@ impl Isa {
     pub fn from_env() -> Result<Isa, String> {
         let all = Self::available();
         match std::env::var(ISA_VARIABLE) {
-            Ok(name) if !name.is_empty() => all
-                .iter()
-                .copied()
-                .find(|isa| isa.name() == name)
-                .ok_or_else(|| {
+            Ok(name) if !name.is_empty() => {
+                all.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
                     let names: Vec<_> = all.iter().map(|isa| isa.name()).collect();
                     format!("{ISA_VARIABLE}={name}: this CPU has {}", names.join(", "))
-                }),
+                })
+            }
             _ => Ok(*all.last().unwrap_or(&Isa::Portable)),
         }
     }

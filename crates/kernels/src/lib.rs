@@ -2,6 +2,7 @@
 
 pub mod aligned;
 pub mod conv_f32;
+pub mod depthwise_f32;
 pub mod elementwise;
 pub mod fixed;
 pub mod gemm_f32;

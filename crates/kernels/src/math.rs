@@ -29,22 +29,13 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     let q = polynomial(
         s,
         r,
-        [
-            0.499_999_94,
-            0.166_665_21,
-            0.041_668_39,
-            0.008_368_736,
-            0.001_381_455_8,
-        ],
+        [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_736, 0.001_381_455_8],
     );
     let p = s.add(s.fma(s.mul(q, r), r, r), s.splat(1.0));
     // Two factors, because 2ⁿ alone may not be a normal number.
     let n = s.to_int(n);
     let half = s.ishr::<1>(n);
-    s.mul(
-        s.mul(p, power_of_two(s, half)),
-        power_of_two(s, s.isub(n, half)),
-    )
+    s.mul(s.mul(p, power_of_two(s, half)), power_of_two(s, s.isub(n, half)))
 }
 
 /// 2ⁿ for −126 ≤ n ≤ 127.
@@ -61,10 +52,7 @@ pub(crate) fn log<S: Simd>(s: S, x: S::V) -> S::V {
     let shift = s.select(tiny, s.splat(-23.0), s.zero());
     // m · 2ᵉ with 2/3 ≤ m < 4/3.
     let bits = s.bits(scaled);
-    let e = s.iand(
-        s.isub(bits, s.isplat(0x3f2a_aaab)),
-        s.isplat(0xff80_0000_u32 as i32),
-    );
+    let e = s.iand(s.isub(bits, s.isplat(0x3f2a_aaab)), s.isplat(0xff80_0000_u32 as i32));
     let m = s.from_bits(s.isub(bits, e));
     let e = s.add(s.to_float(s.ishr::<23>(e)), shift);
     let f = s.sub(m, s.splat(1.0));
@@ -100,13 +88,7 @@ pub(crate) fn tanh<S: Simd>(s: S, x: S::V) -> S::V {
     let q = polynomial(
         s,
         square,
-        [
-            -0.333_332_8,
-            0.133_314_42,
-            -0.053_739_71,
-            0.020_639_079,
-            -0.005_704_978_5,
-        ],
+        [-0.333_332_8, 0.133_314_42, -0.053_739_71, 0.020_639_079, -0.005_704_978_5],
     );
     let small = s.fma(s.mul(q, square), size, size);
     let one = s.splat(1.0);
@@ -132,14 +114,7 @@ pub(crate) fn erf<S: Simd>(s: S, x: S::V) -> S::V {
     let q = polynomial(
         s,
         square,
-        [
-            0.128_379_15,
-            -0.376_124_8,
-            0.112_816_826,
-            -0.026_761_72,
-            0.004_985_94,
-            -0.000_595_373_9,
-        ],
+        [0.128_379_15, -0.376_124_8, 0.112_816_826, -0.026_761_72, 0.004_985_94, -0.000_595_373_9],
     );
     let size = s.abs(x);
     let small = s.fma(q, size, size);
@@ -209,19 +184,14 @@ mod tests {
             for (&x, &y) in xs.iter().zip(&got) {
                 let want = exact(f64::from(x));
                 let error = (f64::from(y) - want).abs() / want.abs().max(least);
-                assert!(
-                    error <= bound,
-                    "{isa:?} {function:?}({x}) = {y}, not {want}: {error:e}"
-                );
+                assert!(error <= bound, "{isa:?} {function:?}({x}) = {y}, not {want}: {error:e}");
             }
         }
     }
 
     fn grid(low: f32, high: f32) -> Vec<f32> {
         let n = 20_001;
-        (0..n)
-            .map(|i| low + (high - low) * (i as f32 / (n - 1) as f32))
-            .collect()
+        (0..n).map(|i| low + (high - low) * (i as f32 / (n - 1) as f32)).collect()
     }
 
     #[test]
@@ -233,53 +203,23 @@ mod tests {
         check(Function::Log, &grid(1.0, 1e30), f64::ln, 2e-7, 1e-3);
         check(Function::Tanh, &grid(-12.0, 12.0), f64::tanh, 2e-7, 1e-40);
         check(Function::Tanh, &grid(-1e-3, 1e-3), f64::tanh, 2e-7, 1e-40);
-        check(
-            Function::Sigmoid,
-            &grid(-80.0, 40.0),
-            |x| 1.0 / (1.0 + (-x).exp()),
-            3e-7,
-            1e-40,
-        );
+        check(Function::Sigmoid, &grid(-80.0, 40.0), |x| 1.0 / (1.0 + (-x).exp()), 3e-7, 1e-40);
         check(Function::Erf, &grid(-6.0, 6.0), erf64, 2e-7, 1e-40);
         check(Function::Erf, &grid(-1e-2, 1e-2), erf64, 2e-7, 1e-40);
     }
 
     #[test]
     fn limits_and_nan() {
-        let xs = [
-            f32::NEG_INFINITY,
-            f32::INFINITY,
-            -1e30,
-            1e30,
-            0.0,
-            -0.0,
-            f32::NAN,
-            -1.0,
-        ];
+        let xs = [f32::NEG_INFINITY, f32::INFINITY, -1e30, 1e30, 0.0, -0.0, f32::NAN, -1.0];
         for isa in Isa::available() {
             let of = |f| dispatch(isa, Apply(f, &xs));
             let (inf, nan) = (f32::INFINITY, f32::NAN);
             let cases = [
-                (
-                    Function::Exp,
-                    [0.0, inf, 0.0, inf, 1.0, 1.0, nan, 0.36787945],
-                ),
-                (
-                    Function::Log,
-                    [nan, inf, nan, 69.07755, -inf, -inf, nan, nan],
-                ),
-                (
-                    Function::Tanh,
-                    [-1.0, 1.0, -1.0, 1.0, 0.0, -0.0, nan, -0.7615942],
-                ),
-                (
-                    Function::Sigmoid,
-                    [0.0, 1.0, 0.0, 1.0, 0.5, 0.5, nan, 0.26894143],
-                ),
-                (
-                    Function::Erf,
-                    [-1.0, 1.0, -1.0, 1.0, 0.0, -0.0, nan, -0.84270079],
-                ),
+                (Function::Exp, [0.0, inf, 0.0, inf, 1.0, 1.0, nan, 0.36787945]),
+                (Function::Log, [nan, inf, nan, 69.07755, -inf, -inf, nan, nan]),
+                (Function::Tanh, [-1.0, 1.0, -1.0, 1.0, 0.0, -0.0, nan, -0.7615942]),
+                (Function::Sigmoid, [0.0, 1.0, 0.0, 1.0, 0.5, 0.5, nan, 0.26894143]),
+                (Function::Erf, [-1.0, 1.0, -1.0, 1.0, 0.0, -0.0, nan, -0.84270079]),
             ];
             for (f, want) in cases {
                 for (i, (got, want)) in of(f).into_iter().zip(want).enumerate() {
@@ -287,11 +227,7 @@ mod tests {
                         || got.is_nan() && want.is_nan()
                         || (got - want).abs() <= 2e-7 * want.abs();
                     let sign = want != 0.0 || got.is_sign_negative() == want.is_sign_negative();
-                    assert!(
-                        close && sign,
-                        "{isa:?} {f:?}({}) = {got}, not {want}",
-                        xs[i]
-                    );
+                    assert!(close && sign, "{isa:?} {f:?}({}) = {got}, not {want}", xs[i]);
                 }
             }
         }

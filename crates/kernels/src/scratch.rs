@@ -12,11 +12,7 @@ pub(crate) fn carve<'a, T: bytemuck::Pod>(scratch: &mut &'a mut [u8], n: usize) 
     let whole = std::mem::take(scratch);
     let skip = whole.as_ptr().align_offset(64).min(whole.len());
     let bytes = n * size_of::<T>();
-    assert!(
-        whole.len() - skip >= bytes,
-        "scratch too short: {} of {bytes}",
-        whole.len() - skip
-    );
+    assert!(whole.len() - skip >= bytes, "scratch too short: {} of {bytes}", whole.len() - skip);
     let (here, rest) = whole[skip..].split_at_mut(bytes);
     *scratch = rest;
     bytemuck::cast_slice_mut(here)

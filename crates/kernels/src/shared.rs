@@ -19,11 +19,7 @@ unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
 impl<'a, T> SharedMut<'a, T> {
     /// Shares `slice` until the last copy is gone.
     pub fn new(slice: &'a mut [T]) -> Self {
-        Self {
-            start: slice.as_mut_ptr(),
-            len: slice.len(),
-            slice: PhantomData,
-        }
+        Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
     /// The first element. Writing through it is as unsafe as any pointer.
@@ -49,10 +45,7 @@ impl<'a, T> SharedMut<'a, T> {
     /// # Panics
     /// Where `range` is not inside.
     pub unsafe fn slice(self, range: std::ops::Range<usize>) -> &'a mut [T] {
-        assert!(
-            range.start <= range.end && range.end <= self.len,
-            "range out of bounds"
-        );
+        assert!(range.start <= range.end && range.end <= self.len, "range out of bounds");
         // SAFETY: the range is inside, and the caller promises that it is ours alone.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }

@@ -17,9 +17,7 @@ impl Values {
 
     /// `n` values in −1..1.
     pub(crate) fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n)
-            .map(|_| (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-            .collect()
+        (0..n).map(|_| (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
     }
 
     /// One of `0..n`.
@@ -36,10 +34,7 @@ pub(crate) fn assert_close(what: &str, got: &[f32], want: &[f64], bound: f64) {
         let close = (f64::from(g) - w).abs() <= bound
             || g.is_nan() && w.is_nan()
             || w.is_infinite() && f64::from(g) == w;
-        assert!(
-            close,
-            "{what}: element {i} is {g}, not {w} within {bound:e}"
-        );
+        assert!(close, "{what}: element {i} is {g}, not {w} within {bound:e}");
     }
 }
 

@@ -19,21 +19,12 @@ pub struct Window {
 impl Window {
     /// A window without stride, dilation and padding.
     pub fn plain(height: usize, width: usize) -> Self {
-        Self {
-            kernel: [height, width],
-            stride: [1; 2],
-            dilation: [1; 2],
-            padding: [0; 2],
-        }
+        Self { kernel: [height, width], stride: [1; 2], dilation: [1; 2], padding: [0; 2] }
     }
 
     /// Whether the window is one pixel that visits every pixel.
     pub fn is_pointwise(&self) -> bool {
-        *self
-            == Self {
-                dilation: self.dilation,
-                ..Self::plain(1, 1)
-            }
+        *self == Self { dilation: self.dilation, ..Self::plain(1, 1) }
     }
 
     /// The taps of output position `at` along `axis` that fall inside `0..size`.
@@ -125,10 +116,7 @@ mod tests {
                     .collect();
                 assert_eq!(window.taps(0, at, size).collect::<Vec<_>>(), inside);
                 for tap in &inside {
-                    assert_eq!(
-                        window.place(0, at, *tap),
-                        at * stride + tap * dilation - padding
-                    );
+                    assert_eq!(window.place(0, at, *tap), at * stride + tap * dilation - padding);
                 }
                 if inside.len() == kernel {
                     inner.push(at);

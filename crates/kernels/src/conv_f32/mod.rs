@@ -104,20 +104,9 @@ impl PackedConv {
     /// # Panics
     /// Where `weights` is too short for the shape, or the groups do not divide the channels.
     pub fn new(isa: Isa, shape: ConvShape, weights: &[f32], strides: WeightStrides) -> Self {
-        let ConvShape {
-            input,
-            output,
-            window,
-            groups,
-        } = shape;
-        assert!(
-            groups > 0 && input.channels.is_multiple_of(groups),
-            "groups and input channels"
-        );
-        assert!(
-            output.channels.is_multiple_of(groups),
-            "groups and output channels"
-        );
+        let ConvShape { input, output, window, groups } = shape;
+        assert!(groups > 0 && input.channels.is_multiple_of(groups), "groups and input channels");
+        assert!(output.channels.is_multiple_of(groups), "groups and output channels");
         let [height, width] = window.kernel;
         let (inputs, outputs) = (input.channels / groups, output.channels / groups);
         let layout = PackLayout::new(isa, height * width * inputs, outputs);
@@ -147,13 +136,7 @@ impl PackedConv {
         } else {
             Gather::Taps
         };
-        Self {
-            shape,
-            gather,
-            layout,
-            data,
-            zeros: Aligned::zeros(inputs),
-        }
+        Self { shape, gather, layout, data, zeros: Aligned::zeros(inputs) }
     }
 
     /// The convolution's shape.
@@ -182,10 +165,7 @@ impl PackedConv {
 
     /// The most rows whose pointers are held at once.
     fn block_rows(&self) -> usize {
-        block_rows(
-            &self.layout,
-            micro::rows_of(self.layout.isa, self.layout.vectors),
-        )
+        block_rows(&self.layout, micro::rows_of(self.layout.isa, self.layout.vectors))
     }
 }
 
@@ -215,31 +195,14 @@ impl ConvF32<'_> {
         out: SharedMut<'_, f32>,
         scratch: &mut [u8],
     ) {
-        let PackedConv {
-            shape,
-            gather,
-            layout,
-            data,
-            ..
-        } = self.packed;
-        let ConvShape {
-            input: image,
-            output,
-            ..
-        } = *shape;
+        let PackedConv { shape, gather, layout, data, .. } = self.packed;
+        let ConvShape { input: image, output, .. } = *shape;
         if rows.is_empty() || panels.is_empty() {
             return;
         }
         if *gather == Gather::Pointwise {
-            let gemm = Gemm {
-                layout: *layout,
-                b: data,
-                epilogue: self.epilogue,
-            };
-            let a = Rows {
-                data: input,
-                stride: image.channels,
-            };
+            let gemm = Gemm { layout: *layout, b: data, epilogue: self.epilogue };
+            let a = Rows { data: input, stride: image.channels };
             // SAFETY: the caller's promise.
             unsafe { gemm.run(rows, panels, a, out, output.channels) };
             return;
@@ -247,25 +210,9 @@ impl ConvF32<'_> {
         assert!(panels.end <= self.packed.panels(), "panel out of range");
         let images = rows.end.div_ceil(output.pixels());
         check_rows("input", images, image.len(), image.len(), input.len());
-        check_rows(
-            "output",
-            rows.end,
-            output.channels,
-            output.channels,
-            out.len(),
-        );
+        check_rows("output", rows.end, output.channels, output.channels, out.len());
         self.epilogue.check(rows.end, output.channels);
-        dispatch(
-            layout.isa,
-            Run {
-                conv: self,
-                rows,
-                panels,
-                input,
-                out,
-                scratch,
-            },
-        );
+        dispatch(layout.isa, Run { conv: self, rows, panels, input, out, scratch });
     }
 }
 
@@ -282,21 +229,8 @@ impl Kernel for Run<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Run {
-            conv,
-            rows,
-            panels,
-            input,
-            out,
-            mut scratch,
-        } = self;
-        let PackedConv {
-            shape,
-            gather,
-            layout,
-            data,
-            ..
-        } = conv.packed;
+        let Run { conv, rows, panels, input, out, mut scratch } = self;
+        let PackedConv { shape, gather, layout, data, .. } = conv.packed;
         let [height, width] = shape.window.kernel;
         let inputs = shape.input.channels / shape.groups;
         let (taps, depth) = match gather {
@@ -359,11 +293,7 @@ impl Kernel for Run<'_> {
 #[inline(always)]
 fn position(shape: &ConvShape, pixel: usize) -> (usize, usize, usize) {
     let ImageShape { height, width, .. } = shape.output;
-    (
-        pixel / (height * width),
-        pixel / width % height,
-        pixel % width,
-    )
+    (pixel / (height * width), pixel / width % height, pixel % width)
 }
 
 /// Writes, for each tap, for each pixel of `tile`, where the tap's channels of `group` begin.
@@ -379,23 +309,14 @@ unsafe fn point_at_taps(
     zeros: *const f32,
     pointers: *mut *const f32,
 ) {
-    let ConvShape {
-        input: image,
-        window,
-        groups,
-        ..
-    } = shape;
+    let ConvShape { input: image, window, groups, .. } = shape;
     let [height, width] = window.kernel;
     let rows = tile.len();
-    let first = input
-        .as_ptr()
-        .wrapping_add(group * (image.channels / groups));
+    let first = input.as_ptr().wrapping_add(group * (image.channels / groups));
     for (i, pixel) in tile.enumerate() {
         let (n, y, x) = position(shape, pixel);
-        let (inside_y, inside_x) = (
-            window.taps(0, y, image.height),
-            window.taps(1, x, image.width),
-        );
+        let (inside_y, inside_x) =
+            (window.taps(0, y, image.height), window.taps(1, x, image.width));
         let mut at = pointers.wrapping_add(i);
         for tap_y in 0..height {
             let row = inside_y.contains(&tap_y).then(|| {
@@ -430,23 +351,14 @@ unsafe fn point_at_rows_of_taps(
     patch: &mut [f32],
     pointers: *mut *const f32,
 ) {
-    let ConvShape {
-        input: image,
-        window,
-        ..
-    } = shape;
+    let ConvShape { input: image, window, .. } = shape;
     let [height, width] = window.kernel;
     let (rows, channels) = (tile.len(), image.channels);
     let row_length = width * channels;
-    for ((i, pixel), patch) in tile
-        .enumerate()
-        .zip(patch.chunks_exact_mut(height * row_length))
-    {
+    for ((i, pixel), patch) in tile.enumerate().zip(patch.chunks_exact_mut(height * row_length)) {
         let (n, y, x) = position(shape, pixel);
-        let (inside_y, inside_x) = (
-            window.taps(0, y, image.height),
-            window.taps(1, x, image.width),
-        );
+        let (inside_y, inside_x) =
+            (window.taps(0, y, image.height), window.taps(1, x, image.width));
         let mut at = pointers.wrapping_add(i);
         for (tap_y, patch) in patch.chunks_exact_mut(row_length).enumerate() {
             let pointer = if inside_y.contains(&tap_y) && !inside_x.is_empty() {

@@ -3,21 +3,12 @@ use crate::elementwise::Unary;
 use crate::testing::{Values, assert_close, unary};
 
 fn image(height: usize, width: usize, channels: usize) -> ImageShape {
-    ImageShape {
-        height,
-        width,
-        channels,
-    }
+    ImageShape { height, width, channels }
 }
 
 /// The convolution by its definition, in f64. Weights are OHWI.
 fn naive(shape: &ConvShape, n: usize, input: &[f32], weights: &[f32], bias: &[f32]) -> Vec<f64> {
-    let ConvShape {
-        input: from,
-        output: to,
-        window,
-        groups,
-    } = *shape;
+    let ConvShape { input: from, output: to, window, groups } = *shape;
     let (inputs, outputs) = (from.channels / groups, to.channels / groups);
     let [height, width] = window.kernel;
     let mut out = Vec::new();
@@ -62,23 +53,13 @@ fn naive_transposed(
     weights: &[f32],
     bias: &[f32],
 ) -> Vec<f64> {
-    let ConvShape {
-        input: from,
-        output: to,
-        window,
-        groups,
-    } = *shape;
+    let ConvShape { input: from, output: to, window, groups } = *shape;
     let (inputs, outputs) = (from.channels / groups, to.channels / groups);
     let [height, width] = window.kernel;
-    let mut out: Vec<f64> = (0..n * to.len())
-        .map(|i| f64::from(bias[i % to.channels]))
-        .collect();
+    let mut out: Vec<f64> = (0..n * to.len()).map(|i| f64::from(bias[i % to.channels])).collect();
     for pixel in 0..n * from.pixels() {
-        let (n, y, x) = (
-            pixel / from.pixels(),
-            pixel / from.width % from.height,
-            pixel % from.width,
-        );
+        let (n, y, x) =
+            (pixel / from.pixels(), pixel / from.width % from.height, pixel % from.width);
         for (ky, kx) in (0..height).flat_map(|ky| (0..width).map(move |kx| (ky, kx))) {
             let at = |axis: usize, at: usize, tap: usize| {
                 (at * window.stride[axis] + tap * window.dilation[axis])
@@ -110,98 +91,28 @@ fn window(
     dilation: [usize; 2],
     padding: [usize; 2],
 ) -> Window {
-    Window {
-        kernel,
-        stride,
-        dilation,
-        padding,
-    }
+    Window { kernel, stride, dilation, padding }
 }
 
 fn shapes() -> Vec<ConvShape> {
-    let shape = |input, output, window, groups| ConvShape {
-        input,
-        output,
-        window,
-        groups,
-    };
+    let shape = |input, output, window, groups| ConvShape { input, output, window, groups };
     vec![
         shape(image(9, 7, 5), image(9, 7, 11), Window::plain(1, 1), 1),
-        shape(
-            image(9, 7, 20),
-            image(5, 4, 33),
-            window([1, 1], [2, 2], [1, 1], [0, 0]),
-            1,
-        ),
+        shape(image(9, 7, 20), image(5, 4, 33), window([1, 1], [2, 2], [1, 1], [0, 0]), 1),
         // The first layer of a network, padded as TensorFlow does: below and right only.
-        shape(
-            image(18, 22, 3),
-            image(9, 11, 32),
-            window([3, 3], [2, 2], [1, 1], [0, 0]),
-            1,
-        ),
-        shape(
-            image(17, 13, 3),
-            image(9, 7, 16),
-            window([3, 3], [2, 2], [1, 1], [1, 1]),
-            1,
-        ),
-        shape(
-            image(20, 19, 1),
-            image(10, 10, 8),
-            window([7, 7], [2, 2], [1, 1], [3, 3]),
-            1,
-        ),
-        shape(
-            image(8, 9, 17),
-            image(8, 9, 50),
-            window([3, 3], [1, 1], [1, 1], [1, 1]),
-            1,
-        ),
-        shape(
-            image(8, 9, 4),
-            image(8, 9, 6),
-            window([3, 3], [1, 1], [2, 3], [2, 3]),
-            1,
-        ),
-        shape(
-            image(8, 9, 6),
-            image(8, 9, 10),
-            window([3, 3], [1, 1], [1, 1], [1, 1]),
-            2,
-        ),
-        shape(
-            image(8, 9, 34),
-            image(4, 5, 66),
-            window([3, 5], [2, 2], [1, 1], [1, 2]),
-            2,
-        ),
-        shape(
-            image(6, 6, 8),
-            image(6, 6, 16),
-            window([3, 3], [1, 1], [1, 1], [1, 1]),
-            8,
-        ),
-        shape(
-            image(1, 50, 12),
-            image(1, 48, 20),
-            window([1, 3], [1, 1], [1, 1], [0, 0]),
-            1,
-        ),
+        shape(image(18, 22, 3), image(9, 11, 32), window([3, 3], [2, 2], [1, 1], [0, 0]), 1),
+        shape(image(17, 13, 3), image(9, 7, 16), window([3, 3], [2, 2], [1, 1], [1, 1]), 1),
+        shape(image(20, 19, 1), image(10, 10, 8), window([7, 7], [2, 2], [1, 1], [3, 3]), 1),
+        shape(image(8, 9, 17), image(8, 9, 50), window([3, 3], [1, 1], [1, 1], [1, 1]), 1),
+        shape(image(8, 9, 4), image(8, 9, 6), window([3, 3], [1, 1], [2, 3], [2, 3]), 1),
+        shape(image(8, 9, 6), image(8, 9, 10), window([3, 3], [1, 1], [1, 1], [1, 1]), 2),
+        shape(image(8, 9, 34), image(4, 5, 66), window([3, 5], [2, 2], [1, 1], [1, 2]), 2),
+        shape(image(6, 6, 8), image(6, 6, 16), window([3, 3], [1, 1], [1, 1], [1, 1]), 8),
+        shape(image(1, 50, 12), image(1, 48, 20), window([1, 3], [1, 1], [1, 1], [0, 0]), 1),
         // The window is larger than the image, and some see nothing of it.
-        shape(
-            image(2, 2, 3),
-            image(8, 8, 5),
-            window([3, 3], [2, 2], [1, 1], [7, 7]),
-            1,
-        ),
+        shape(image(2, 2, 3), image(8, 8, 5), window([3, 3], [2, 2], [1, 1], [7, 7]), 1),
         // Heavy enough for blocks of several tiles.
-        shape(
-            image(10, 10, 130),
-            image(8, 8, 240),
-            window([3, 3], [1, 1], [1, 1], [0, 0]),
-            1,
-        ),
+        shape(image(10, 10, 130), image(8, 8, 240), window([3, 3], [1, 1], [1, 1], [0, 0]), 1),
     ]
 }
 
@@ -216,25 +127,16 @@ fn convolutions_of_all_shapes_are_right() {
             let outputs = shape.output.channels;
             let input = values.floats(n * shape.input.len() + 1);
             let weights = values.floats(outputs * height * width * inputs);
-            let (bias, residual) = (
-                values.floats(outputs),
-                values.floats(n * shape.output.len()),
-            );
+            let (bias, residual) = (values.floats(outputs), values.floats(n * shape.output.len()));
             let strides = WeightStrides::ohwi(height, width, inputs);
             let packed = PackedConv::new(isa, shape, &weights, strides);
             let epilogue = Epilogue {
                 bias: Some(&bias),
                 activation: Unary::Clamp(-2.0, 2.0),
-                residual: Some(Rows {
-                    data: &residual,
-                    stride: outputs,
-                }),
+                residual: Some(Rows { data: &residual, stride: outputs }),
                 after: Unary::RELU,
             };
-            let conv = ConvF32 {
-                packed: &packed,
-                epilogue,
-            };
+            let conv = ConvF32 { packed: &packed, epilogue };
             let mut out = vec![f32::NAN; n * shape.output.len()];
             let mut scratch = vec![0xa5; packed.scratch_bytes()];
             let rows = n * shape.output.pixels();
@@ -284,81 +186,36 @@ fn weights_in_either_order_pack_the_same() {
 #[test]
 fn transposed_convolutions_are_right() {
     let mut values = Values::new(7);
-    let shape = |input, output, window, groups| ConvShape {
-        input,
-        output,
-        window,
-        groups,
-    };
+    let shape = |input, output, window, groups| ConvShape { input, output, window, groups };
     let shapes = [
-        shape(
-            image(5, 4, 7),
-            image(10, 8, 9),
-            window([2, 2], [2, 2], [1, 1], [0, 0]),
-            1,
-        ),
-        shape(
-            image(5, 4, 7),
-            image(9, 7, 40),
-            window([3, 3], [2, 2], [1, 1], [1, 1]),
-            1,
-        ),
-        shape(
-            image(5, 6, 4),
-            image(20, 18, 6),
-            window([4, 3], [4, 3], [1, 1], [0, 0]),
-            2,
-        ),
-        shape(
-            image(5, 6, 3),
-            image(9, 10, 5),
-            window([3, 3], [1, 1], [2, 2], [0, 0]),
-            1,
-        ),
+        shape(image(5, 4, 7), image(10, 8, 9), window([2, 2], [2, 2], [1, 1], [0, 0]), 1),
+        shape(image(5, 4, 7), image(9, 7, 40), window([3, 3], [2, 2], [1, 1], [1, 1]), 1),
+        shape(image(5, 6, 4), image(20, 18, 6), window([4, 3], [4, 3], [1, 1], [0, 0]), 2),
+        shape(image(5, 6, 3), image(9, 10, 5), window([3, 3], [1, 1], [2, 2], [0, 0]), 1),
         // A stride beyond the kernel: some outputs are bias alone.
-        shape(
-            image(3, 3, 3),
-            image(11, 12, 5),
-            window([2, 1], [4, 4], [1, 1], [0, 0]),
-            1,
-        ),
-        shape(
-            image(4, 4, 3),
-            image(8, 9, 5),
-            window([5, 5], [2, 2], [3, 1], [6, 2]),
-            1,
-        ),
+        shape(image(3, 3, 3), image(11, 12, 5), window([2, 1], [4, 4], [1, 1], [0, 0]), 1),
+        shape(image(4, 4, 3), image(8, 9, 5), window([5, 5], [2, 2], [3, 1], [6, 2]), 1),
     ];
     for isa in Isa::available() {
         for shape in shapes {
             let n = 2;
             let [height, width] = shape.window.kernel;
-            let (inputs, outputs) = (
-                shape.input.channels / shape.groups,
-                shape.output.channels / shape.groups,
-            );
+            let (inputs, outputs) =
+                (shape.input.channels / shape.groups, shape.output.channels / shape.groups);
             let input = values.floats(n * shape.input.len());
             let weights = values.floats(shape.output.channels * height * width * inputs);
-            let (bias, residual) = (
-                values.floats(shape.output.channels),
-                values.floats(n * shape.output.len()),
-            );
+            let (bias, residual) =
+                (values.floats(shape.output.channels), values.floats(n * shape.output.len()));
             let strides = WeightStrides::ohwi(height, width, inputs);
             let group_stride = outputs * strides.output;
             let packed = PackedConvTransposed::new(isa, shape, &weights, strides, group_stride);
             let epilogue = Epilogue {
                 bias: Some(&bias),
                 activation: Unary::Tanh,
-                residual: Some(Rows {
-                    data: &residual,
-                    stride: shape.output.channels,
-                }),
+                residual: Some(Rows { data: &residual, stride: shape.output.channels }),
                 after: Unary::RELU,
             };
-            let conv = ConvTransposedF32 {
-                packed: &packed,
-                epilogue,
-            };
+            let conv = ConvTransposedF32 { packed: &packed, epilogue };
             let mut out = vec![f32::NAN; n * shape.output.len()];
             let mut scratch = vec![0xa5; packed.scratch_bytes()];
             let lines = n * shape.output.height;

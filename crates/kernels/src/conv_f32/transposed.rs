@@ -52,39 +52,22 @@ impl PackedConvTransposed {
         strides: WeightStrides,
         group_stride: usize,
     ) -> Self {
-        let ConvShape {
-            input,
-            output,
-            window,
-            groups,
-        } = shape;
-        assert!(
-            groups > 0 && input.channels.is_multiple_of(groups),
-            "groups and input channels"
-        );
-        assert!(
-            output.channels.is_multiple_of(groups),
-            "groups and output channels"
-        );
+        let ConvShape { input, output, window, groups } = shape;
+        assert!(groups > 0 && input.channels.is_multiple_of(groups), "groups and input channels");
+        assert!(output.channels.is_multiple_of(groups), "groups and output channels");
         let (inputs, outputs) = (input.channels / groups, output.channels / groups);
         let taps_of = |axis: usize, phase: usize| -> Vec<usize> {
             let stride = window.stride[axis];
             let reach = |tap| (tap * window.dilation[axis]) % stride;
             let wanted = (phase + window.padding[axis]) % stride;
-            (0..window.kernel[axis])
-                .filter(|&tap| reach(tap) == wanted)
-                .collect()
+            (0..window.kernel[axis]).filter(|&tap| reach(tap) == wanted).collect()
         };
         let (mut phases, mut len) = (Vec::new(), 0);
         for y in 0..window.stride[0] {
             for x in 0..window.stride[1] {
                 let taps = [taps_of(0, y), taps_of(1, x)];
                 let layout = PackLayout::new(isa, taps[0].len() * taps[1].len() * inputs, outputs);
-                phases.push(Phase {
-                    taps,
-                    layout,
-                    start: len,
-                });
+                phases.push(Phase { taps, layout, start: len });
                 // Groups begin on a cache line.
                 len += groups * layout.len().next_multiple_of(16);
             }
@@ -110,17 +93,10 @@ impl PackedConvTransposed {
                     }
                 }
                 let packed = &mut data[phase.start_of(group)..][..phase.layout.len()];
-                phase
-                    .layout
-                    .pack(0..phase.layout.panels(), &plain, (outputs, 1), packed);
+                phase.layout.pack(0..phase.layout.panels(), &plain, (outputs, 1), packed);
             }
         }
-        Self {
-            shape,
-            phases,
-            data,
-            zeros: Aligned::zeros(inputs),
-        }
+        Self { shape, phases, data, zeros: Aligned::zeros(inputs) }
     }
 
     /// The convolution's shape.
@@ -165,36 +141,17 @@ impl ConvTransposedF32<'_> {
         out: SharedMut<'_, f32>,
         scratch: &mut [u8],
     ) {
-        let ConvShape {
-            input: image,
-            output,
-            ..
-        } = self.packed.shape;
+        let ConvShape { input: image, output, .. } = self.packed.shape;
         if lines.is_empty() || output.is_empty() {
             return;
         }
         let images = lines.end.div_ceil(output.height);
         check_rows("input", images, image.len(), image.len(), input.len());
         let pixels = lines.end * output.width;
-        check_rows(
-            "output",
-            pixels,
-            output.channels,
-            output.channels,
-            out.len(),
-        );
+        check_rows("output", pixels, output.channels, output.channels, out.len());
         self.epilogue.check(pixels, output.channels);
         let isa = self.packed.phases[0].layout.isa;
-        dispatch(
-            isa,
-            Run {
-                conv: self,
-                lines,
-                input,
-                out,
-                scratch,
-            },
-        );
+        dispatch(isa, Run { conv: self, lines, input, out, scratch });
     }
 }
 
@@ -210,25 +167,9 @@ impl Kernel for Run<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Run {
-            conv,
-            lines,
-            input,
-            out,
-            mut scratch,
-        } = self;
-        let PackedConvTransposed {
-            shape,
-            phases,
-            data,
-            zeros,
-        } = conv.packed;
-        let ConvShape {
-            input: image,
-            output,
-            window,
-            groups,
-        } = shape;
+        let Run { conv, lines, input, out, mut scratch } = self;
+        let PackedConvTransposed { shape, phases, data, zeros } = conv.packed;
+        let ConvShape { input: image, output, window, groups } = shape;
         let [stride_y, stride_x] = window.stride;
         let inputs = image.channels / groups;
         let taps: usize = window.kernel.iter().product();

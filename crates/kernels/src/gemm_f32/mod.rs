@@ -84,38 +84,20 @@ impl Gemm<'_> {
         check_rows("output", rows.end, out_stride, n, out.len());
         assert!(self.b.len() >= self.layout.len(), "packed matrix too short");
         self.epilogue.check(rows.end, n);
-        dispatch(
-            self.layout.isa,
-            Run {
-                gemm: self,
-                rows,
-                panels,
-                a,
-                out,
-                out_stride,
-            },
-        );
+        dispatch(self.layout.isa, Run { gemm: self, rows, panels, a, out, out_stride });
     }
 }
 
 /// Panics unless `rows` rows of `columns` elements, `stride` apart, fit in `len`.
 pub(crate) fn check_rows(what: &str, rows: usize, stride: usize, columns: usize, len: usize) {
-    let end = (rows.saturating_sub(1))
-        .checked_mul(stride)
-        .and_then(|x| x.checked_add(columns));
-    assert!(
-        rows == 0 || end.is_some_and(|end| end <= len),
-        "{what} too short"
-    );
+    let end = (rows.saturating_sub(1)).checked_mul(stride).and_then(|x| x.checked_add(columns));
+    assert!(rows == 0 || end.is_some_and(|end| end <= len), "{what} too short");
 }
 
 impl Epilogue<'_> {
     /// Panics unless bias and residual hold `rows` × `n` results.
     pub(crate) fn check(&self, rows: usize, n: usize) {
-        assert!(
-            self.bias.is_none_or(|bias| bias.len() >= n),
-            "bias too short"
-        );
+        assert!(self.bias.is_none_or(|bias| bias.len() >= n), "bias too short");
         if let Some(residual) = self.residual {
             check_rows("residual", rows, residual.stride, n, residual.data.len());
         }
@@ -128,23 +110,9 @@ impl Epilogue<'_> {
         match self.activation.as_clamp() {
             Some(clamp) if whole => {
                 let clamp_after = self.after.as_clamp().unwrap_or(identity);
-                (
-                    TileEpilogue {
-                        clamp,
-                        clamp_after,
-                        residual: true,
-                    },
-                    false,
-                )
+                (TileEpilogue { clamp, clamp_after, residual: true }, false)
             }
-            _ => (
-                TileEpilogue {
-                    clamp: identity,
-                    clamp_after: identity,
-                    residual: false,
-                },
-                true,
-            ),
+            _ => (TileEpilogue { clamp: identity, clamp_after: identity, residual: false }, true),
         }
     }
 
@@ -199,19 +167,8 @@ impl Kernel for Run<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Run {
-            gemm,
-            rows,
-            panels,
-            a,
-            out,
-            out_stride,
-        } = self;
-        let Gemm {
-            layout,
-            b,
-            epilogue,
-        } = gemm;
+        let Run { gemm, rows, panels, a, out, out_stride } = self;
+        let Gemm { layout, b, epilogue } = gemm;
         let emit = Emit::new(layout, b, epilogue, 0, out, out_stride);
         let tile_rows = micro::tile_rows(S::REGISTERS, layout.vectors);
         for block in even_parts(rows, block_rows(layout, tile_rows)) {
@@ -274,16 +231,7 @@ impl<'a> Emit<'a> {
         out_stride: usize,
     ) -> Self {
         let (tile, unfinished) = epilogue.split();
-        Self {
-            layout,
-            b,
-            epilogue,
-            tile,
-            unfinished,
-            column,
-            out,
-            out_stride,
-        }
+        Self { layout, b, epilogue, tile, unfinished, column, out, out_stride }
     }
 
     /// Computes `count` rows of results, `row`, `row + step`, …, in the columns of `panel`, from
@@ -307,10 +255,7 @@ impl<'a> Emit<'a> {
         let columns = self.layout.columns(panel);
         let column = self.column + columns.start;
         let residual = self.epilogue.residual.filter(|_| self.tile.residual);
-        let out = self
-            .out
-            .as_mut_ptr()
-            .wrapping_add(row * self.out_stride + column);
+        let out = self.out.as_mut_ptr().wrapping_add(row * self.out_stride + column);
         let out_stride = step * self.out_stride;
         let work = Tile {
             taps,
@@ -320,10 +265,7 @@ impl<'a> Emit<'a> {
             out,
             out_stride,
             columns: columns.len(),
-            bias: self
-                .epilogue
-                .bias
-                .map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
+            bias: self.epilogue.bias.map_or(std::ptr::null(), |bias| bias[column..].as_ptr()),
             residual: residual.map_or(std::ptr::null(), |r| {
                 r.data.as_ptr().wrapping_add(row * r.stride + column)
             }),
@@ -336,8 +278,7 @@ impl<'a> Emit<'a> {
             run_tile(s, count, self.layout.vectors_in(panel), &work);
             if self.unfinished {
                 let rows = (row, step, count);
-                self.epilogue
-                    .finish(s, rows, (column, columns.len()), out, out_stride);
+                self.epilogue.finish(s, rows, (column, columns.len()), out, out_stride);
             }
         }
     }

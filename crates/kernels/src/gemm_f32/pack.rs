@@ -26,13 +26,7 @@ impl PackLayout {
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
         let lanes = lanes(isa);
         let vectors = super::micro::panel_vectors(isa, n.div_ceil(lanes));
-        Self {
-            isa,
-            k,
-            n,
-            lanes,
-            vectors,
-        }
+        Self { isa, k, n, lanes, vectors }
     }
 
     /// Columns in a panel; the last one may have fewer.
@@ -62,9 +56,7 @@ impl PackLayout {
     /// Where it is larger than memory.
     pub fn len(&self) -> usize {
         let columns = self.n.div_ceil(self.lanes) * self.lanes;
-        self.k
-            .checked_mul(columns)
-            .expect("packed matrix too large")
+        self.k.checked_mul(columns).expect("packed matrix too large")
     }
 
     /// Whether it has no elements.

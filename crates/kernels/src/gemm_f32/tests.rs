@@ -37,22 +37,11 @@ impl Case<'_> {
     fn run(&self, isa: Isa, cut: (usize, usize), out_stride: usize) -> Vec<f32> {
         let packed = PackedB::new(isa, self.k, self.n, self.b, (self.n, 1));
         let layout = packed.layout();
-        let gemm = Gemm {
-            layout,
-            b: packed.data(),
-            epilogue: self.epilogue,
-        };
-        let len = if self.m == 0 {
-            0
-        } else {
-            (self.m - 1) * out_stride + self.n
-        };
+        let gemm = Gemm { layout, b: packed.data(), epilogue: self.epilogue };
+        let len = if self.m == 0 { 0 } else { (self.m - 1) * out_stride + self.n };
         let mut out = vec![-77.0; len];
         let shared = SharedMut::new(&mut out);
-        let a = Rows {
-            data: self.a,
-            stride: self.a_stride,
-        };
+        let a = Rows { data: self.a, stride: self.a_stride };
         let row_cut = cut.0.min(self.m);
         let panel_cut = cut.1.min(layout.panels());
         for rows in [0..row_cut, row_cut..self.m] {
@@ -76,29 +65,14 @@ impl Case<'_> {
 #[test]
 fn products_of_all_shapes_are_right() {
     let mut values = Values::new(1);
-    let mut shapes = vec![
-        (0, 3, 5),
-        (3, 0, 5),
-        (1, 1, 1),
-        (1, 700, 130),
-        (29, 65, 48),
-        (31, 2048, 200),
-    ];
-    shapes.extend((0..60).map(|_| {
-        (
-            1 + values.below(40),
-            values.below(70),
-            1 + values.below(110),
-        )
-    }));
+    let mut shapes =
+        vec![(0, 3, 5), (3, 0, 5), (1, 1, 1), (1, 700, 130), (29, 65, 48), (31, 2048, 200)];
+    shapes.extend((0..60).map(|_| (1 + values.below(40), values.below(70), 1 + values.below(110))));
     for isa in Isa::available() {
         for &(m, k, n) in &shapes {
             let a_stride = k + values.below(3);
             // One element in: no slice is aligned.
-            let (a, b) = (
-                values.floats(m * a_stride + k + 1),
-                values.floats(k * n + 1),
-            );
+            let (a, b) = (values.floats(m * a_stride + k + 1), values.floats(k * n + 1));
             let bias = values.floats(n + 1);
             let case = Case {
                 m,
@@ -107,21 +81,13 @@ fn products_of_all_shapes_are_right() {
                 a: &a[1..],
                 a_stride,
                 b: &b[1..],
-                epilogue: Epilogue {
-                    bias: Some(&bias[1..]),
-                    ..Default::default()
-                },
+                epilogue: Epilogue { bias: Some(&bias[1..]), ..Default::default() },
             };
             let cut = (values.below(m + 1), values.below(4));
             let got = case.run(isa, cut, n + values.below(4));
             // k products, each sum rounded: k/2 units of the largest partial sum, at most k.
             let bound = (k as f64 + 2.0) * (k as f64 + 1.0) * 0.5 * 6e-8;
-            assert_close(
-                &format!("{isa:?} {m}×{k}×{n}"),
-                &got,
-                &case.expected(),
-                bound,
-            );
+            assert_close(&format!("{isa:?} {m}×{k}×{n}"), &got, &case.expected(), bound);
         }
     }
 }
@@ -148,35 +114,16 @@ fn epilogues_are_right() {
     for isa in Isa::available() {
         for activation in activations {
             for after in [Unary::Identity, Unary::RELU, Unary::Tanh] {
-                for (bias, residual) in [
-                    (None, None),
-                    (Some(&bias), None),
-                    (Some(&bias), Some(&residual)),
-                ] {
-                    let residual = residual.map(|data| Rows {
-                        data: data.as_slice(),
-                        stride: n + 2,
-                    });
+                for (bias, residual) in
+                    [(None, None), (Some(&bias), None), (Some(&bias), Some(&residual))]
+                {
+                    let residual =
+                        residual.map(|data| Rows { data: data.as_slice(), stride: n + 2 });
                     let bias = bias.map(Vec::as_slice);
-                    let epilogue = Epilogue {
-                        bias,
-                        activation,
-                        residual,
-                        after,
-                    };
-                    let case = Case {
-                        m,
-                        k,
-                        n,
-                        a: &a,
-                        a_stride: k,
-                        b: &b,
-                        epilogue,
-                    };
-                    let what = format!(
-                        "{isa:?} {activation:?} {after:?} residual {}",
-                        residual.is_some()
-                    );
+                    let epilogue = Epilogue { bias, activation, residual, after };
+                    let case = Case { m, k, n, a: &a, a_stride: k, b: &b, epilogue };
+                    let what =
+                        format!("{isa:?} {activation:?} {after:?} residual {}", residual.is_some());
                     assert_close(&what, &case.run(isa, (5, 1), n), &case.expected(), 3e-6);
                 }
             }
@@ -193,16 +140,11 @@ fn a_row_does_not_depend_on_its_neighbours() {
         let of = |rows: std::ops::Range<usize>| {
             let a = &a[rows.start * k..rows.end * k];
             let m = rows.len();
-            Case {
-                m,
-                k,
+            Case { m, k, n, a, a_stride: k, b: &b, epilogue: Epilogue::default() }.run(
+                isa,
+                (0, 0),
                 n,
-                a,
-                a_stride: k,
-                b: &b,
-                epilogue: Epilogue::default(),
-            }
-            .run(isa, (0, 0), n)
+            )
         };
         let whole = of(0..m);
         for i in 0..m {
@@ -213,29 +155,12 @@ fn a_row_does_not_depend_on_its_neighbours() {
 
 #[test]
 fn nan_and_infinity_come_through() {
-    let (a, b) = (
-        [f32::NAN, 1.0, 1.0, f32::INFINITY, 1.0, 1.0],
-        [1.0, 1.0, 1.0],
-    );
+    let (a, b) = ([f32::NAN, 1.0, 1.0, f32::INFINITY, 1.0, 1.0], [1.0, 1.0, 1.0]);
     for isa in Isa::available() {
-        let epilogue = Epilogue {
-            activation: Unary::RELU,
-            ..Default::default()
-        };
-        let case = Case {
-            m: 2,
-            k: 3,
-            n: 1,
-            a: &a,
-            a_stride: 3,
-            b: &b,
-            epilogue,
-        };
+        let epilogue = Epilogue { activation: Unary::RELU, ..Default::default() };
+        let case = Case { m: 2, k: 3, n: 1, a: &a, a_stride: 3, b: &b, epilogue };
         let got = case.run(isa, (0, 0), 1);
-        assert!(
-            got[0].is_nan() && got[1] == f32::INFINITY,
-            "{isa:?}: {got:?}"
-        );
+        assert!(got[0].is_nan() && got[1] == f32::INFINITY, "{isa:?}: {got:?}");
     }
 }
 
@@ -277,11 +202,7 @@ fn even_parts_cover_the_range() {
                 (3..3 + len).collect::<Vec<_>>()
             );
             assert_eq!(parts.len(), len.div_ceil(most));
-            assert!(
-                parts
-                    .iter()
-                    .all(|p| p.len() <= most && p.len() + 1 >= len / parts.len())
-            );
+            assert!(parts.iter().all(|p| p.len() <= most && p.len() + 1 >= len / parts.len()));
         }
     }
 }

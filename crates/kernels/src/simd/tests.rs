@@ -37,10 +37,7 @@ impl Kernel for Ops<'_> {
                 let mut out = [f32::NAN; 17];
                 // SAFETY: `n` ≤ 16 elements fit.
                 unsafe { s.store_n(out.as_mut_ptr(), v, n) };
-                assert!(
-                    out[n..].iter().all(|x| x.is_nan()),
-                    "store_n wrote too much"
-                );
+                assert!(out[n..].iter().all(|x| x.is_nan()), "store_n wrote too much");
                 all.extend_from_slice(&out[..n]);
             }
         }
@@ -51,9 +48,7 @@ impl Kernel for Ops<'_> {
 #[test]
 fn every_instruction_set_computes_what_plain_rust_does() {
     let a: Vec<f32> = (0..101).map(|i| (i as f32 - 50.0) * 0.5).collect();
-    let b: Vec<f32> = (0..101)
-        .map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.25)
-        .collect();
+    let b: Vec<f32> = (0..101).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.25).collect();
     type Scalar = fn(f32, f32) -> f32;
     let expected: [Scalar; 16] = [
         |a, b| a + b,
