@@ -14,6 +14,7 @@ pub mod gather;
 pub mod linear_attention;
 pub mod logic;
 mod movement;
+pub mod pad;
 pub mod quantize_linear;
 pub mod quantized;
 pub mod reshape;

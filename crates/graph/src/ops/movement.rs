@@ -306,6 +306,22 @@ pub(crate) fn walk_offset_pairs(
     }
 }
 
+/// Calls `visit` with every index of `dims`, in row-major order.
+pub(crate) fn each_index(dims: &[usize], mut visit: impl FnMut(&[usize])) {
+    if dims.contains(&0) {
+        return;
+    }
+    let mut index: Dims = smallvec::smallvec![0; dims.len()];
+    loop {
+        visit(&index);
+        let Some(d) = (0..dims.len()).rev().find(|d| index[*d] + 1 < dims[*d]) else {
+            return;
+        };
+        index[d] += 1;
+        index[d + 1..].fill(0);
+    }
+}
+
 /// Fills `dst` with copies of `element`.
 pub(crate) fn fill(dst: &mut [u8], element: &[u8]) {
     if element.iter().all(|b| *b == element[0]) {
