@@ -8,9 +8,14 @@ pub mod fixed;
 pub mod gemm_f32;
 pub mod isa;
 mod math;
+pub mod qconv;
+pub mod requant;
 mod scratch;
 pub mod shared;
 mod simd;
+pub mod window;
+
+#[cfg(test)]
+mod test_random;
 #[cfg(test)]
 mod testing;
-pub mod window;

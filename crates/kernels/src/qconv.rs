@@ -1,0 +1,407 @@
+//! Convolution and matrix product of 8-bit integers, channels last.
+//!
+//! One kernel serves general convolutions, pointwise ones and fully connected layers: rows of
+//! the left matrix are output pixels (a patch of input each, gathered a few rows at a time into
+//! scratch), columns are output channels. Accumulators start at the bias, less what the zero
+//! points add; they are then requantised, or returned as they are.
+//!
+//! `sum (x - zx) (w - zw) = sum x w - zx sum w - zw sum (x - zx)`: the second term is part of the
+//! bias, the third (only for weights with a zero point) comes from row sums made while gathering.
+
+use std::ops::Range;
+
+use crate::aligned::Aligned;
+use crate::isa::Isa;
+use crate::requant::{Byte, ByteOutput, Requantiser, Rescale};
+use crate::shared::SharedMut;
+
+mod gather;
+mod micro;
+mod pack;
+#[cfg(test)]
+mod tests;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+use micro::Micro;
+
+/// The geometry of a convolution over channels-last images. A matrix product of `m x k` by
+/// `k x n` is one of `m` images of one pixel with `k` channels in and `n` out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvShape {
+    /// Images.
+    pub batch: usize,
+    /// Input height and width.
+    pub input: [usize; 2],
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output height and width.
+    pub output: [usize; 2],
+    /// Output channels.
+    pub out_channels: usize,
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Vertical and horizontal steps.
+    pub stride: [usize; 2],
+    /// Vertical and horizontal distances between taps.
+    pub dilation: [usize; 2],
+    /// Rows above and columns left of the image, read as zero.
+    pub pad: [usize; 2],
+    /// Groups that both channel counts are split into.
+    pub groups: usize,
+}
+
+impl ConvShape {
+    /// A matrix product of `rows x depth` by `depth x columns`.
+    pub fn matrix(rows: usize, depth: usize, columns: usize) -> Self {
+        Self {
+            batch: rows,
+            input: [1, 1],
+            in_channels: depth,
+            output: [1, 1],
+            out_channels: columns,
+            kernel: [1, 1],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad: [0, 0],
+            groups: 1,
+        }
+    }
+
+    /// Output pixels of all images.
+    pub fn rows(&self) -> usize {
+        self.batch * self.output[0] * self.output[1]
+    }
+
+    /// Weights of one output channel.
+    pub fn depth(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * (self.in_channels / self.groups)
+    }
+
+    /// Elements of the input.
+    pub fn input_len(&self) -> usize {
+        self.batch * self.input[0] * self.input[1] * self.in_channels
+    }
+
+    /// Elements of the output.
+    pub fn output_len(&self) -> usize {
+        self.rows() * self.out_channels
+    }
+
+    /// Whether each output pixel reads the input pixel of the same index, whole.
+    fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1]
+            && self.stride == [1, 1]
+            && self.pad == [0, 0]
+            && self.groups == 1
+            && self.input == self.output
+    }
+}
+
+/// Weights and what goes with them. Weights are laid out output channel, kernel row, kernel
+/// column, input channel of the group (TensorFlow Lite's order; a fully connected layer's are the
+/// same with no kernel).
+#[derive(Clone, Copy, Debug)]
+pub struct QWeights<'a> {
+    /// `out_channels * depth` bytes.
+    pub data: &'a [u8],
+    /// Their type.
+    pub kind: Byte,
+    /// Their zero points: one, or one for each output channel.
+    pub zero_points: &'a [i32],
+    /// One for each output channel, or empty.
+    pub bias: &'a [i32],
+}
+
+/// Weights packed for one instruction set, ready to run on any part of the output.
+#[derive(Clone)]
+pub struct PackedQConv {
+    shape: ConvShape,
+    input_kind: Byte,
+    input_zero_point: i32,
+    micro: Micro,
+    /// For each group and panel of columns, [`Panel`]s of packed weights.
+    weights: Aligned<i8>,
+    panels: Vec<Panel>,
+    /// Accumulators' first values, in the packed order of columns.
+    start: Vec<i32>,
+    /// For each packed column, the weights' zero point; empty if all are zero.
+    weight_zero: Vec<i32>,
+    requantiser: Option<Requantiser>,
+    /// Bytes of a gathered row.
+    row_bytes: usize,
+}
+
+/// Columns that are computed together.
+#[derive(Clone, Copy, Debug)]
+struct Panel {
+    group: usize,
+    /// The first output channel.
+    column: usize,
+    /// How many, at most `vectors * lanes`.
+    columns: usize,
+    vectors: usize,
+    /// Where the weights, and the packed columns' values, start.
+    weights: usize,
+    start: usize,
+}
+
+/// What is written for each accumulator.
+#[derive(Clone, Debug)]
+pub enum QOutput {
+    /// 8-bit integers.
+    Bytes(Rescale, ByteOutput),
+    /// The accumulators themselves.
+    Accumulators,
+}
+
+/// Where results go.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    Bytes(SharedMut<'a, u8>),
+    Accumulators(SharedMut<'a, i32>),
+}
+
+impl PackedQConv {
+    /// Packs weights for an input of type `input.0` with zero point `input.1`.
+    ///
+    /// # Panics
+    /// If lengths do not fit the shape, the groups do not divide the channels, or a stride or
+    /// dilation is zero.
+    pub fn new(
+        isa: Isa,
+        shape: &ConvShape,
+        input: (Byte, i32),
+        weights: &QWeights,
+        output: &QOutput,
+    ) -> Self {
+        pack::pack(isa, shape, input, weights, output)
+    }
+
+    /// The geometry it was packed for.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// Output pixels in all: the range to split between threads.
+    pub fn rows(&self) -> usize {
+        self.shape.rows()
+    }
+
+    /// Panels of columns: the range to split between threads where there are few rows.
+    pub fn panels(&self) -> usize {
+        self.panels.len()
+    }
+
+    /// Bytes of scratch that a run needs.
+    pub fn scratch_bytes(&self) -> usize {
+        let block = self.block_rows(usize::MAX);
+        // Gathering may write a whole vector past a row.
+        block * self.row_bytes + gather::SLACK + block * 4 + self.micro.tile_len() * 4 + 2 * 64
+    }
+
+    /// Rows gathered at a time: about 16 KB of them, and at least one tile.
+    fn block_rows(&self, rows: usize) -> usize {
+        let tile = self.micro.most_rows();
+        (16384 / self.row_bytes.max(1)).clamp(tile, 96).min(rows.max(1))
+    }
+
+    /// Computes the output's bytes for ranges of output pixels and of panels
+    /// ([`PackedQConv::panels`]).
+    ///
+    /// # Safety
+    /// While this runs nobody else touches these rows' panels of `out`.
+    ///
+    /// # Panics
+    /// If it was packed for accumulators, or a length or range does not fit.
+    pub unsafe fn run(
+        &self,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        input: &[u8],
+        out: SharedMut<u8>,
+        scratch: &mut [u8],
+    ) {
+        assert!(self.requantiser.is_some(), "packed for accumulators");
+        // SAFETY: the caller's promise.
+        unsafe { self.run_to(rows, panels, input, Target::Bytes(out), scratch) }
+    }
+
+    /// [`PackedQConv::run`] for accumulators.
+    ///
+    /// # Safety
+    /// As there.
+    ///
+    /// # Panics
+    /// As there, but if it was packed for bytes.
+    pub unsafe fn run_accumulators(
+        &self,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        input: &[u8],
+        out: SharedMut<i32>,
+        scratch: &mut [u8],
+    ) {
+        assert!(self.requantiser.is_none(), "packed for bytes");
+        // SAFETY: the caller's promise.
+        unsafe { self.run_to(rows, panels, input, Target::Accumulators(out), scratch) }
+    }
+
+    unsafe fn run_to(
+        &self,
+        rows: Range<usize>,
+        panels: Range<usize>,
+        input: &[u8],
+        target: Target,
+        scratch: &mut [u8],
+    ) {
+        let shape = &self.shape;
+        let len = match target {
+            Target::Bytes(out) => out.len(),
+            Target::Accumulators(out) => out.len(),
+        };
+        assert_eq!(input.len(), shape.input_len(), "input length");
+        assert_eq!(len, shape.output_len(), "output length");
+        assert!(rows.end <= shape.rows() && panels.end <= self.panels.len());
+        assert!(scratch.len() >= self.scratch_bytes(), "scratch too small");
+        if rows.is_empty() || panels.is_empty() {
+            return;
+        }
+
+        let block = self.block_rows(rows.len());
+        let (sums, scratch) = carve::<i32>(scratch, block);
+        let (tile, scratch) = carve::<i32>(scratch, self.micro.tile_len());
+        let mut first = rows.start;
+        while first < rows.end {
+            let count = block.min(rows.end - first);
+            let mut gathered = usize::MAX;
+            for panel in &self.panels[panels.clone()] {
+                if panel.group != gathered {
+                    gathered = panel.group;
+                    self.gather(panel.group, first..first + count, input, scratch, sums);
+                }
+                // SAFETY: the caller's promise; `gather` filled `count` rows.
+                unsafe { self.run_panel(panel, first, count, (input, scratch), sums, tile, target) };
+            }
+            first += count;
+        }
+    }
+
+    /// Whether rows can be read where they are.
+    fn reads_in_place(&self) -> bool {
+        self.shape.is_pointwise()
+            && self.weight_zero.is_empty()
+            && self.micro.reads_in_place(self.input_kind)
+            && self.row_bytes == self.shape.in_channels
+    }
+
+    fn gather(
+        &self,
+        group: usize,
+        rows: Range<usize>,
+        input: &[u8],
+        scratch: &mut [u8],
+        sums: &mut [i32],
+    ) {
+        if self.reads_in_place() {
+            return;
+        }
+        gather::gather(self, group, rows.clone(), input, scratch);
+        if !self.weight_zero.is_empty() {
+            for (row, sum) in sums[..rows.len()].iter_mut().enumerate() {
+                let bytes = &scratch[row * self.row_bytes..][..self.row_bytes];
+                *sum = self.micro.row_sum(bytes, self.shape.depth(), self.input_zero_point);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the loop's state, in one place")]
+    unsafe fn run_panel(
+        &self,
+        panel: &Panel,
+        first: usize,
+        count: usize,
+        (input, scratch): (&[u8], &[u8]),
+        sums: &[i32],
+        tile: &mut [i32],
+        target: Target,
+    ) {
+        let (rows_from, row_offset) =
+            if self.reads_in_place() { (input, first) } else { (scratch, 0) };
+        let width = panel.vectors * self.micro.lanes();
+        let start = &self.start[panel.start..][..width];
+        let most = self.micro.most_rows_of(panel.vectors);
+        let tiles = count.div_ceil(most);
+        let (each, extra) = (count / tiles, count % tiles);
+        let mut row = 0;
+        for index in 0..tiles {
+            let height = each + usize::from(index < extra);
+            let a = &rows_from[(row_offset + row) * self.row_bytes..];
+            self.micro.run(
+                (height, panel.vectors),
+                (a, self.row_bytes),
+                &self.weights[panel.weights..],
+                start,
+                tile,
+            );
+            if !self.weight_zero.is_empty() {
+                let zero = &self.weight_zero[panel.start..][..width];
+                for (tile, sum) in tile.chunks_exact_mut(width).zip(&sums[row..][..height]) {
+                    for (acc, zero) in tile.iter_mut().zip(zero) {
+                        *acc = acc.wrapping_sub(zero.wrapping_mul(*sum));
+                    }
+                }
+            }
+            // SAFETY: the caller's promise: these rows' columns are ours alone.
+            unsafe { self.write(panel, first + row, height, (tile, width), target) };
+            row += height;
+        }
+    }
+
+    unsafe fn write(
+        &self,
+        panel: &Panel,
+        row: usize,
+        height: usize,
+        (tile, width): (&[i32], usize),
+        target: Target,
+    ) {
+        let stride = self.shape.out_channels;
+        match target {
+            Target::Bytes(out) => {
+                let requantiser = self.requantiser.as_ref().expect("checked by the caller");
+                // SAFETY: the output's length was checked, and the rows and columns are in it.
+                unsafe {
+                    let out = out.as_mut_ptr().add(row * stride + panel.column);
+                    requantiser.run_raw(
+                        panel.start,
+                        (panel.columns, height),
+                        (tile.as_ptr(), width),
+                        (out, stride),
+                    );
+                }
+            }
+            Target::Accumulators(out) => {
+                for (i, tile) in tile.chunks_exact(width).take(height).enumerate() {
+                    let at = (row + i) * stride + panel.column;
+                    // SAFETY: the caller's promise.
+                    let out = unsafe { out.slice(at..at + panel.columns) };
+                    out.copy_from_slice(&tile[..panel.columns]);
+                }
+            }
+        }
+    }
+}
+
+/// The first `count` aligned values of `scratch`, and the rest.
+fn carve<T: bytemuck::Pod>(scratch: &mut [u8], count: usize) -> (&mut [T], &mut [u8]) {
+    let skip = scratch.as_ptr().align_offset(64);
+    let (values, rest) = scratch[skip..].split_at_mut(count * size_of::<T>());
+    (bytemuck::cast_slice_mut(values), rest)
+}

@@ -1,0 +1,133 @@
+//! Packing weights, and what is known of them ahead.
+
+use super::micro::{Element, Micro};
+use super::{ConvShape, PackedQConv, Panel, QOutput, QWeights};
+use crate::aligned::Aligned;
+use crate::isa::Isa;
+use crate::requant::{Byte, Requantiser, Rescale};
+
+pub(super) fn pack(
+    isa: Isa,
+    shape: &ConvShape,
+    (input_kind, input_zero_point): (Byte, i32),
+    weights: &QWeights,
+    output: &QOutput,
+) -> PackedQConv {
+    check(shape, weights);
+    let micro = Micro::new(isa);
+    let depth = shape.depth();
+    let padded = depth.next_multiple_of(micro.depth_step);
+    let zero = micro.element.zero_point(input_kind, input_zero_point);
+    // Weights are kept as `i8`: unsigned ones are moved down by 128, and so are zero points.
+    let shift = if weights.kind == Byte::Unsigned { 128 } else { 0 };
+    let zero_point = |channel: usize| match weights.zero_points {
+        [] => 0,
+        [one] => *one,
+        each => each[channel],
+    };
+
+    let panels = panels(shape, &micro, padded);
+    let packed_columns =
+        panels.last().map_or(0, |p| (p.start + p.vectors * micro.lanes).next_multiple_of(16));
+    let mut packed = Aligned::<i8>::zeros(
+        panels.last().map_or(0, |p| p.weights + p.vectors * micro.lanes * padded),
+    );
+    let mut start = vec![0i32; packed_columns];
+    let mut weight_zero = vec![0i32; packed_columns];
+    // The channel of each packed column, for the factors' order.
+    let mut order = vec![usize::MAX; packed_columns];
+    let mut largest = 0i64;
+    for panel in &panels {
+        for column in 0..panel.columns {
+            let channel = panel.column + column;
+            let row = &weights.data[channel * depth..][..depth];
+            let (vector, lane) = (column / micro.lanes, column % micro.lanes);
+            let mut sum = 0i32;
+            let mut magnitude = 0i64;
+            for (k, &byte) in row.iter().enumerate() {
+                let value = weights.kind.value(byte);
+                let (step, within) = (k / micro.depth_step, k % micro.depth_step);
+                let at = ((step * panel.vectors + vector) * micro.lanes + lane) * micro.depth_step;
+                packed[panel.weights + at + within] = (value - shift) as i8;
+                sum = sum.wrapping_add(value - shift);
+                magnitude += i64::from((value - zero_point(channel)).abs());
+            }
+            let bias = weights.bias.get(channel).copied().unwrap_or(0);
+            largest = largest.max(255 * magnitude + i64::from(bias).abs());
+            start[panel.start + column] = bias.wrapping_sub(zero.wrapping_mul(sum));
+            weight_zero[panel.start + column] = zero_point(channel) - shift;
+            order[panel.start + column] = channel;
+        }
+    }
+    if weight_zero.iter().all(|&zero| zero == 0) {
+        weight_zero.clear();
+    }
+
+    let requantiser = match output {
+        QOutput::Accumulators => None,
+        QOutput::Bytes(rescale, output) => {
+            let rescale = match rescale {
+                Rescale::Fixed(factors) => Rescale::Fixed(permute(factors, &order)),
+                Rescale::Float(factors) => Rescale::Float(permute(factors, &order)),
+            };
+            Some(Requantiser::new(isa, &rescale, *output, packed_columns, largest))
+        }
+    };
+    PackedQConv {
+        shape: *shape,
+        input_kind,
+        input_zero_point: if micro.element == Element::Wide { input_zero_point } else { zero },
+        micro,
+        weights: packed,
+        panels,
+        start,
+        weight_zero,
+        requantiser,
+        row_bytes: padded * micro.element.bytes(),
+    }
+}
+
+fn check(shape: &ConvShape, weights: &QWeights) {
+    let channels = shape.out_channels;
+    assert!(shape.groups > 0 && shape.stride.iter().chain(&shape.dilation).all(|&x| x > 0));
+    assert!(shape.in_channels.is_multiple_of(shape.groups), "groups do not divide the input");
+    assert!(channels.is_multiple_of(shape.groups), "groups do not divide the output");
+    assert_eq!(weights.data.len(), channels * shape.depth(), "weights");
+    assert!([0, channels].contains(&weights.bias.len()), "bias");
+    assert!([0, 1, channels].contains(&weights.zero_points.len()), "zero points");
+}
+
+/// One factor stays one; of many, each packed column gets its channel's.
+fn permute<T: Copy + Default>(factors: &[T], order: &[usize]) -> Vec<T> {
+    match factors {
+        [one] => vec![*one],
+        _ => order.iter().map(|&channel| factors.get(channel).copied().unwrap_or_default()).collect(),
+    }
+}
+
+/// Splits each group's columns into panels of nearly equal width.
+fn panels(shape: &ConvShape, micro: &Micro, padded: usize) -> Vec<Panel> {
+    let columns = shape.out_channels / shape.groups;
+    let (mut panels, mut weights, mut start) = (Vec::new(), 0, 0);
+    for group in 0..shape.groups {
+        let vectors = columns.div_ceil(micro.lanes);
+        let mut first = 0;
+        for index in (1..=vectors.div_ceil(micro.most_vectors())).rev() {
+            // The widest panels first.
+            let width = (vectors - first).div_ceil(index);
+            panels.push(Panel {
+                group,
+                column: group * columns + first * micro.lanes,
+                columns: (columns - first * micro.lanes).min(width * micro.lanes),
+                vectors: width,
+                weights,
+                start,
+            });
+            weights += width * micro.lanes * padded;
+            // The requantiser's factors come in sixteens.
+            start += (width * micro.lanes).next_multiple_of(16);
+            first += width;
+        }
+    }
+    panels
+}
