@@ -23,7 +23,13 @@ const BLOCKS: [(usize, usize, usize, usize); 7] = [
     (6, 320, 1, 1),
 ];
 
-fn conv(size: usize, channels: (usize, usize), kernel: usize, stride: usize, groups: usize) -> ConvShape {
+fn conv(
+    size: usize,
+    channels: (usize, usize),
+    kernel: usize,
+    stride: usize,
+    groups: usize,
+) -> ConvShape {
     let output = size.div_ceil(stride);
     let pad = ((output - 1) * stride + kernel).saturating_sub(size) / 2;
     ConvShape {
@@ -102,7 +108,7 @@ fn time(isa: Isa, shape: &ConvShape) -> f64 {
             },
             // SAFETY: one thread.
             Packed::Depthwise(conv) => unsafe {
-                conv.run(0..conv.rows(), black_box(&input), out, &mut scratch);
+                conv.run(0..conv.lines(), 0..conv.blocks(), black_box(&input), out, &mut scratch);
             },
         }
         best = best.min(start.elapsed().as_secs_f64());

@@ -9,6 +9,7 @@ pub mod gemm_f32;
 pub mod isa;
 mod math;
 pub mod qconv;
+pub mod qdepthwise;
 pub mod requant;
 mod scratch;
 pub mod shared;

@@ -287,7 +287,9 @@ impl PackedQConv {
                     self.gather(panel.group, first..first + count, input, scratch, sums);
                 }
                 // SAFETY: the caller's promise; `gather` filled `count` rows.
-                unsafe { self.run_panel(panel, first, count, (input, scratch), sums, tile, target) };
+                unsafe {
+                    self.run_panel(panel, first, count, (input, scratch), sums, tile, target)
+                };
             }
             first += count;
         }
@@ -400,7 +402,7 @@ impl PackedQConv {
 }
 
 /// The first `count` aligned values of `scratch`, and the rest.
-fn carve<T: bytemuck::Pod>(scratch: &mut [u8], count: usize) -> (&mut [T], &mut [u8]) {
+pub(crate) fn carve<T: bytemuck::Pod>(scratch: &mut [u8], count: usize) -> (&mut [T], &mut [u8]) {
     let skip = scratch.as_ptr().align_offset(64);
     let (values, rest) = scratch[skip..].split_at_mut(count * size_of::<T>());
     (bytemuck::cast_slice_mut(values), rest)

@@ -168,7 +168,9 @@ impl Requantiser {
                 let fits = multipliers.iter().all(|multiplier| {
                     multiplier.mantissa >= 0
                         && multiplier.shift < 31
-                        && largest.checked_mul(1 << multiplier.shift.max(0)).is_some_and(|x| x < 1 << 30)
+                        && largest
+                            .checked_mul(1 << multiplier.shift.max(0))
+                            .is_some_and(|x| x < 1 << 30)
                 });
                 if fits {
                     Method::Fixed(FixedFactors::new(&multipliers, lanes(isa)))
@@ -202,7 +204,7 @@ impl Requantiser {
         if rows == 0 || columns == 0 {
             return;
         }
-        assert!(first % GROUP == 0 && first + columns <= self.channels);
+        assert!(first.is_multiple_of(GROUP) && first + columns <= self.channels);
         assert!((rows - 1) * acc_stride + columns <= acc.len());
         assert!((rows - 1) * out_stride + columns <= out.len());
         // SAFETY: checked above.
@@ -358,13 +360,7 @@ mod tests {
             }
             let columns = channels - first;
             // One byte in: misaligned on purpose.
-            chosen.run(
-                first,
-                columns,
-                rows,
-                (&acc, channels + 5),
-                (&mut out[1..], channels + 3),
-            );
+            chosen.run(first, columns, rows, (&acc, channels + 5), (&mut out[1..], channels + 3));
             for row in 0..rows {
                 for column in 0..columns {
                     let x = acc[row * (channels + 5) + column];
@@ -403,9 +399,13 @@ mod tests {
         for isa in Isa::available() {
             for channels in [1, 3, 8, 15, 16, 17, 31, 33, 64, 100] {
                 for output in outputs {
-                    for (magnitude, largest) in
-                        [(1e-3, 200_000), (0.7, 900), (3.0, 90), (1e-6, (1 << 30) - 1), (2.0, i32::MAX)]
-                    {
+                    for (magnitude, largest) in [
+                        (1e-3, 200_000),
+                        (0.7, 900),
+                        (3.0, 90),
+                        (1e-6, (1 << 30) - 1),
+                        (2.0, i32::MAX),
+                    ] {
                         let multipliers: Vec<_> = (0..channels)
                             .map(|_| {
                                 let real = magnitude * (0.25 + 2.0 * random.unit());
@@ -413,7 +413,13 @@ mod tests {
                             })
                             .collect();
                         check(isa, &Rescale::Fixed(multipliers.clone()), output, channels, largest);
-                        check(isa, &Rescale::Fixed(vec![multipliers[0]]), output, channels, largest);
+                        check(
+                            isa,
+                            &Rescale::Fixed(vec![multipliers[0]]),
+                            output,
+                            channels,
+                            largest,
+                        );
                         let scales =
                             multipliers.iter().map(|m| m.to_f64() as f32).collect::<Vec<_>>();
                         check(isa, &Rescale::Float(scales), output, channels, largest);

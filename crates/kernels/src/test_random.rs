@@ -11,7 +11,8 @@ impl Random {
     }
 
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let mut x = self.0;
         x ^= x >> 33;
         x = x.wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -33,7 +34,11 @@ impl Random {
         (0..count)
             .map(|_| {
                 let bits = self.next();
-                if bits & 7 == 0 { [0, 255, 127, 128][(bits >> 3 & 3) as usize] } else { (bits >> 8) as u8 }
+                if bits & 7 == 0 {
+                    [0, 255, 127, 128][(bits >> 3 & 3) as usize]
+                } else {
+                    (bits >> 8) as u8
+                }
             })
             .collect()
     }

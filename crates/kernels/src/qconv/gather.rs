@@ -101,13 +101,12 @@ fn patches(
         let (oy, ox) = (within / shape.output[1], within % shape.output[1]);
         let left = (ox * shape.stride[1]) as isize - shape.pad[1] as isize;
         let right = left + ((shape.kernel[1] - 1) * shape.dilation[1]) as isize;
-        let whole = shape.groups == 1
-            && shape.dilation[1] == 1
-            && left >= 0
-            && right < width as isize;
+        let whole =
+            shape.groups == 1 && shape.dilation[1] == 1 && left >= 0 && right < width as isize;
         let mut at = 0;
         for ky in 0..shape.kernel[0] {
-            let y = (oy * shape.stride[0] + ky * shape.dilation[0]) as isize - shape.pad[0] as isize;
+            let y =
+                (oy * shape.stride[0] + ky * shape.dilation[0]) as isize - shape.pad[0] as isize;
             let run = shape.kernel[1] * channels;
             if y < 0 || y >= height as isize {
                 write(&mut out[at * element..], Run::Pad(run));

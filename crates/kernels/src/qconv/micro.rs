@@ -104,7 +104,11 @@ impl Micro {
 
     /// The most accumulators of any tile.
     pub(super) fn tile_len(&self) -> usize {
-        (1..).zip(self.most_rows).map(|(vectors, rows)| vectors * self.lanes * rows).max().unwrap_or(0)
+        (1..)
+            .zip(self.most_rows)
+            .map(|(vectors, rows)| vectors * self.lanes * rows)
+            .max()
+            .unwrap_or(0)
     }
 
     pub(super) fn reads_in_place(&self, kind: Byte) -> bool {
@@ -116,7 +120,9 @@ impl Micro {
         let zeros = zero_point * depth as i32;
         match self.element {
             Element::Unsigned => row[..depth].iter().map(|&x| i32::from(x)).sum::<i32>() - zeros,
-            Element::Signed => row[..depth].iter().map(|&x| i32::from(x as i8)).sum::<i32>() - zeros,
+            Element::Signed => {
+                row[..depth].iter().map(|&x| i32::from(x as i8)).sum::<i32>() - zeros
+            }
             Element::Wide => row[..2 * depth]
                 .chunks_exact(2)
                 .map(|x| i32::from(i16::from_ne_bytes([x[0], x[1]])))

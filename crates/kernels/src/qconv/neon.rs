@@ -7,13 +7,8 @@ use std::arch::asm;
 use super::micro::{Element, Micro, Tile, dispatch};
 
 /// For every aarch64 CPU.
-pub(super) const WIDENING: Micro = Micro {
-    element: Element::Wide,
-    lanes: 8,
-    depth_step: 1,
-    most_rows: &[8],
-    run: run_widening,
-};
+pub(super) const WIDENING: Micro =
+    Micro { element: Element::Wide, lanes: 8, depth_step: 1, most_rows: &[8], run: run_widening };
 
 /// For CPUs with `dotprod`.
 pub(super) const DOT: Micro = Micro {

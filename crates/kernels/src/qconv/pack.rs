@@ -101,7 +101,9 @@ fn check(shape: &ConvShape, weights: &QWeights) {
 fn permute<T: Copy + Default>(factors: &[T], order: &[usize]) -> Vec<T> {
     match factors {
         [one] => vec![*one],
-        _ => order.iter().map(|&channel| factors.get(channel).copied().unwrap_or_default()).collect(),
+        _ => {
+            order.iter().map(|&channel| factors.get(channel).copied().unwrap_or_default()).collect()
+        }
     }
 }
 

@@ -4,13 +4,8 @@ use super::micro::{Element, Micro, Tile, dispatch};
 
 const LANES: usize = 8;
 
-pub(super) const MICRO: Micro = Micro {
-    element: Element::Wide,
-    lanes: LANES,
-    depth_step: 1,
-    most_rows: &[4],
-    run,
-};
+pub(super) const MICRO: Micro =
+    Micro { element: Element::Wide, lanes: LANES, depth_step: 1, most_rows: &[4], run };
 
 unsafe fn run(shape: (usize, usize), args: &Tile) {
     // SAFETY: the caller's promise.

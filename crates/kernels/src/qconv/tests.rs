@@ -23,8 +23,10 @@ fn reference(
             };
             for ky in 0..shape.kernel[0] {
                 for kx in 0..shape.kernel[1] {
-                    let y = (oy * shape.stride[0] + ky * shape.dilation[0]).wrapping_sub(shape.pad[0]);
-                    let x = (ox * shape.stride[1] + kx * shape.dilation[1]).wrapping_sub(shape.pad[1]);
+                    let y =
+                        (oy * shape.stride[0] + ky * shape.dilation[0]).wrapping_sub(shape.pad[0]);
+                    let x =
+                        (ox * shape.stride[1] + kx * shape.dilation[1]).wrapping_sub(shape.pad[1]);
                     if y >= shape.input[0] || x >= shape.input[1] {
                         continue;
                     }
@@ -33,7 +35,8 @@ fn reference(
                             * shape.in_channels
                             + channel / cout * cin
                             + c;
-                        let weight = ((channel * shape.kernel[0] + ky) * shape.kernel[1] + kx) * cin + c;
+                        let weight =
+                            ((channel * shape.kernel[0] + ky) * shape.kernel[1] + kx) * cin + c;
                         acc += (kind.value(input[from]) - zero)
                             * (weights.kind.value(weights.data[weight]) - weight_zero);
                     }
@@ -93,7 +96,8 @@ fn check(isa: Isa, shape: &ConvShape, seed: u64) {
 
     let output_kind = pick(&mut random);
     let limits = output_kind.limits();
-    let mut output = ByteOutput::new(output_kind, random.range(limits.0.into(), limits.1.into()) as i32);
+    let mut output =
+        ByteOutput::new(output_kind, random.range(limits.0.into(), limits.1.into()) as i32);
     output.min = output.min.max(output.zero_point - 60);
     let scale = 60.0 / (shape.depth() as f64).sqrt() / 5000.0;
     let factors: Vec<Multiplier> =
@@ -121,6 +125,7 @@ fn check(isa: Isa, shape: &ConvShape, seed: u64) {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "a table's row")]
 fn conv(
     batch: usize,
     input: [usize; 2],
@@ -159,7 +164,9 @@ fn every_isa_matches_the_loops() {
         conv(1, [5, 5], (2, 2), [5, 5], 1, 1, 4, 1),
     ];
     for rows in [1, 2, 5, 11, 13, 25] {
-        for (depth, columns) in [(1, 1), (3, 16), (16, 24), (33, 65), (260, 150), (64, 128), (7, 33)] {
+        for (depth, columns) in
+            [(1, 1), (3, 16), (16, 24), (33, 65), (260, 150), (64, 128), (7, 33)]
+        {
             shapes.push(ConvShape::matrix(rows, depth, columns));
         }
     }
@@ -178,16 +185,18 @@ fn extremes_do_not_saturate() {
         for (input_kind, input_byte, input_zero) in
             [(Byte::Signed, 0x80, 127), (Byte::Signed, 0x7f, -128), (Byte::Unsigned, 255, 0)]
         {
-            for (kind, byte, zero) in
-                [(Byte::Signed, 0x80, 0), (Byte::Signed, 0x7f, 0), (Byte::Unsigned, 255, 0), (Byte::Unsigned, 0, 255)]
-            {
+            for (kind, byte, zero) in [
+                (Byte::Signed, 0x80, 0),
+                (Byte::Signed, 0x7f, 0),
+                (Byte::Unsigned, 255, 0),
+                (Byte::Unsigned, 0, 255),
+            ] {
                 let shape = ConvShape::matrix(3, 1001, 20);
                 let data = vec![byte; 1001 * 20];
                 let weights = QWeights { data: &data, kind, zero_points: &[zero], bias: &[] };
                 let input = vec![input_byte; 3 * 1001];
-                let want = 1001
-                    * (input_kind.value(input_byte) - input_zero)
-                    * (kind.value(byte) - zero);
+                let want =
+                    1001 * (input_kind.value(input_byte) - input_zero) * (kind.value(byte) - zero);
                 let packed = PackedQConv::new(
                     isa,
                     &shape,

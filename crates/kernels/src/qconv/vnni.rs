@@ -5,13 +5,8 @@ use std::arch::x86_64::*;
 use super::micro::{Element, Micro, Tile, dispatch};
 
 // 24 accumulators, the weights of a step and one broadcast row fill the 32 registers.
-pub(super) const MICRO: Micro = Micro {
-    element: Element::Unsigned,
-    lanes: 16,
-    depth_step: 4,
-    most_rows: &[12, 12, 8, 6],
-    run,
-};
+pub(super) const MICRO: Micro =
+    Micro { element: Element::Unsigned, lanes: 16, depth_step: 4, most_rows: &[12, 12, 8, 6], run };
 
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn run(shape: (usize, usize), args: &Tile) {
