@@ -1,1 +1,35 @@
-//! On-device AI in Rust.
+//! On-device AI in Rust: run the model files people already have.
+//!
+//! ```no_run
+//! use kinglet::{Model, PlanOptions, Tensor};
+//!
+//! let model = Model::open("mobilenet.tflite")?;
+//! let mut plan = model.plan(PlanOptions::default())?;
+//! plan.set_input(0, &Tensor::from_slice(&[1, 224, 224, 3], &[0u8; 150_528])?)?;
+//! plan.run()?;
+//! println!("{:?}", plan.output(0).slice::<u8>()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A [`Model`] is a file's graph, its weights mapped and not copied. A [`Plan`] is that graph compiled
+//! for given sizes and this CPU; it holds all the memory that running takes. [`Vision`] stands around a
+//! plan that takes pictures: it decodes, resizes and quantises as the model expects, and reads the
+//! answer. [`tasks`] has the parts.
+
+mod error;
+mod model;
+mod vision;
+
+pub use error::{Error, Fault};
+pub use kinglet_graph::{DType, Graph, Quant, Tensor, TensorView};
+pub use kinglet_tasks as tasks;
+pub use model::{Memory, Model, Plan, PlanOptions};
+pub use vision::{Answer, Vision, VisionOptions};
+
+/// What lies below this library: for those who look inside. Not under this library's version.
+#[doc(hidden)]
+pub mod parts {
+    pub use kinglet_formats as formats;
+    pub use kinglet_graph as graph;
+    pub use kinglet_runtime as runtime;
+}

@@ -1,2 +1,21 @@
 //! The `kinglet` program.
-fn main() {}
+
+mod program;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kinglet::Fault;
+
+fn main() -> ExitCode {
+    match program::run(program::Program::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            match error.fault() {
+                Fault::Work => ExitCode::from(1),
+                Fault::Input => ExitCode::from(2),
+            }
+        }
+    }
+}

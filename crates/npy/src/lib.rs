@@ -41,12 +41,16 @@ pub enum Type {
     F32,
     /// IEEE double precision.
     F64,
+    /// Two [`Type::F32`]: real and imaginary part.
+    C64,
+    /// Two [`Type::F64`]: real and imaginary part.
+    C128,
     /// Text of at most this many code points, each of four bytes, padded with zeros.
     Text(usize),
 }
 
 impl Type {
-    const NUMBERS: [(Type, &'static str, usize); 12] = [
+    const NUMBERS: [(Type, &'static str, usize); 14] = [
         (Type::Bool, "b1", 1),
         (Type::I8, "i1", 1),
         (Type::I16, "i2", 2),
@@ -59,6 +63,8 @@ impl Type {
         (Type::F16, "f2", 2),
         (Type::F32, "f4", 4),
         (Type::F64, "f8", 8),
+        (Type::C64, "c8", 8),
+        (Type::C128, "c16", 16),
     ];
 
     /// Bytes of one element; `None` if a text type is too long to count.
@@ -72,7 +78,8 @@ impl Type {
     /// Bytes that endianness reverses together.
     fn word(self) -> usize {
         match self {
-            Type::Text(_) => 4,
+            Type::Text(_) | Type::C64 => 4,
+            Type::C128 => 8,
             number => number.size().unwrap_or(1),
         }
     }
@@ -301,14 +308,14 @@ mod tests {
 
     #[test]
     fn every_type_survives_a_round_trip() {
-        let bytes: Vec<u8> = (0..48).map(|i| i % 2).collect();
+        let bytes: Vec<u8> = (0..96).map(|i| i % 2).collect();
         for (dtype, ..) in Type::NUMBERS {
             let size = dtype.size().unwrap();
             let array = Array { dtype, shape: vec![2, 3], data: bytes[..6 * size].to_vec() };
             let mut out = Vec::new();
             array.write(&mut out).unwrap();
             assert_eq!((out.len() - array.data.len()) % 64, 0);
-            assert_eq!(Array::read(&mut out.as_slice(), 48).unwrap(), array);
+            assert_eq!(Array::read(&mut out.as_slice(), 96).unwrap(), array);
         }
     }
 

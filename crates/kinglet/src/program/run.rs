@@ -1,0 +1,349 @@
+//! `kinglet run`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clap::builder::TypedValueParser;
+use kinglet::tasks::{Channels, Fit, Labels, Picture, Task, Values, detect, pose};
+use kinglet::{Answer, Error, Model, Plan, PlanOptions, Tensor, Vision, VisionOptions};
+
+use super::output::{
+    BoxLine, ClassLine, Document, Edges, Files, OutputLine, PointLine, ShareLine, Timing,
+};
+use super::tensors::{Folder, read_inputs, to_array};
+use super::{Common, names};
+
+/// Run a model on pictures or tensors.
+///
+/// Pictures are decoded, resized and quantised as the model expects, and the answer is read as its
+/// task says: told from the model's shapes, or with --task.
+#[derive(Args)]
+pub(super) struct Run {
+    /// The model: a TFLite or ONNX file
+    model: PathBuf,
+    /// Pictures (PNG, JPEG, BMP, GIF, WebP), or tensors (.npy, .npz)
+    inputs: Vec<PathBuf>,
+    /// What the model does [default: told from its shapes]
+    #[arg(long, value_parser = choice(&TASKS))]
+    task: Option<Task>,
+    /// The names of its classes, one a line [default: those in the model file]
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// How many classes to print
+    #[arg(long, value_name = "K", default_value_t = 5)]
+    top: usize,
+    /// The least score to print or draw [default: 0 for classes, 0.3 for joints, 0.5 for boxes]
+    #[arg(long, value_name = "SCORE")]
+    threshold: Option<f32>,
+    /// How a picture of another shape is made to fit [default: letterbox for poses, else stretch]
+    #[arg(long, value_parser = choice(&FITS))]
+    fit: Option<Fit>,
+    /// What a float input takes for a pixel [default: as the model says, else a guess]
+    #[arg(long, value_parser = choice(&PIXELS))]
+    pixels: Option<Values>,
+    /// The order of a pixel's colours [default: rgb]
+    #[arg(long, value_parser = choice(&CHANNELS))]
+    channels: Option<Channels>,
+    /// A tensor for an input, by its name or number; a .npz gives each member to the input of its name
+    #[arg(long, value_name = "NAME=FILE.npy")]
+    input: Vec<String>,
+    /// Sizes for an input whose sizes are open
+    #[arg(long, value_name = "NAME=SIZE,…")]
+    shape: Vec<String>,
+    /// Write each output as NAME.npy, and masks and overlays as PNG, to this folder
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+const TASKS: [(&str, Task); 5] = [
+    ("classify", Task::Classify),
+    ("segment", Task::Segment),
+    ("pose", Task::Pose),
+    ("detect", Task::Detect),
+    ("tensors", Task::Tensors),
+];
+const FITS: [(&str, Fit); 3] =
+    [("stretch", Fit::Stretch), ("crop", Fit::Crop), ("letterbox", Fit::Letterbox)];
+const PIXELS: [(&str, Values); 4] = [
+    ("0..1", Values::UNIT),
+    ("-1..1", Values::SYMMETRIC),
+    ("0..255", Values::RAW),
+    ("imagenet", Values::IMAGENET),
+];
+const CHANNELS: [(&str, Channels); 2] = [("rgb", Channels::Rgb), ("bgr", Channels::Bgr)];
+
+fn choice<T: Clone + Send + Sync + 'static>(
+    choices: &'static [(&'static str, T)],
+) -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(choices.iter().map(|row| row.0));
+    names.map(|name| {
+        let row = choices.iter().find(|row| row.0 == name);
+        row.expect("the parser lets only these through").1.clone()
+    })
+}
+
+impl Run {
+    pub fn run(self) -> Result<(), Error> {
+        let start = Instant::now();
+        let model = Model::open(&self.model)?;
+        let mut folder = self.output_dir.as_deref().map(Folder::create).transpose()?;
+        let mut load_ms = milliseconds(start);
+        let tensors = |path: &PathBuf| {
+            path.extension().is_some_and(|extension| extension == "npy" || extension == "npz")
+        };
+        let pictures = !self.inputs.is_empty() && !self.inputs.iter().all(tensors);
+        if pictures && !self.input.is_empty() {
+            return Err(Error::input("give pictures or --input tensors, not both"));
+        }
+        let options = PlanOptions {
+            shapes: names::shapes(&model, &self.shape)?,
+            threads: self.common.threads(),
+            ..PlanOptions::default()
+        };
+        let documents = if pictures {
+            self.on_pictures(&model, options, &mut folder, load_ms)?
+        } else {
+            let listed = self.inputs.iter().map(|path| path.to_string_lossy().into_owned());
+            let arguments: Vec<String> = self.input.iter().cloned().chain(listed).collect();
+            let inputs = read_inputs(&model, &arguments)?;
+            let start = Instant::now();
+            let mut plan = self.plan_for(&model, options, &inputs)?;
+            load_ms += milliseconds(start);
+            for (index, tensor) in inputs.iter().enumerate() {
+                plan.set_input(index, tensor)?;
+            }
+            let run_ms = timed_run(&mut plan)?;
+            let outputs = outputs(&plan, &mut folder, "")?;
+            vec![Document::Tensors { input: None, outputs, timing: Timing { load_ms, run_ms } }]
+        };
+        if self.common.json {
+            match documents.as_slice() {
+                [one] => super::print_json(one),
+                many => super::print_json(&many),
+            }
+        } else {
+            let text: Vec<String> = documents.iter().map(Document::to_string).collect();
+            super::print(&text.join("\n"))?;
+            let timing = documents.last().map(Document::timing);
+            if let Some(Timing { load_ms, run_ms }) = timing {
+                self.common.note(format!("{run_ms:.1} ms, after {load_ms:.1} ms to load"));
+            }
+            Ok(())
+        }
+    }
+
+    /// A plan for the sizes of these tensors.
+    fn plan_for(
+        &self,
+        model: &Model,
+        options: PlanOptions,
+        inputs: &[Tensor],
+    ) -> Result<Plan, Error> {
+        let shapes = inputs.iter().map(|tensor| tensor.dims().to_vec()).enumerate().collect();
+        model.plan(PlanOptions { shapes, ..options })
+    }
+
+    fn on_pictures(
+        &self,
+        model: &Model,
+        options: PlanOptions,
+        folder: &mut Option<Folder>,
+        mut load_ms: f64,
+    ) -> Result<Vec<Document>, Error> {
+        let looks = VisionOptions {
+            task: self.task,
+            labels: self.labels.as_deref().map(read_labels).transpose()?,
+            fit: self.fit,
+            values: self.pixels.clone(),
+            channels: self.channels,
+        };
+        let about_labels = |error: Error| match &self.labels {
+            Some(path) if error.to_string().contains("labels") => error.about(path.display()),
+            _ => error.about(model.path().display()),
+        };
+        let vision = Vision::of(model, &looks).map_err(about_labels)?.ok_or_else(|| {
+            Error::input(format!(
+                "{}: this model takes no picture: its inputs are {}; give them with --input NAME=FILE.npy",
+                model.path().display(),
+                names::inputs(model)
+            ))
+        })?;
+        if vision.assumes_values() {
+            self.common.note(
+                "note: the model does not say which numbers it takes for a pixel, so this is a guess; \
+                 --pixels sets them",
+            );
+        }
+        let start = Instant::now();
+        let mut plan = model.plan(options)?;
+        load_ms += milliseconds(start);
+        let mut documents = Vec::new();
+        for path in &self.inputs {
+            let picture = Picture::open(path)
+                .map_err(|e| Error::input(e.to_string()).about(path.display()))?;
+            let placement = vision.set_input(&mut plan, &picture)?;
+            let run_ms = timed_run(&mut plan)?;
+            let threshold = self.threshold.unwrap_or(match vision.task() {
+                Task::Pose => 0.3,
+                Task::Detect => 0.5,
+                _ => 0.0,
+            });
+            let answer = vision.answer(&plan, &picture, &placement, threshold)?;
+            let input = path.to_string_lossy().into_owned();
+            let one = One {
+                name: (self.inputs.len() > 1).then_some(input),
+                path,
+                picture: &picture,
+                labels: vision.labels(),
+                top: self.top,
+                threshold,
+                timing: Timing { load_ms, run_ms },
+            };
+            documents.push(one.document(&plan, answer, folder)?);
+            plan.reset_state()?;
+        }
+        Ok(documents)
+    }
+}
+
+/// One picture and what is known of it.
+struct One<'a> {
+    name: Option<String>,
+    path: &'a Path,
+    picture: &'a Picture,
+    labels: &'a Labels,
+    top: usize,
+    threshold: f32,
+    timing: Timing,
+}
+
+impl One<'_> {
+    fn document(
+        self,
+        plan: &Plan,
+        answer: Answer,
+        folder: &mut Option<Folder>,
+    ) -> Result<Document, Error> {
+        let stem = self.path.file_stem().map_or("picture".into(), |stem| stem.to_string_lossy());
+        let prefix = if self.name.is_some() { format!("{stem}.") } else { String::new() };
+        let outputs = outputs(plan, folder, &prefix)?;
+        let picture = self.picture;
+        let (overlay, mask) = match &answer {
+            Answer::Mask(mask) => (Some(mask.overlay(picture)), Some(mask.png())),
+            Answer::Pose(points) => (Some(pose::overlay(picture, points, self.threshold)), None),
+            Answer::Things(things) => (Some(detect::overlay(picture, things, self.labels)), None),
+            Answer::Classes(_) | Answer::Tensors => (None, None),
+        };
+        let mut write = |what: &str, content: Option<Vec<u8>>| match (folder.as_mut(), content) {
+            (Some(folder), Some(content)) => {
+                let path = folder.write(&format!("{stem}.{what}"), "png", &content)?;
+                Ok(Some(path.to_string_lossy().into_owned()))
+            }
+            _ => Ok::<_, Error>(None),
+        };
+        let files = Files {
+            mask: write("mask", mask)?,
+            overlay: write("overlay", overlay.map(|picture| picture.png()))?,
+            outputs: outputs.iter().filter_map(|output| output.file.clone()).collect(),
+        };
+        let label = |index: usize| self.labels.get(index).map(str::to_string);
+        let (input, timing) = (self.name, self.timing);
+        Ok(match answer {
+            Answer::Tensors => Document::Tensors { input, outputs, timing },
+            Answer::Classes(_) => {
+                let top =
+                    answer.top(self.top, self.threshold).into_iter().map(|candidate| ClassLine {
+                        index: candidate.index,
+                        label: label(candidate.index),
+                        score: candidate.score,
+                    });
+                Document::Classify { input, top: top.collect(), files: files.some(), timing }
+            }
+            Answer::Mask(mask) => {
+                let classes = mask.shares().into_iter().map(|share| ShareLine {
+                    index: share.class.into(),
+                    label: label(share.class.into()),
+                    share: share.share,
+                });
+                Document::Segment { input, classes: classes.collect(), files: files.some(), timing }
+            }
+            Answer::Pose(points) => {
+                let keypoints = points.into_iter().map(|point| PointLine {
+                    name: point.name,
+                    x: point.x,
+                    y: point.y,
+                    score: point.score,
+                });
+                Document::Pose {
+                    input,
+                    keypoints: keypoints.collect(),
+                    files: files.some(),
+                    timing,
+                }
+            }
+            Answer::Things(things) => {
+                let boxes = things.into_iter().map(|thing| {
+                    let [left, top, right, bottom] = thing.bounds;
+                    BoxLine {
+                        index: thing.class,
+                        label: label(thing.class),
+                        score: thing.score,
+                        bounds: Edges { left, top, right, bottom },
+                    }
+                });
+                Document::Detect { input, boxes: boxes.collect(), files: files.some(), timing }
+            }
+        })
+    }
+}
+
+fn outputs(
+    plan: &Plan,
+    folder: &mut Option<Folder>,
+    prefix: &str,
+) -> Result<Vec<OutputLine>, Error> {
+    let line = |(index, (name, _)): (usize, (&str, _))| {
+        let view = plan.output(index);
+        let file = match folder {
+            Some(folder) => {
+                let mut content = Vec::new();
+                let array = to_array(&view).map_err(|e| e.about(format!("output '{name}'")))?;
+                array.write(&mut content).map_err(|e| Error::work(e.to_string()))?;
+                let stem =
+                    if name.is_empty() { format!("output{index}") } else { name.to_string() };
+                let path = folder.write(&format!("{prefix}{stem}"), "npy", &content)?;
+                Some(path.to_string_lossy().into_owned())
+            }
+            None => None,
+        };
+        Ok(OutputLine::new(name, &view, file))
+    };
+    plan.outputs().enumerate().map(line).collect()
+}
+
+fn read_labels(path: &Path) -> Result<Labels, Error> {
+    let about = |message: String| Error::input(message).about(path.display());
+    if path.is_dir() {
+        return Err(about("this is a folder; give a file of labels, one a line".into()));
+    }
+    let bytes = fs::read(path).map_err(|e| about(format!("cannot read the labels: {e}")))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| about("this is not text; labels are lines of UTF-8".into()))?;
+    Labels::parse(&text).map_err(|e| about(e.to_string()))
+}
+
+fn timed_run(plan: &mut Plan) -> Result<f64, Error> {
+    let start = Instant::now();
+    plan.run()?;
+    Ok(milliseconds(start))
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    // Microseconds are what is measured; more digits are noise.
+    (since.elapsed().as_secs_f64() * 1e6).round() / 1e3
+}
