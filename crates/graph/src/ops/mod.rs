@@ -12,6 +12,7 @@ pub mod concat;
 pub mod convert;
 pub mod gather;
 pub mod linear_attention;
+pub mod conv;
 pub mod logic;
 mod movement;
 pub mod pad;
@@ -23,6 +24,9 @@ pub mod slice;
 pub mod state;
 #[cfg(test)]
 mod test;
+pub mod unary;
+pub mod window;
+
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transpose;
