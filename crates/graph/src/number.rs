@@ -10,14 +10,16 @@ use half::{bf16, f16};
 /// A wide type to compute in: `f64` or `i128`.
 pub(crate) trait Wide: Copy + PartialOrd {
     const ZERO: Self;
-    const ONE: Self;
+    fn as_f64(self) -> f64;
     fn add(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
 }
 
 impl Wide for f64 {
     const ZERO: f64 = 0.0;
-    const ONE: f64 = 1.0;
+    fn as_f64(self) -> f64 {
+        self
+    }
     fn add(self, other: f64) -> f64 {
         self + other
     }
@@ -28,7 +30,9 @@ impl Wide for f64 {
 
 impl Wide for i128 {
     const ZERO: i128 = 0;
-    const ONE: i128 = 1;
+    fn as_f64(self) -> f64 {
+        self as f64
+    }
     fn add(self, other: i128) -> i128 {
         self.wrapping_add(other)
     }

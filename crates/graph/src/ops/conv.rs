@@ -130,7 +130,7 @@ impl Op for Conv {
             let y = outputs.slice::<T>(0, out_dims)?;
             let (per_in, per_out) =
                 (dims.in_channels / self.groups, dims.out_channels / self.groups);
-            for_each_window(&dims.windows, &x_at, &w_at, &y_at, |spatial, taps| {
+            for_each_window(&dims.windows, &x_at, &w_at, &y_at, |_, spatial, taps| {
                 for n in 0..dims.batch {
                     for oc in 0..dims.out_channels {
                         let first = oc / per_out * per_in;
@@ -280,7 +280,7 @@ impl Op for ConvTranspose {
                 (dims.in_channels / self.groups, dims.out_channels / self.groups);
             let mut sums = vec![0f64; y.len()];
             // The windows are those of the convolution back: they read our output.
-            for_each_window(&dims.windows, &y_at, &w_at, &x_at, |spatial, taps| {
+            for_each_window(&dims.windows, &y_at, &w_at, &x_at, |_, spatial, taps| {
                 for n in 0..dims.batch {
                     for oc in 0..dims.out_channels {
                         let group = oc / per_out;
@@ -347,14 +347,14 @@ impl WeightStrides {
     }
 }
 
-/// Calls `body` for each output position with its offset in y's spatial dimensions and, for each
+/// Calls `body` for each output position with its index, its offset in y's spatial dimensions and, for each
 /// element of the window that lies inside x, its offsets in x's and the weights' ones.
 pub(crate) fn for_each_window(
     windows: &[AxisWindow],
     x: &ImageStrides,
     weights: &WeightStrides,
     y: &ImageStrides,
-    mut body: impl FnMut(usize, &[(usize, usize)]),
+    mut body: impl FnMut(&[usize], usize, &[(usize, usize)]),
 ) {
     let outputs: SmallVec<[usize; 3]> = windows.iter().map(|w| w.output).collect();
     let kernel: SmallVec<[usize; 3]> = windows.iter().map(|w| w.kernel).collect();
@@ -374,7 +374,7 @@ pub(crate) fn for_each_window(
             });
             taps.extend(from.map(|from| (from, weight)));
         }
-        body(at, &taps);
+        body(&position, at, &taps);
     }
 }
 

@@ -1,0 +1,226 @@
+//! The matrix product.
+
+use crate::number::{Number, Wide};
+use crate::ops::activation::Activation;
+use crate::ops::broadcast::{Offsets, broadcast_dim, broadcast_dims, broadcast_shapes};
+use crate::ops::unary::is_number;
+use crate::{Cost, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::{TensorView, elements};
+
+/// a × b + bias, for a, b, bias? of one number type. NumPy's `matmul`: leading dimensions
+/// broadcast, and an operand of rank 1 is a row (a) or a column (b) whose dimension of 1 is left
+/// out of the result. The bias broadcasts to the result. ONNX `MatMul` and `Gemm`; TFLite
+/// `FULLY_CONNECTED` and `BATCH_MATMUL`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MatMul {
+    /// Swap the last two dimensions of a first (rank 2 or more).
+    pub transpose_a: bool,
+    /// Swap the last two dimensions of b first (rank 2 or more).
+    pub transpose_b: bool,
+    /// Applied to the result; floats only.
+    pub activation: Activation,
+}
+
+/// An operand's leading dimensions, rows and columns after transposition.
+struct Operand<T> {
+    lead: Vec<T>,
+    rows: T,
+    columns: T,
+}
+
+fn operand<T: Clone>(dims: &[T], one: T, transpose: bool, row: bool) -> OpResult<Operand<T>> {
+    let (lead, rows, columns) = match dims {
+        [] => return Err(OpError::new("a matrix product of a scalar")),
+        [n] if row => (&[][..], one, n.clone()),
+        [n] => (&[][..], n.clone(), one),
+        [lead @ .., r, c] if transpose => (lead, c.clone(), r.clone()),
+        [lead @ .., r, c] => (lead, r.clone(), c.clone()),
+    };
+    Ok(Operand { lead: lead.to_vec(), rows, columns })
+}
+
+impl MatMul {
+    /// a × b.
+    pub fn new() -> MatMul {
+        MatMul::default()
+    }
+
+    fn shape(&self, a: &[Dim], b: &[Dim]) -> OpResult<Vec<Dim>> {
+        let left = operand(a, Dim::from(1), self.transpose_a, true)?;
+        let right = operand(b, Dim::from(1), self.transpose_b, false)?;
+        if let (Some(k), Some(l)) = (left.columns.fixed(), right.rows.fixed())
+            && k != l
+        {
+            return Err(OpError::new(format!("a has {k} columns and b {l} rows: must be equal")));
+        }
+        let lead = broadcast_shapes(&[&left.lead.into(), &right.lead.into()])?;
+        let mut out = lead.dims().unwrap_or_default().to_vec();
+        out.extend((a.len() > 1).then_some(left.rows));
+        out.extend((b.len() > 1).then_some(right.columns));
+        Ok(out)
+    }
+
+    fn multiply<T: Number>(
+        &self,
+        a: TensorView<'_>,
+        b: TensorView<'_>,
+        bias: Option<TensorView<'_>>,
+        dims: &[usize],
+        out: &mut [T],
+    ) -> OpResult {
+        let left = operand(a.dims, 1, self.transpose_a, true)?;
+        let right = operand(b.dims, 1, self.transpose_b, false)?;
+        let lead = broadcast_dims(&[&left.lead, &right.lead])?;
+        let (m, k, n) = (left.rows, left.columns, right.columns);
+        let turned = self.transpose_a && a.dims.len() > 1;
+        let (a, b) = (a.slice::<T>()?, b.slice::<T>()?);
+        let (a_row, a_column) = if turned { (1, m) } else { (k, 1) };
+        let (b_row, b_column) = if self.transpose_b { (1, k) } else { (n, 1) };
+        let matrices = Offsets::broadcast(&lead, [&left.lead, &right.lead]);
+        let mut sums = Vec::with_capacity(out.len());
+        for [i, j] in matrices {
+            let (a, b) = (&a[i * m * k..][..m * k], &b[j * k * n..][..k * n]);
+            for row in 0..m {
+                for column in 0..n {
+                    sums.push((0..k).fold(T::Wide::ZERO, |sum, x| {
+                        let a = a[row * a_row + x * a_column].wide();
+                        sum.add(a.mul(b[x * b_row + column * b_column].wide()))
+                    }));
+                }
+            }
+        }
+        if let Some(bias) = bias {
+            let at = Offsets::broadcast(dims, [bias.dims]);
+            let bias = bias.slice::<T>()?;
+            for (sum, [i]) in sums.iter_mut().zip(at) {
+                *sum = sum.add(bias[i].wide());
+            }
+        }
+        for (to, sum) in out.iter_mut().zip(sums) {
+            *to = match self.activation {
+                Activation::None => T::narrow(sum),
+                activation => T::of_f64(activation.at(sum.as_f64())),
+            };
+        }
+        Ok(())
+    }
+}
+
+impl Op for MatMul {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        let dtype = cx.dtype(0)?;
+        let odd = [1, 2].into_iter().filter_map(|i| cx.opt(i)).find(|ty| ty.dtype != dtype);
+        if let Some(odd) = odd {
+            return Err(OpError::new(format!("takes one type, was given {dtype} and {odd}")));
+        }
+        if !is_number(dtype) || self.activation != Activation::None && !dtype.is_float() {
+            return Err(OpError::new(format!("{self:?} does not take {dtype}")));
+        }
+        let (Some(a), Some(b)) = (cx.dims(0)?, cx.dims(1)?) else {
+            return Ok(vec![ValueType::new(dtype, Shape::unknown())]);
+        };
+        let out = self.shape(a, b)?;
+        if let Some(Some(bias)) = cx.opt(2).map(|ty| ty.shape.dims()) {
+            let lead = out.len().checked_sub(bias.len());
+            let fits = lead.is_some_and(|lead| {
+                bias.iter()
+                    .zip(&out[lead..])
+                    .all(|(b, o)| broadcast_dim(b, o).is_ok_and(|d| d == *o || o.fixed().is_none()))
+            });
+            if !fits {
+                return Err(OpError::new(format!(
+                    "a bias of {} for a result of {}",
+                    Shape::new(bias.to_vec()),
+                    Shape::new(out)
+                )));
+            }
+        }
+        Ok(vec![ValueType::new(dtype, out)])
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (a, b) = (inputs.get(0)?, inputs.get(1)?);
+        let dims = &inputs.output_dims(self, 1)?[0];
+        crate::dispatch_number!(a.dtype, T => {
+            self.multiply(a, b, inputs.opt(2), dims, outputs.slice::<T>(0, dims)?)
+        }, else => Err(OpError::new(format!("MatMul does not take {}", a.dtype))))
+    }
+
+    fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
+        let a = inputs.first().copied().flatten().and_then(|ty| ty.shape.fixed());
+        let depth = a.and_then(|a| {
+            operand(&a, 1, self.transpose_a, true).ok().map(|operand| operand.columns)
+        });
+        let outs = outputs.first().and_then(|y| elements(&y.shape.fixed()?));
+        let macs = depth.zip(outs).map_or(0, |(k, n)| (k as u64).saturating_mul(n as u64));
+        Cost::traffic(inputs, outputs).with_macs(macs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tensor;
+    use crate::ops::testing::{eval, eval_error};
+
+    fn f32s(dims: &[usize], data: &[f32]) -> Tensor {
+        Tensor::from_slice(dims, data).unwrap()
+    }
+
+    #[test]
+    fn every_transposition_of_one_product() {
+        let (a, at) =
+            (f32s(&[2, 3], &[1., 2., 3., 4., 5., 6.]), f32s(&[3, 2], &[1., 4., 2., 5., 3., 6.]));
+        let (b, bt) = (f32s(&[3, 1], &[1., 10., 100.]), f32s(&[1, 3], &[1., 10., 100.]));
+        for (transpose_a, transpose_b) in
+            [(false, false), (false, true), (true, false), (true, true)]
+        {
+            let op = MatMul { transpose_a, transpose_b, activation: Activation::None };
+            let a = if transpose_a { &at } else { &a };
+            let b = if transpose_b { &bt } else { &b };
+            let out = eval(&op, &[a.clone(), b.clone()]);
+            assert_eq!(out[0].dims(), [2, 1]);
+            assert_eq!(out[0].slice::<f32>().unwrap(), [321., 654.], "{op:?}");
+        }
+    }
+
+    #[test]
+    fn vectors_and_batches() {
+        let op = MatMul::new();
+        let v = f32s(&[2], &[1., 2.]);
+        let m = f32s(&[2, 2, 2], &[1., 0., 0., 1., 0., 1., 1., 0.]);
+        let out = eval(&op, &[v.clone(), m.clone()]);
+        assert_eq!(
+            (out[0].dims(), out[0].slice().unwrap()),
+            (&[2, 2][..], &[1f32, 2., 2., 1.][..])
+        );
+        let out = eval(&op, &[m, v.clone()]);
+        assert_eq!(out[0].slice::<f32>().unwrap(), [1., 2., 2., 1.]);
+        let out = eval(&op, &[v.clone(), v]);
+        assert_eq!((out[0].dims(), out[0].slice().unwrap()), (&[][..], &[5f32][..]));
+    }
+
+    #[test]
+    fn bias_and_activation() {
+        let op = MatMul { activation: Activation::Relu, ..MatMul::new() };
+        let a = f32s(&[2, 1], &[1., -1.]);
+        let out = eval(&op, &[a, f32s(&[1, 2], &[2., 3.]), f32s(&[2], &[0., 1.])]);
+        assert_eq!(out[0].slice::<f32>().unwrap(), [2., 4., 0., 0.]);
+    }
+
+    #[test]
+    fn integers_wrap() {
+        let a = Tensor::from_slice(&[1, 2], &[i32::MAX, 1]).unwrap();
+        let b = Tensor::from_slice(&[2, 1], &[1i32, 1]).unwrap();
+        assert_eq!(eval(&MatMul::new(), &[a, b])[0].slice::<i32>().unwrap(), [i32::MIN]);
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_errors() {
+        let (a, b) = (f32s(&[2, 3], &[0.; 6]), f32s(&[2, 2], &[0.; 4]));
+        assert!(eval_error(&MatMul::new(), &[a.clone(), b]).contains("3 columns and b 2 rows"));
+        let b = f32s(&[3, 2], &[0.; 6]);
+        let bias = f32s(&[2, 2, 2], &[0.; 8]);
+        assert!(eval_error(&MatMul::new(), &[a, b, bias]).contains("a bias of"));
+    }
+}
