@@ -10,16 +10,12 @@ use half::{bf16, f16};
 /// A wide type to compute in: `f64` or `i128`.
 pub(crate) trait Wide: Copy + PartialOrd {
     const ZERO: Self;
-    fn as_f64(self) -> f64;
     fn add(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
 }
 
 impl Wide for f64 {
     const ZERO: f64 = 0.0;
-    fn as_f64(self) -> f64 {
-        self
-    }
     fn add(self, other: f64) -> f64 {
         self + other
     }
@@ -30,9 +26,6 @@ impl Wide for f64 {
 
 impl Wide for i128 {
     const ZERO: i128 = 0;
-    fn as_f64(self) -> f64 {
-        self as f64
-    }
     fn add(self, other: i128) -> i128 {
         self.wrapping_add(other)
     }
@@ -45,8 +38,6 @@ impl Wide for i128 {
 pub(crate) trait Number: Element + PartialOrd {
     /// What to compute in.
     type Wide: Wide;
-    /// The largest value, infinity for floats.
-    const MAX: Self;
     /// The smallest value, minus infinity for floats.
     const MIN: Self;
     fn wide(self) -> Self::Wide;
@@ -68,7 +59,6 @@ macro_rules! integers {
     ($($T:ty)*) => {$(
         impl Number for $T {
             type Wide = i128;
-            const MAX: $T = <$T>::MAX;
             const MIN: $T = <$T>::MIN;
             fn wide(self) -> i128 {
                 self as i128
@@ -100,7 +90,6 @@ macro_rules! floats {
     ($($T:ty: $wide:expr, $narrow:expr;)*) => {$(
         impl Number for $T {
             type Wide = f64;
-            const MAX: $T = <$T>::INFINITY;
             const MIN: $T = <$T>::NEG_INFINITY;
             fn wide(self) -> f64 {
                 $wide(self)

@@ -1,9 +1,11 @@
 //! The function that an op may apply to its result before storing it.
 
+use crate::DType;
+use crate::number::Number;
 use crate::ops::unary::Unary;
 
-/// A function applied to each element of an op's result, fused into the op. Float ops only:
-/// integer ops clamp.
+/// A function applied to each element of an op's result, fused into the op. Ops on
+/// quantised integers clamp instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Activation {
     /// The result as it is.
@@ -78,6 +80,18 @@ impl Activation {
                 .find(|a| a.clamp() == Some((min, max)))
                 .unwrap_or(Activation::Clamp { min, max }),
         )
+    }
+
+    /// Whether it may follow an op whose result is of `dtype`.
+    pub fn takes(self, dtype: DType) -> bool {
+        dtype.is_float() || self.function().is_none_or(|f| f.at_integer(0).is_some())
+    }
+
+    /// Its value at a result of an op, rounded to the element type before and after: what the
+    /// function would make of it as an op of its own.
+    pub(crate) fn on<T: Number>(self, result: T::Wide) -> T {
+        let result = T::narrow(result);
+        self.function().map_or(result, |f| f.on_element(result))
     }
 
     /// Its value at `x`.

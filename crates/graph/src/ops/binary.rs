@@ -126,7 +126,7 @@ fn wrapping_pow(mut base: i128, mut exponent: i128) -> i128 {
 pub struct Binary {
     /// The function.
     pub function: BinaryFn,
-    /// Applied to the result; floats only.
+    /// Applied to the result.
     pub activation: Activation,
 }
 
@@ -159,7 +159,7 @@ impl Op for Binary {
         if !same || !takes(a) || !takes(b) {
             return Err(OpError::new(format!("{} does not take {a} and {b}", self.name())));
         }
-        if self.activation != Activation::None && !a.is_float() {
+        if !self.activation.takes(a) {
             return Err(OpError::new(format!("{:?} is applied to {a}", self.activation)));
         }
         Ok(vec![ValueType::new(a, broadcast_inputs(cx, 0..2)?)])
@@ -194,8 +194,9 @@ impl Binary {
         for (to, [i, j]) in out.iter_mut().zip(offsets) {
             *to = match (a[i].to_integer(), b[j].to_integer()) {
                 (Some(a), Some(b)) => A::of_integer(self.function.at_integers(a, b)?),
-                _ => A::of_f64(self.activation.at(self.function.at(a[i].to_f64(), b[j].to_f64()))),
+                _ => A::of_f64(self.function.at(a[i].to_f64(), b[j].to_f64())),
             };
+            *to = self.activation.on(to.wide());
         }
         Ok(())
     }

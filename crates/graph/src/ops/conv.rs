@@ -3,9 +3,11 @@
 use crate::number::Number;
 use crate::ops::activation::Activation;
 use crate::ops::broadcast::{Offsets, strides};
+use crate::ops::unary::Unary;
 use crate::ops::window::{AxisWindow, Layout, WeightLayout, Window, Windows};
 use crate::{Cost, DType, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
 use smallvec::SmallVec;
+use std::sync::Arc;
 
 /// Convolution: x, weights, bias?, residual?. The residual has the output's sizes and is added
 /// after the bias, before the activation. ONNX `Conv`; TFLite `CONV_2D`, `CONV_3D` and
@@ -99,6 +101,11 @@ pub fn conv_dims(
 }
 
 impl Op for Conv {
+    fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
+        let activation = self.activation.then(function)?;
+        Some(Arc::new(Conv { activation, ..self.clone() }))
+    }
+
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let (x, weights) = (cx.ty(0)?, cx.ty(1)?);
         let layouts = (self.layout, self.weight_layout);
@@ -145,7 +152,7 @@ impl Op for Conv {
                         }
                         let at = n * y_at.batch + oc * y_at.channel + spatial;
                         sum += residual.map_or(0.0, |r| r[at].wide());
-                        y[at] = T::narrow(self.activation.at(sum));
+                        y[at] = self.activation.on(sum);
                     }
                 }
             });
@@ -239,6 +246,11 @@ fn check_transpose_groups(
 }
 
 impl Op for ConvTranspose {
+    fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
+        let activation = self.activation.then(function)?;
+        Some(Arc::new(ConvTranspose { activation, ..self.clone() }))
+    }
+
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let dtype = float(cx, 3)?;
         let (Some(x), Some(weights)) = (cx.dims(0)?, cx.dims(1)?) else {
@@ -298,7 +310,7 @@ impl Op for ConvTranspose {
             });
             for (i, (to, sum)) in y.iter_mut().zip(&sums).enumerate() {
                 let oc = i / y_at.channel % dims.out_channels;
-                *to = T::narrow(self.activation.at(sum + bias.map_or(0.0, |b| b[oc].wide())));
+                *to = self.activation.on(sum + bias.map_or(0.0, |b| b[oc].wide()));
             }
             Ok(())
         }, else => Err(OpError::new(format!("ConvTranspose does not take {}", x.dtype))))

@@ -3,9 +3,10 @@
 use crate::number::{Number, Wide};
 use crate::ops::activation::Activation;
 use crate::ops::broadcast::{Offsets, broadcast_dim, broadcast_dims, broadcast_shapes};
-use crate::ops::unary::is_number;
+use crate::ops::unary::{Unary, is_number};
 use crate::{Cost, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
 use crate::{TensorView, elements};
+use std::sync::Arc;
 
 /// a × b + bias, for a, b, bias? of one number type. NumPy's `matmul`: leading dimensions
 /// broadcast, and an operand of rank 1 is a row (a) or a column (b) whose dimension of 1 is left
@@ -17,7 +18,7 @@ pub struct MatMul {
     pub transpose_a: bool,
     /// Swap the last two dimensions of b first (rank 2 or more).
     pub transpose_b: bool,
-    /// Applied to the result; floats only.
+    /// Applied to the result.
     pub activation: Activation,
 }
 
@@ -97,10 +98,7 @@ impl MatMul {
             }
         }
         for (to, sum) in out.iter_mut().zip(sums) {
-            *to = match self.activation {
-                Activation::None => T::narrow(sum),
-                activation => T::of_f64(activation.at(sum.as_f64())),
-            };
+            *to = self.activation.on(sum);
         }
         Ok(())
     }
@@ -113,7 +111,7 @@ impl Op for MatMul {
         if let Some(odd) = odd {
             return Err(OpError::new(format!("takes one type, was given {dtype} and {odd}")));
         }
-        if !is_number(dtype) || self.activation != Activation::None && !dtype.is_float() {
+        if !is_number(dtype) || !self.activation.takes(dtype) {
             return Err(OpError::new(format!("{self:?} does not take {dtype}")));
         }
         let (Some(a), Some(b)) = (cx.dims(0)?, cx.dims(1)?) else {
@@ -144,6 +142,11 @@ impl Op for MatMul {
         crate::dispatch_number!(a.dtype, T => {
             self.multiply(a, b, inputs.opt(2), dims, outputs.slice::<T>(0, dims)?)
         }, else => Err(OpError::new(format!("MatMul does not take {}", a.dtype))))
+    }
+
+    fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
+        let activation = self.activation.then(function)?;
+        Some(Arc::new(MatMul { activation, ..*self }))
     }
 
     fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {

@@ -15,7 +15,6 @@ pub mod gather;
 pub mod linear_attention;
 pub mod logic;
 pub mod matmul;
-mod movement;
 pub mod pad;
 pub mod pool;
 pub mod quantize_linear;
@@ -25,12 +24,12 @@ pub mod signal;
 pub mod slice;
 pub mod softmax;
 pub mod state;
-#[cfg(test)]
-mod test;
+pub mod transpose;
 pub mod unary;
 pub mod window;
 
+mod movement;
+#[cfg(test)]
+mod test;
 #[cfg(test)]
 pub(crate) mod testing;
-pub mod transpose;
-pub mod unary;

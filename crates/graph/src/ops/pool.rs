@@ -3,10 +3,11 @@
 use crate::number::Number;
 use crate::ops::activation::Activation;
 use crate::ops::conv::{ImageStrides, WeightStrides, float, for_each_window};
-use crate::ops::unary::is_number;
+use crate::ops::unary::{Unary, is_number};
 use crate::ops::window::{AxisWindow, Layout, Window};
 use crate::{DType, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
 use std::fmt;
+use std::sync::Arc;
 
 /// What a pool makes of the elements of a window. Padding counts only where said.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,7 +86,7 @@ pub struct Pool {
     pub ceil: bool,
     /// Layout of input and output.
     pub layout: Layout,
-    /// Applied to the result; floats only.
+    /// Applied to the result.
     pub activation: Activation,
 }
 
@@ -121,9 +122,14 @@ impl Op for Pool {
         self.kind.name(false)
     }
 
+    fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
+        let activation = self.activation.then(function)?;
+        Some(Arc::new(Pool { activation, ..self.clone() }))
+    }
+
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let dtype = self.kind.dtype(cx)?;
-        if self.activation != Activation::None && !dtype.is_float() {
+        if !self.activation.takes(dtype) {
             return Err(OpError::new(format!("{:?} is applied to {dtype}", self.activation)));
         }
         let x = &cx.ty(0)?.shape;
@@ -152,10 +158,8 @@ impl Op for Pool {
                             PoolKind::Max => largest(window),
                             kind => T::of_f64(kind.of(window.map(Number::to_f64), padded)),
                         };
-                        y[n * y_at.batch + c * y_at.channel + at] = match self.activation {
-                            Activation::None => value,
-                            activation => T::of_f64(activation.at(value.to_f64())),
-                        };
+                        y[n * y_at.batch + c * y_at.channel + at] =
+                            self.activation.on(value.wide());
                     }
                 }
             });

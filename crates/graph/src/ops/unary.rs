@@ -241,7 +241,8 @@ impl Op for Unary {
 }
 
 impl Unary {
-    fn on_element<T: Number>(&self, x: T) -> T {
+    /// Its value at an element that it takes.
+    pub(crate) fn on_element<T: Number>(&self, x: T) -> T {
         match x.to_integer().and_then(|x| self.at_integer(x)) {
             Some(v) => T::of_integer(v),
             None => T::of_f64(self.at(x.to_f64())),
