@@ -20,6 +20,7 @@ pub mod pool;
 pub mod quantize_linear;
 pub mod quantized;
 pub mod reshape;
+pub mod resize;
 pub mod signal;
 pub mod slice;
 pub mod softmax;
