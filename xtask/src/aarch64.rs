@@ -26,6 +26,9 @@ const PROGRAMS: [(&str, &str); 2] = [
 ];
 const C_LIBRARY: (&str, &str) = ("/usr/aarch64-linux-gnu/lib/libc.so.6", "libc6-dev-arm64-cross");
 
+/// In the toolchain's folder: the name of the LLVM package that its rustc needs.
+const LLVM: &str = "llvm-package";
+
 /// Runs the tests on one of QEMU's processors.
 pub fn test(cpu: &str) -> Result<()> {
     let rust = set_up()?;
@@ -38,7 +41,7 @@ pub fn test(cpu: &str) -> Result<()> {
     run.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
     run.env("CARGO_TARGET_DIR", command::root().join("target/aarch64"));
     run.env("RUSTC", rust.join("usr/bin/rustc"));
-    run.env("LD_LIBRARY_PATH", library_path(&rust)?);
+    run.env("LD_LIBRARY_PATH", library_path(&rust));
     command::run(&mut run)
 }
 
@@ -49,13 +52,18 @@ pub fn set_up() -> Result<PathBuf> {
     let missing: Vec<_> = programs.map(|(_, package)| *package).chain(library).collect();
     if !missing.is_empty() {
         need_apt(&missing.join(", "))?;
-        println!("setup: installing {}", missing.join(" "));
         update_package_lists()?;
-        let mut install = Command::new("apt-get");
-        install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
-        command::run_as_root(&mut install, "installing packages for the aarch64 tests")?;
+        install(&missing)?;
     }
-    cache::folder("aarch64-rust", TARGET, unpack_rust)
+    let rust = cache::folder("aarch64-rust", TARGET, unpack_rust)?;
+    // LLVM conflicts with nothing, so it is installed, with all that it needs.
+    if rustc_version(&rust).is_err() {
+        let llvm = fs::read_to_string(rust.join(LLVM)).context("reading rustc's LLVM")?;
+        update_package_lists()?;
+        install(&[&llvm])?;
+        println!("setup: {}", rustc_version(&rust)?.trim());
+    }
+    Ok(rust)
 }
 
 /// Unpacks Debian's rustc and its two standard libraries into `folder`.
@@ -74,12 +82,8 @@ fn unpack_rust(folder: &Path) -> Result<()> {
     let shared_library = dependency("libstd-rust-web-dev", &version, "libstd-rust-web-")?;
     let llvm = dependency(&shared_library, &version, "libllvm")?;
     let of_rust = |name: &str| format!("{name}={version}");
-    let host = [
-        of_rust("rustc-web"),
-        of_rust(&shared_library),
-        of_rust("libstd-rust-web-dev"),
-        format!("{llvm}={}", candidate(&llvm)?),
-    ];
+    fs::write(folder.join(LLVM), llvm).context("noting rustc's LLVM")?;
+    let host = ["rustc-web", &shared_library, "libstd-rust-web-dev"].map(of_rust);
     unpack(&host, folder)?;
 
     let arm = folder.join("arm64");
@@ -90,11 +94,15 @@ fn unpack_rust(folder: &Path) -> Result<()> {
         fs::remove_dir_all(&arm)
     };
     move_library().context("moving the Arm standard library into place")?;
-
-    let mut rustc = Command::new(folder.join("usr/bin/rustc"));
-    rustc.arg("--version").env("LD_LIBRARY_PATH", library_path(folder)?);
-    println!("setup: {}", command::output(&mut rustc)?.trim());
     Ok(())
+}
+
+/// Installs Debian packages.
+fn install(packages: &[&str]) -> Result<()> {
+    println!("setup: installing {}", packages.join(" "));
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
+    command::run_as_root(&mut install, "installing packages for the aarch64 tests")
 }
 
 /// Downloads packages (`NAME=VERSION`) and unpacks them into `folder`, without installing them.
@@ -102,6 +110,8 @@ fn unpack(packages: &[String], folder: &Path) -> Result<()> {
     let downloads = folder.join("downloads");
     fs::create_dir_all(&downloads).with_context(|| downloads.display().to_string())?;
     let mut download = Command::new("apt-get");
+    // Run by root, apt would warn that its sandbox's user cannot write here.
+    download.args(["-o", "APT::Sandbox::User=root"]);
     command::run(download.args(["download", "-qq"]).args(packages).current_dir(&downloads))?;
     for package in fs::read_dir(&downloads)? {
         command::run(Command::new("dpkg").arg("-x").arg(package?.path()).arg(folder))?;
@@ -109,17 +119,14 @@ fn unpack(packages: &[String], folder: &Path) -> Result<()> {
     fs::remove_dir_all(&downloads).with_context(|| downloads.display().to_string())
 }
 
-/// Where the unpacked rustc finds its own libraries: LLVM's folder has its version in its name.
-fn library_path(rust: &Path) -> Result<std::ffi::OsString> {
-    let libraries = rust.join("usr/lib");
-    let mut folders = vec![libraries.join("x86_64-linux-gnu")];
-    for entry in fs::read_dir(&libraries).with_context(|| libraries.display().to_string())? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("llvm-") {
-            folders.push(entry.path().join("lib"));
-        }
-    }
-    Ok(std::env::join_paths(folders)?)
+fn rustc_version(rust: &Path) -> Result<String> {
+    let mut rustc = Command::new(rust.join("usr/bin/rustc"));
+    command::output(rustc.arg("--version").env("LD_LIBRARY_PATH", library_path(rust)))
+}
+
+/// Where the unpacked rustc finds its own libraries.
+fn library_path(rust: &Path) -> PathBuf {
+    rust.join("usr/lib/x86_64-linux-gnu")
 }
 
 /// The version of a package that apt would install.

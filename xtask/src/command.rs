@@ -44,10 +44,10 @@ pub fn exists(program: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
-/// Runs `command` as root: as it is for root, by `sudo -n` for others where that works.
+/// Runs `command` as root, quietly: as it is for root, by `sudo -n` for others where that works.
 pub fn run_as_root(command: &mut Command, purpose: &str) -> Result<()> {
     if output(Command::new("id").arg("-u"))?.trim() == "0" {
-        return run(command);
+        return output(command).map(drop);
     }
     let may_sudo = exists("sudo") && output(Command::new("sudo").args(["-n", "true"])).is_ok();
     if !may_sudo {
@@ -55,7 +55,7 @@ pub fn run_as_root(command: &mut Command, purpose: &str) -> Result<()> {
     }
     let mut sudo = Command::new("sudo");
     sudo.arg("-n").arg(command.get_program()).args(command.get_args());
-    run(&mut sudo)
+    output(&mut sudo).map(drop)
 }
 
 /// The command line, for messages.
