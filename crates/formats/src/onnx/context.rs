@@ -369,6 +369,25 @@ impl<'c, 'm> Cx<'c, 'm> {
         self.wanted.iter().rposition(|w| *w).map_or(0, |i| i + 1)
     }
 
+    /// How many outputs the node lists, unnamed ones included.
+    pub fn listed_outputs(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// [`emit_on`](Self::emit_on) for an op to which the number of outputs has a meaning.
+    pub fn emit_listed(&mut self, op: impl Op, inputs: Vec<Option<ValueId>>) -> OpResult {
+        self.results = self.importer.apply(self.name, Arc::new(op), inputs, self.wanted.len())?;
+        Ok(())
+    }
+
+    /// What a part of the import function made the node's one output.
+    pub fn result(&self) -> OpResult<ValueId> {
+        match self.results[..] {
+            [one] => Ok(one),
+            _ => error("it has no single output"),
+        }
+    }
+
     /// Whether the node names output `i`.
     pub fn wants(&self, i: usize) -> bool {
         self.wanted.get(i).copied().unwrap_or(false)

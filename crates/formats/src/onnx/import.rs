@@ -385,7 +385,8 @@ impl Importer<'_> {
             );
             cx.run().map_err(|e| error(e.to_string()))?
         };
-        if outputs.len() < node.outputs.len() {
+        let named = node.outputs.iter().rposition(|o| !o.is_empty()).map_or(0, |i| i + 1);
+        if outputs.len() < named {
             let m = format!("has {} outputs, the op makes {}", node.outputs.len(), outputs.len());
             return Err(error(m));
         }

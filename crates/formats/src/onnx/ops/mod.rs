@@ -1,6 +1,9 @@
 //! The table of ops: for each, the operator-set version from which an entry holds, and the import
 //! function. Entries stand by subject in the files of this folder.
 
+mod elementwise;
+mod movement;
+
 use kinglet_graph::{OpError, OpResult};
 
 use super::context::Cx;
@@ -25,7 +28,7 @@ const fn op(op_type: &'static str, since: i64, import: Import) -> Entry {
 }
 
 /// The whole table.
-const TABLE: &[&[Entry]] = &[];
+const TABLE: &[&[Entry]] = &[elementwise::TABLE, movement::TABLE];
 
 /// How `op_type` is imported at `version` of its domain.
 pub fn find(domain: &str, op_type: &str, version: i64) -> OpResult<Import> {
