@@ -474,6 +474,18 @@ impl<'c, 'm> Cx<'c, 'm> {
         Cx::new(self.importer, &newest, self.name, "", op_type, inputs, attributes, wanted).run()
     }
 
+    /// Expands a graph of this op, of one output, in place.
+    pub fn inline(&mut self, graph: &proto::Graph<'_>, inputs: &[ValueId]) -> OpResult<ValueId> {
+        let outputs = self
+            .importer
+            .inline(graph, inputs, self.context)
+            .map_err(|e| OpError::new(format!("in '{}', {e}", graph.name)))?;
+        match outputs[..] {
+            [one] => Ok(one),
+            _ => error(format!("graph '{}' has {} outputs, not one", graph.name, outputs.len())),
+        }
+    }
+
     /// Imports a body of this op, whose own inputs have these types.
     pub fn body(&mut self, graph: &proto::Graph<'_>, inputs: &[ValueType]) -> OpResult<Body> {
         self.importer

@@ -263,6 +263,45 @@ impl Importer<'_> {
         })
     }
 
+    /// Expands `graph` in the graph around it, whose names it sees: its outputs.
+    pub fn inline(
+        &mut self,
+        graph: &proto::Graph<'_>,
+        inputs: &[ValueId],
+        context: &Context<'_>,
+    ) -> Result<Vec<ValueId>, GraphError> {
+        if graph.inputs.len() != inputs.len() {
+            let m = format!("has {} inputs, the op gives {}", graph.inputs.len(), inputs.len());
+            return Err(GraphError::new(format!("graph '{}'", graph.name), m));
+        }
+        self.nested(|this| {
+            // Its own names hide those around it, and are forgotten again.
+            let around = this.level().frames.last().expect("a level has a frame").clone();
+            for (input, id) in graph.inputs.iter().zip(inputs) {
+                this.hide(input.name);
+                this.define(input.name, *id)?;
+            }
+            this.initializers(graph)?;
+            for node in in_order(graph)? {
+                node.outputs.iter().for_each(|name| this.hide(name));
+                this.node(node, context)?;
+            }
+            let level = this.levels.len() - 1;
+            let outputs = graph.outputs.iter().map(|o| {
+                this.lookup(level, o.name).ok_or_else(|| {
+                    GraphError::new(format!("output '{}'", o.name), "no node computes it")
+                })
+            });
+            let outputs = outputs.collect();
+            *this.level().frames.last_mut().expect("a level has a frame") = around;
+            outputs
+        })
+    }
+
+    fn hide(&mut self, name: &str) {
+        self.level().frames.last_mut().expect("a level has a frame").remove(name);
+    }
+
     fn initializers(&mut self, graph: &proto::Graph<'_>) -> Result<(), GraphError> {
         for tensor in &graph.initializers {
             self.initializer(tensor.name, |w| w.tensor(tensor))?;

@@ -116,7 +116,7 @@ fn mini(dtype: DType) -> Option<&'static Mini> {
         bias: 1,
         max: 0x7,
         over: 0x7,
-        nan: 0x7,
+        nan: 0x8,
         signed_zero: true,
     };
     Some(match dtype {

@@ -10,7 +10,6 @@ use kinglet_graph::{DType, Op, OpError, OpResult, Tensor, ValueId};
 
 use super::{Entry, op};
 use crate::onnx::context::Cx;
-use crate::onnx::proto::AttributeValue;
 
 pub const TABLE: &[Entry] = &[
     // Of one number.
@@ -268,15 +267,4 @@ fn bit_cast(cx: &mut Cx<'_, '_>) -> OpResult {
         return Err(OpError::new(format!("{} and {to} differ in width", cx.dtype(x))));
     }
     cx.emit(BitCast { to })
-}
-
-/// Applies `op_type` with one attribute of integers.
-pub fn call_ints(
-    cx: &mut Cx<'_, '_>,
-    op_type: &str,
-    inputs: &[ValueId],
-    name: &str,
-    values: &[i64],
-) -> OpResult<ValueId> {
-    cx.call(op_type, inputs, &[(name, AttributeValue::Ints(values.to_vec()))])
 }

@@ -1,8 +1,12 @@
 //! The table of ops: for each, the operator-set version from which an entry holds, and the import
 //! function. Entries stand by subject in the files of this folder.
 
+mod attention;
 mod elementwise;
+mod loss;
 mod movement;
+mod quantize;
+mod signal;
 
 use kinglet_graph::{OpError, OpResult};
 
@@ -27,8 +31,20 @@ const fn op(op_type: &'static str, since: i64, import: Import) -> Entry {
     Entry { domain: "", op_type, since, import }
 }
 
+/// An entry of another domain.
+const fn op_in(domain: &'static str, op_type: &'static str, since: i64, import: Import) -> Entry {
+    Entry { domain, op_type, since, import }
+}
+
 /// The whole table.
-const TABLE: &[&[Entry]] = &[elementwise::TABLE, movement::TABLE];
+const TABLE: &[&[Entry]] = &[
+    attention::TABLE,
+    elementwise::TABLE,
+    loss::TABLE,
+    movement::TABLE,
+    quantize::TABLE,
+    signal::TABLE,
+];
 
 /// How `op_type` is imported at `version` of its domain.
 pub fn find(domain: &str, op_type: &str, version: i64) -> OpResult<Import> {

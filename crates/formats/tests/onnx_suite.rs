@@ -1,0 +1,225 @@
+//! ONNX's own test suite: every case that the `onnx` package carries is loaded and run by the
+//! reference implementations, as the file stands and again with its shapes inferred.
+//!
+//! Cases that are not supported are listed with a reason in `onnx_unsupported.txt`. The list cannot
+//! rot: a listed case that passes, an unlisted one that fails and a name that is no case all fail
+//! the test. A listed case must be refused; a wrong number is never excused.
+//!
+//! `KINGLET_ONNX_CASES` limits a run to the cases whose names hold it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kinglet_formats::onnx;
+use kinglet_graph::ops::convert::floats;
+use kinglet_graph::{Bytes, DType, Dims, Fold, Graph, Tensor, infer, interpret, set_input_shapes};
+
+const KINDS: &[&str] = &["node", "simple", "pytorch-converted", "pytorch-operator", "light"];
+
+/// At least this share of the node cases must pass.
+const NODE_SHARE: f64 = 0.90;
+
+/// The reasons for which a case may be listed although it runs: its outputs are drawn at random.
+const RANDOM: &str = "random";
+
+/// How a case went.
+#[derive(Debug, Clone, PartialEq)]
+enum Outcome {
+    Passed,
+    /// An error: at loading or at running.
+    Refused(String),
+    /// A wrong result, or a panic.
+    Wrong(String),
+}
+
+struct Case {
+    name: String,
+    folder: PathBuf,
+    rtol: f64,
+    atol: f64,
+}
+
+fn cases(suite: &Path, kind: &str) -> Vec<Case> {
+    let folder = suite.join(kind);
+    let tolerances = std::fs::read_to_string(folder.join("tolerances.txt"))
+        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let case = |line: &str| {
+        let mut parts = line.split(' ');
+        let mut part = || parts.next().expect("a line is CASE RTOL ATOL");
+        Case {
+            name: part().to_string(),
+            rtol: part().parse().expect("RTOL is a number"),
+            atol: part().parse().expect("ATOL is a number"),
+            folder: folder.join(line.split(' ').next().expect("a line names its case")),
+        }
+    };
+    tolerances.lines().map(case).collect()
+}
+
+/// The listed cases, each with the reason under which it stands.
+fn unsupported() -> BTreeMap<String, String> {
+    let text = include_str!("onnx_unsupported.txt");
+    let mut reason = "";
+    let mut listed = BTreeMap::new();
+    for line in text.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        match line.strip_prefix("  ") {
+            None => reason = line.trim_end_matches(':'),
+            Some(name) => {
+                assert!(!reason.is_empty(), "{name} stands under no reason");
+                let before = listed.insert(name.to_string(), reason.to_string());
+                assert!(before.is_none(), "{name} is listed twice");
+            }
+        }
+    }
+    listed
+}
+
+fn read(path: &Path) -> Result<Tensor, String> {
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    onnx::tensor(&Bytes::new(Arc::new(bytes))).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// The tensors `NAME_0.pb`, `NAME_1.pb` … of a folder.
+fn tensors(folder: &Path, name: &str) -> Result<Vec<Tensor>, String> {
+    let path = |i: usize| folder.join(format!("{name}_{i}.pb"));
+    (0..).map(path).take_while(|p| p.exists()).map(|p| read(&p)).collect()
+}
+
+fn inferred(graph: &Graph, inputs: &[Tensor]) -> Result<Graph, String> {
+    let mut graph = graph.clone();
+    let dims: Vec<Dims> = inputs.iter().map(|t| Dims::from_slice(t.dims())).collect();
+    set_input_shapes(&mut graph, &dims).map_err(|e| e.to_string())?;
+    infer(&mut graph, Fold::All).map_err(|e| e.to_string())?;
+    graph.verify().map_err(|e| e.to_string())?;
+    Ok(graph)
+}
+
+fn run(case: &Case) -> Outcome {
+    let graph = match onnx::load(&case.folder.join("model.onnx")) {
+        Ok(graph) => graph,
+        Err(e) => return Outcome::Refused(e.error.to_string()),
+    };
+    let sets = (0..).map(|i| case.folder.join(format!("test_data_set_{i}")));
+    let mut count = 0;
+    for set in sets.take_while(|set| set.exists()) {
+        count += 1;
+        let (inputs, want) = match (tensors(&set, "input"), tensors(&set, "output")) {
+            (Ok(inputs), Ok(want)) => (inputs, want),
+            (Err(e), _) | (_, Err(e)) => return Outcome::Refused(e),
+        };
+        let got = match interpret(&graph, &inputs) {
+            Ok(got) => got,
+            Err(e) => return Outcome::Refused(e.to_string()),
+        };
+        if let Err(e) = compare(case, &got, &want) {
+            return Outcome::Wrong(e);
+        }
+        // What runs must run as well with all that inference knows and folds.
+        let again = inferred(&graph, &inputs)
+            .and_then(|graph| interpret(&graph, &inputs).map_err(|e| e.to_string()))
+            .and_then(|got| compare(case, &got, &want));
+        if let Err(e) = again {
+            return Outcome::Wrong(format!("with inferred shapes: {e}"));
+        }
+    }
+    match count {
+        0 => Outcome::Wrong("it has no data".into()),
+        _ => Outcome::Passed,
+    }
+}
+
+/// As `numpy.testing.assert_allclose` and the suite's own runner.
+fn compare(case: &Case, got: &[Tensor], want: &[Tensor]) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{} outputs, expected {}", got.len(), want.len()));
+    }
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        if (got.dtype(), got.dims()) != (want.dtype(), want.dims()) {
+            return Err(format!("output {i} is {got:?}, expected {want:?}"));
+        }
+        let rtol = match got.dtype() {
+            DType::BF16 => case.rtol.max(1.0 / 64.0),
+            _ => case.rtol,
+        };
+        let numbers = |t: &Tensor| floats(&t.view()).map_err(|e| e.to_string());
+        for (k, (a, b)) in numbers(got)?.into_iter().zip(numbers(want)?).enumerate() {
+            let close =
+                (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= case.atol + rtol * b.abs();
+            if !close {
+                return Err(format!("output {i}, element {k}: {a}, expected {b}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs all cases on all cores.
+fn run_all(cases: &[Case]) -> Vec<Outcome> {
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let mut outcomes: Vec<(usize, Outcome)> = std::thread::scope(|scope| {
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(case) = cases.get(at) else { break };
+                let outcome = std::panic::catch_unwind(|| run(case))
+                    .unwrap_or_else(|_| Outcome::Wrong("it panicked".into()));
+                done.push((at, outcome));
+            }
+            done
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|w| w.join().expect("workers catch panics")).collect()
+    });
+    outcomes.sort_by_key(|(at, _)| *at);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+#[test]
+fn the_suite_passes_but_for_the_listed_cases() {
+    let Some(suite) = kinglet_testing::onnx_suite() else { return };
+    let only = std::env::var("KINGLET_ONNX_CASES").ok();
+    let listed = unsupported();
+    let mut names = BTreeSet::new();
+    let mut complaints = String::new();
+    let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
+    for kind in KINDS {
+        let mut cases = cases(&suite, kind);
+        cases.retain(|c| only.as_ref().is_none_or(|only| c.name.contains(only)));
+        let outcomes = run_all(&cases);
+        let passed = outcomes.iter().filter(|o| **o == Outcome::Passed).count();
+        println!("{kind}: {passed} of {} cases pass", cases.len());
+        if *kind == "node" && only.is_none() && (passed as f64) < NODE_SHARE * cases.len() as f64 {
+            writeln!(complaints, "node: fewer than {NODE_SHARE} pass").expect("a string grows");
+        }
+        for (case, outcome) in cases.iter().zip(outcomes) {
+            names.insert(case.name.clone());
+            let reason = listed.get(&case.name).map(String::as_str);
+            if let Some(reason) = reason {
+                *by_reason.entry(reason).or_default() += 1;
+            }
+            let name = format!("{kind}/{}", case.name);
+            let complaint = match (outcome, reason) {
+                (Outcome::Passed, None) | (Outcome::Refused(_), Some(_)) => continue,
+                (Outcome::Wrong(_), Some(reason)) if reason.starts_with(RANDOM) => continue,
+                (Outcome::Passed, Some(reason)) => format!("{name}: listed ({reason}) but passes"),
+                (Outcome::Refused(e), None) => format!("{name}: refused: {e}"),
+                (Outcome::Wrong(e), _) => format!("{name}: WRONG: {e}"),
+            };
+            writeln!(complaints, "{complaint}").expect("a string grows");
+        }
+    }
+    for (reason, count) in by_reason {
+        println!("not supported, {count} cases: {reason}");
+    }
+    if only.is_none() {
+        for name in listed.keys().filter(|name| !names.contains(*name)) {
+            writeln!(complaints, "{name}: listed, but no such case").expect("a string grows");
+        }
+    }
+    assert!(complaints.is_empty(), "\n{complaints}");
+}
