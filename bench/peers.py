@@ -48,7 +48,7 @@ class Kinglet:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.load_and_first = sum(self.answer())
+        self.load_and_first = sum(self.answer())  # opening to planned, and the first run
 
     def answer(self):
         line = self.process.stdout.readline()
