@@ -227,6 +227,31 @@ impl ConvTranspose {
             .ok_or_else(|| OpError::new(format!("{} groups are too many", self.groups)))?;
         Ok(ConvDims { batch, in_channels, out_channels, windows })
     }
+
+    /// The shape rule: the sizes of the output, whatever the element types.
+    pub(crate) fn shape(&self, cx: &InferCx<'_>) -> OpResult<Shape> {
+        let (Some(x), Some(weights)) = (cx.dims(0)?, cx.dims(1)?) else {
+            return Ok(Shape::unknown());
+        };
+        let (batch, channels, spatial) = self.layout.split(x)?;
+        let (per_group, inputs, kernel) = self.weight_layout.split(weights)?;
+        check_transpose_groups(self.groups, channels.fixed(), inputs.fixed())?;
+        let out = per_group.mul(&Dim::from(self.groups));
+        check_bias(cx.opt(2), Some(&out))?;
+        let kernel: Option<Vec<usize>> = kernel.iter().map(Dim::fixed).collect();
+        let kernel = kernel.ok_or_else(|| OpError::new("the size of the kernel must be known"))?;
+        let wanted = cx.ints(3)?;
+        let spatial = match (cx.opt(3), &wanted) {
+            (Some(_), None) => spatial.iter().map(|_| cx.unknown_dim()).collect(),
+            _ => self.window.transposed_dims(
+                &spatial,
+                &kernel,
+                &self.output_padding,
+                wanted.as_deref(),
+            )?,
+        };
+        Ok(Shape::new(self.layout.join(batch, out, &spatial)))
+    }
 }
 
 fn check_transpose_groups(
@@ -253,27 +278,7 @@ impl Op for ConvTranspose {
 
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let dtype = float(cx, 3)?;
-        let (Some(x), Some(weights)) = (cx.dims(0)?, cx.dims(1)?) else {
-            return Ok(vec![ValueType::new(dtype, Shape::unknown())]);
-        };
-        let (batch, channels, spatial) = self.layout.split(x)?;
-        let (per_group, inputs, kernel) = self.weight_layout.split(weights)?;
-        check_transpose_groups(self.groups, channels.fixed(), inputs.fixed())?;
-        let out = per_group.mul(&Dim::from(self.groups));
-        check_bias(cx.opt(2), Some(&out))?;
-        let kernel: Option<Vec<usize>> = kernel.iter().map(Dim::fixed).collect();
-        let kernel = kernel.ok_or_else(|| OpError::new("the size of the kernel must be known"))?;
-        let wanted = cx.ints(3)?;
-        let spatial = match (cx.opt(3), &wanted) {
-            (Some(_), None) => spatial.iter().map(|_| cx.unknown_dim()).collect(),
-            _ => self.window.transposed_dims(
-                &spatial,
-                &kernel,
-                &self.output_padding,
-                wanted.as_deref(),
-            )?,
-        };
-        Ok(vec![ValueType::new(dtype, self.layout.join(batch, out, &spatial))])
+        Ok(vec![ValueType::new(dtype, self.shape(cx)?)])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -222,3 +222,40 @@ fn divide(x: i32, y: i32, scale: Multiplier) -> OpResult<i32> {
     }
     Ok(Multiplier { mantissa: scale.mantissa, shift: shift.min(31) }.apply(quotient))
 }
+
+/// x, times a slope (input 1, broadcast) where x is negative: 8- or 16-bit tensors of one type.
+#[derive(Clone, Debug)]
+pub struct QPRelu {
+    /// How the result is brought to the output's scale.
+    pub rescale: Rescale,
+}
+
+impl Op for QPRelu {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        let (x, slope) = (quantized_input(cx, 0)?, quantized_input(cx, 1)?);
+        Clamp::of(x.dtype)?;
+        Clamp::of(slope.dtype)?;
+        Ok(vec![ValueType::new(x.dtype, broadcast_inputs(cx, 0..2)?)])
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (x, slope) = (inputs.get(0)?, inputs.get(1)?);
+        let (scale, zero) = single(inputs.quant(0)?)?;
+        let (slope_scale, slope_zero) = single(inputs.quant(1)?)?;
+        let (out_scale, out_zero) = single(outputs.quant(0)?)?;
+        let scales = [scale / out_scale, scale * slope_scale / out_scale].map(f64::from);
+        let factors = self.rescale.factors(scales.into_iter())?;
+        let (xv, sv) = (stored(&x)?, stored(&slope)?);
+        let dims = broadcast_dims(&[x.dims, slope.dims])?;
+        let mut result = Vec::with_capacity(xv.len());
+        for [i, j] in Offsets::broadcast(&dims, [x.dims, slope.dims]) {
+            let x = xv[i].wrapping_sub(zero);
+            let y = match x {
+                0.. => factors.apply(0, x),
+                _ => factors.apply(1, x.wrapping_mul(sv[j].wrapping_sub(slope_zero))),
+            };
+            result.push(y.saturating_add(out_zero));
+        }
+        store(outputs, 0, x.dtype, &dims, &result)
+    }
+}

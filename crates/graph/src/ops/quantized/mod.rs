@@ -7,28 +7,30 @@
 
 mod binary;
 mod compare;
-mod concat;
+mod conv;
 mod convert;
+mod hybrid;
 mod matmul;
 mod norm;
+mod pool;
 mod reduce;
-mod resize;
 mod softmax;
 mod unary;
 
-pub use binary::{QBinary, QBinaryKind};
+pub use binary::{QBinary, QBinaryKind, QPRelu};
 pub use compare::QCompare;
-pub use concat::QConcat;
+pub use conv::{QConv, QConvTranspose};
 pub use convert::{Dequantize, FakeQuant, Quantize, RoundTo};
+pub use hybrid::{HybridConv, HybridMatMul};
 pub use matmul::QMatMul;
 pub use norm::QL2Norm;
+pub use pool::{QPool, QPoolKind};
 pub use reduce::{QReduce, QReduceKind};
-pub use resize::QResizeBilinear;
 pub use softmax::{QLogSoftmax, QSoftmax};
 pub use unary::{QFunction, QUnary};
 
 use crate::{DType, InferCx, OpError, OpResult, Outputs, Quant, TensorView, ValueType};
-use kinglet_kernels::fixed::Multiplier;
+use kinglet_kernels::fixed::{Multiplier, activation_range};
 
 /// How an accumulator is brought to the output's scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +114,26 @@ impl Clamp {
             DType::I32 => (i32::MIN, i32::MAX),
             _ => return Err(OpError::new(format!("{dtype} is no quantised type"))),
         };
+        Ok(Clamp { low, high })
+    }
+
+    /// What `dtype` holds, narrowed to the real numbers `low..high` (an end left out: unbounded)
+    /// of an activation whose output has the quantisation `quant`.
+    ///
+    /// # Errors
+    /// As [`Clamp::of`], and for a bounded activation without one scale.
+    pub fn within(
+        dtype: DType,
+        (low, high): (Option<f32>, Option<f32>),
+        quant: Option<&Quant>,
+    ) -> OpResult<Clamp> {
+        let all = Clamp::of(dtype)?;
+        if low.is_none() && high.is_none() {
+            return Ok(all);
+        }
+        let (scale, zero) =
+            single(quant.ok_or_else(|| OpError::new("its output is not quantised"))?)?;
+        let (low, high) = activation_range((all.low, all.high), (low, high), scale, zero);
         Ok(Clamp { low, high })
     }
 

@@ -1,0 +1,375 @@
+//! From TFLite's schema to a graph.
+//!
+//! Tensors become values, operators nodes. What shapes the file declares for computed tensors is
+//! not taken over: the ops' shape rules tell, as they do in TFLite. A variable tensor, a resource
+//! variable, or a recurrent op's memory becomes state, read where an operator takes it and written
+//! after.
+//!
+//! How an operator comes in: a line of [`HANDLERS`], which names it and the function that turns it
+//! into ops of the graph.
+
+mod control;
+mod conv;
+mod detection;
+mod elementwise;
+mod matmul;
+mod node;
+mod quantize;
+mod recurrent;
+mod reduce;
+mod shape;
+mod sparse;
+
+use std::collections::HashMap;
+
+use kinglet_graph::ops::state::{StateRead, StateWrite};
+use kinglet_graph::{
+    Bytes, DType, Dim, Graph, GraphError, OpError, OpResult, Quant, Shape, State, StateId, Tensor,
+    ValueId, ValueType,
+};
+use std::sync::Arc;
+
+use super::schema::{Model, SubGraph, Tensor as FileTensor, TensorType};
+use node::Node;
+
+/// Turns one operator into ops of the graph.
+type Handler = fn(&mut Node<'_, '_>) -> OpResult;
+
+/// The operators that are supported, by the schema's names; custom ones by their own.
+fn handler(name: &str) -> Option<Handler> {
+    [
+        conv::HANDLERS,
+        matmul::HANDLERS,
+        elementwise::HANDLERS,
+        shape::HANDLERS,
+        reduce::HANDLERS,
+        quantize::HANDLERS,
+        recurrent::HANDLERS,
+        control::HANDLERS,
+        detection::HANDLERS,
+    ]
+    .into_iter()
+    .flatten()
+    .find(|(known, _)| *known == name)
+    .map(|(_, handler)| *handler)
+}
+
+/// The names of all supported operators.
+#[cfg(test)]
+pub(super) fn supported() -> Vec<&'static str> {
+    let all = [
+        conv::HANDLERS,
+        matmul::HANDLERS,
+        elementwise::HANDLERS,
+        shape::HANDLERS,
+        reduce::HANDLERS,
+        quantize::HANDLERS,
+        recurrent::HANDLERS,
+        control::HANDLERS,
+        detection::HANDLERS,
+    ];
+    all.into_iter().flatten().map(|(name, _)| *name).collect()
+}
+
+/// What is common to all subgraphs of a file.
+struct File<'m> {
+    bytes: Bytes,
+    model: &'m Model<'m>,
+}
+
+/// Deepest nesting of control flow.
+const MAX_DEPTH: usize = 16;
+
+/// How many operators a file may come to when the bodies of control flow are counted where they
+/// are used: a body used by many is built for each.
+const MAX_OPERATORS: usize = 1 << 20;
+
+/// The graph of the first subgraph of `model`, which was read from `bytes`.
+///
+/// # Errors
+/// What is not supported or does not fit, with subgraph and operator.
+pub(super) fn model(model: &Model<'_>, bytes: Bytes) -> Result<Graph, GraphError> {
+    let file = File { bytes, model };
+    let mut states = States::default();
+    let mut used = 0;
+    let mut graph = Builder::new(&file, 0, 0, &mut states, &mut used)?.build()?;
+    name_by_signature(&mut graph, model);
+    Ok(graph)
+}
+
+/// Gives inputs and outputs the names that the file's signature has for them.
+fn name_by_signature(graph: &mut Graph, model: &Model<'_>) {
+    let main = &model.subgraphs[0];
+    let Some(signature) = model.signatures.iter().find(|s| s.subgraph == 0) else { return };
+    let places = [(&main.inputs, &signature.inputs), (&main.outputs, &signature.outputs)];
+    for (side, (tensors, names)) in places.into_iter().enumerate() {
+        for (i, tensor) in tensors.iter().enumerate() {
+            let ids = if side == 0 { &graph.inputs } else { &graph.outputs };
+            let id = ids[i];
+            if let Some((name, _)) = names.iter().find(|(_, t)| t == tensor) {
+                graph.value_mut(id).name.clone_from(name);
+            }
+        }
+    }
+}
+
+/// The state of a model, by what owns it in the file.
+#[derive(Default)]
+struct States {
+    /// Resource variables, by their shared name.
+    resources: HashMap<String, StateId>,
+}
+
+/// Builds one subgraph.
+struct Builder<'m, 's> {
+    file: &'m File<'m>,
+    index: usize,
+    depth: usize,
+    source: &'m SubGraph<'m>,
+    graph: Graph,
+    values: Vec<Option<ValueId>>,
+    /// The state that a variable tensor is, or that a resource handle stands for.
+    variables: HashMap<usize, StateId>,
+    states: &'s mut States,
+    operators_used: &'s mut usize,
+}
+
+impl<'m, 's> Builder<'m, 's> {
+    fn new(
+        file: &'m File<'m>,
+        index: usize,
+        depth: usize,
+        states: &'s mut States,
+        operators_used: &'s mut usize,
+    ) -> Result<Self, GraphError> {
+        let place = || GraphError::new(format!("subgraph {index}"), String::new());
+        let source = file.model.subgraphs.get(index).ok_or_else(|| GraphError {
+            message: "does not exist".into(),
+            ..place()
+        })?;
+        *operators_used += source.operators.len();
+        if depth > MAX_DEPTH || *operators_used > MAX_OPERATORS {
+            return Err(GraphError {
+                message: "control flow is nested too deep, or in a circle".into(),
+                ..place()
+            });
+        }
+        let name = match source.name.as_str() {
+            "" => format!("subgraph {index}"),
+            name => name.to_string(),
+        };
+        Ok(Builder {
+            file,
+            index,
+            depth,
+            source,
+            graph: Graph::new(name),
+            values: vec![None; source.tensors.len()],
+            variables: HashMap::new(),
+            states,
+            operators_used,
+        })
+    }
+
+    fn build(mut self) -> Result<Graph, GraphError> {
+        let source = self.source;
+        for (i, tensor) in source.inputs.iter().enumerate() {
+            let info = &source.tensors[*tensor];
+            let ty = self.declared_type(*tensor).map_err(|e| self.tensor_error(*tensor, &e))?;
+            let ty = ValueType { shape: input_shape(info, i), ..ty };
+            if self.values[*tensor].is_some() {
+                return Err(self.tensor_error(*tensor, &OpError::new("is an input twice")));
+            }
+            let id = self.graph.add_input(info.name.clone(), ty);
+            self.values[*tensor] = Some(id);
+        }
+        for (i, operator) in source.operators.iter().enumerate() {
+            let name = self.file.model.codes[operator.code].name();
+            let place = || format!("subgraph {}, operator {i} ({name})", self.index);
+            let place = place();
+            let code = &self.file.model.codes[operator.code];
+            let key = if code.custom.is_empty() { name.as_str() } else { code.custom.as_str() };
+            let result = match handler(key) {
+                Some(handle) => Node::new(&mut self, operator, i).and_then(|mut node| {
+                    handle(&mut node)?;
+                    node.finish()
+                }),
+                None => Err(OpError::new("this operator is not supported")),
+            };
+            result.map_err(|e| GraphError::new(place, e.to_string()))?;
+        }
+        for tensor in &source.outputs {
+            let id = self.value(*tensor).map_err(|e| self.tensor_error(*tensor, &e))?;
+            self.graph.outputs.push(id);
+        }
+        Ok(self.graph)
+    }
+
+    fn tensor_error(&self, tensor: usize, error: &OpError) -> GraphError {
+        let name = &self.source.tensors[tensor].name;
+        GraphError::new(
+            format!("subgraph {}, tensor {tensor} '{name}'", self.index),
+            error.to_string(),
+        )
+    }
+
+    /// The type that the file gives a tensor; its shape only where it is constant or an input.
+    fn declared_type(&self, tensor: usize) -> OpResult<ValueType> {
+        let info = &self.source.tensors[tensor];
+        Ok(ValueType { dtype: dtype(info.dtype)?, shape: Shape::unknown(), quant: quant(info)? })
+    }
+
+    /// The value of a tensor that is read: an input, a constant, a variable, or computed before.
+    fn value(&mut self, tensor: usize) -> OpResult<ValueId> {
+        if let Some(id) = self.values[tensor] {
+            return Ok(id);
+        }
+        let info = &self.source.tensors[tensor];
+        if info.is_variable {
+            return self.read_variable(tensor);
+        }
+        let data = self.constant(tensor)?.ok_or_else(|| {
+            OpError::new(format!("tensor {tensor} '{}' is read before anything computes it", info.name))
+        })?;
+        let id = self.graph.add_constant(info.name.clone(), data);
+        self.values[tensor] = Some(id);
+        Ok(id)
+    }
+
+    /// The data of a constant tensor.
+    fn constant(&self, tensor: usize) -> OpResult<Option<Tensor>> {
+        let info = &self.source.tensors[tensor];
+        let empty = info.shape.contains(&0) && info.data.is_none() && !info.is_variable;
+        let dtype = dtype(info.dtype)?;
+        let quant = quant(info)?;
+        let Some(range) = &info.data else {
+            // A constant without elements needs no buffer.
+            let made = empty.then(|| Tensor::zeros(dtype, &info.shape)).transpose()?;
+            return Ok(made.map(|t| t.with_quant(quant)));
+        };
+        let bytes = self.file.bytes.slice(range.start, range.len());
+        let bytes = bytes.ok_or_else(|| OpError::new("its data lies outside the file"))?;
+        let data = match &info.sparsity {
+            Some(sparsity) => sparse::dense(dtype, &info.shape, sparsity, &bytes)?,
+            None => Tensor::from_bytes(dtype, &info.shape, bytes)?,
+        };
+        Ok(Some(data.with_quant(quant)))
+    }
+
+    /// The state that a variable tensor is, made on first use.
+    fn variable(&mut self, tensor: usize) -> OpResult<StateId> {
+        if let Some(id) = self.variables.get(&tensor) {
+            return Ok(*id);
+        }
+        if self.depth > 0 {
+            return Err(OpError::new("a variable tensor inside control flow is not supported"));
+        }
+        let info = &self.source.tensors[tensor];
+        let initial = self.constant(tensor)?;
+        let ty = ValueType {
+            shape: Shape::from(info.shape.as_slice()),
+            ..self.declared_type(tensor)?
+        };
+        let name = match info.name.as_str() {
+            "" => format!("state {tensor}"),
+            name => format!("{name}#{tensor}"),
+        };
+        let initial = match (initial, ty.quant.as_deref().and_then(Quant::single)) {
+            // A quantised memory starts at zero, which its zero point stands for.
+            (None, Some((_, zero))) if zero != 0 => Some(filled(&ty, &info.shape, zero)?),
+            (initial, _) => initial,
+        };
+        let id = self.graph.add_state(State { name, ty, initial });
+        self.variables.insert(tensor, id);
+        Ok(id)
+    }
+
+    fn read_variable(&mut self, tensor: usize) -> OpResult<ValueId> {
+        let state = self.variable(tensor)?;
+        let (name, ty) = (self.source.tensors[tensor].name.clone(), self.graph.state(state).ty.clone());
+        let id = self.graph.add_value(name.clone(), ty.clone());
+        self.graph.add_node(name, StateRead { state, ty }, vec![], vec![id]);
+        Ok(id)
+    }
+
+    fn write_state(&mut self, name: &str, state: StateId, value: ValueId) {
+        self.graph.add_node(name, StateWrite { state }, vec![Some(value)], vec![]);
+    }
+}
+
+/// A tensor of `dims` filled with one stored value.
+fn filled(ty: &ValueType, dims: &[usize], value: i32) -> OpResult<Tensor> {
+    let mut tensor = Tensor::zeros(ty.dtype, dims)?;
+    match ty.dtype {
+        DType::I8 => tensor.slice_mut::<i8>()?.fill(value as i8),
+        DType::U8 => tensor.slice_mut::<u8>()?.fill(value as u8),
+        DType::I16 => tensor.slice_mut::<i16>()?.fill(value as i16),
+        _ => {}
+    }
+    Ok(tensor.with_quant(ty.quant.clone()))
+}
+
+/// The sizes of input `i`; those that the file leaves open get names.
+fn input_shape(info: &FileTensor, i: usize) -> Shape {
+    let open = |d: usize| info.signature.get(d) == Some(&-1);
+    let dims = info.shape.iter().enumerate().map(|(d, size)| match open(d) {
+        true if i == 0 && d == 0 => Dim::symbol("n"),
+        true => Dim::symbol(format!("in{i}_{d}")),
+        false => Dim::from(*size),
+    });
+    Shape::new(dims.collect())
+}
+
+/// The graph's element type of a file's one.
+fn dtype(ty: TensorType) -> OpResult<DType> {
+    Ok(match ty {
+        TensorType::Float32 => DType::F32,
+        TensorType::Float16 => DType::F16,
+        TensorType::Bfloat16 => DType::BF16,
+        TensorType::Float64 => DType::F64,
+        TensorType::Int64 => DType::I64,
+        TensorType::Int32 => DType::I32,
+        TensorType::Int16 => DType::I16,
+        TensorType::Int8 => DType::I8,
+        TensorType::Int4 => DType::I4,
+        TensorType::Int2 => DType::I2,
+        TensorType::Uint64 => DType::U64,
+        TensorType::Uint32 => DType::U32,
+        TensorType::Uint16 => DType::U16,
+        TensorType::Uint8 => DType::U8,
+        TensorType::Uint4 => DType::U4,
+        TensorType::Bool => DType::Bool,
+        TensorType::Complex64 => DType::C64,
+        TensorType::Complex128 => DType::C128,
+        // A handle is never computed with; it stands for a name.
+        TensorType::Resource => DType::I32,
+        TensorType::String | TensorType::Variant => {
+            return Err(OpError::new(format!("tensors of type {ty:?} are not supported")));
+        }
+    })
+}
+
+/// The graph's quantisation of a tensor. Floats that carry one (for people's use) have none.
+fn quant(info: &FileTensor) -> OpResult<Option<Arc<Quant>>> {
+    let integer = matches!(
+        info.dtype,
+        TensorType::Int2
+            | TensorType::Int4
+            | TensorType::Uint4
+            | TensorType::Int8
+            | TensorType::Uint8
+            | TensorType::Int16
+            | TensorType::Uint16
+            | TensorType::Int32
+            | TensorType::Int64
+    );
+    let Some(q) = info.quantization.as_ref().filter(|_| integer) else { return Ok(None) };
+    if q.scale.iter().all(|s| *s == 0.0) {
+        return Ok(None);
+    }
+    let zero_point: Result<Vec<i32>, _> = q.zero_point.iter().map(|z| i32::try_from(*z)).collect();
+    let zero_point =
+        zero_point.map_err(|_| OpError::new("a zero point does not fit in 32 bits"))?;
+    let axis = (q.scale.len() > 1).then_some(q.axis);
+    Ok(Some(Arc::new(Quant { scale: q.scale.clone(), zero_point, axis })))
+}
