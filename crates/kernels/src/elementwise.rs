@@ -228,3 +228,81 @@ fn softplus<S: Simd>(s: S, x: S::V) -> S::V {
     let tail = s.add(math::log(s, sum), s.div(lost, sum));
     s.add(s.max(s.zero(), x), tail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Values, unary};
+
+    /// Every function, its largest sensible argument, and its error: relative to the larger of
+    /// the result and the last number.
+    const ALL: [(Unary, f32, f64, f64); 30] = [
+        (Unary::Identity, 1e30, 0.0, 1.0),
+        (Unary::Clamp(-1.5, 2.5), 5.0, 0.0, 1.0),
+        (Unary::LeakyRelu(0.3), 5.0, 1e-7, 1e-30),
+        (Unary::Elu(1.5), 20.0, 5e-7, 1e-30),
+        (Unary::HardSwish, 6.0, 3e-7, 1e-3),
+        (Unary::HardSigmoid(0.2, 0.5), 6.0, 2e-7, 1e-1),
+        (Unary::Silu, 60.0, 5e-7, 1e-30),
+        (Unary::Sigmoid, 60.0, 4e-7, 1e-30),
+        (Unary::Tanh, 12.0, 2e-7, 1e-30),
+        // Below zero 1 + erf cancels: the error is that of a sum of order 1.
+        (Unary::Gelu, 8.0, 5e-7, 1.0),
+        (Unary::GeluTanh, 8.0, 5e-7, 1.0),
+        (Unary::Mish, 40.0, 1e-6, 1e-30),
+        (Unary::Softplus, 60.0, 5e-7, 1e-30),
+        (Unary::Softsign, 1e6, 2e-7, 1e-30),
+        (Unary::Erf, 6.0, 2e-7, 1e-30),
+        (Unary::Exp, 80.0, 2e-7, 1e-30),
+        (Unary::Log, 1e10, 2e-7, 1e-3),
+        (Unary::Sqrt, 1e10, 1e-7, 1e-30),
+        (Unary::Rsqrt, 1e10, 2e-7, 1e-30),
+        (Unary::Reciprocal, 1e10, 1e-7, 1e-30),
+        (Unary::Square, 1e10, 1e-7, 1e-30),
+        (Unary::Abs, 1e10, 0.0, 1.0),
+        (Unary::Neg, 1e10, 0.0, 1.0),
+        (Unary::Sign, 1e10, 0.0, 1.0),
+        (Unary::Floor, 1e10, 0.0, 1.0),
+        (Unary::Ceil, 1e10, 0.0, 1.0),
+        (Unary::Round, 1e3, 0.0, 1.0),
+        (Unary::Sin, 50.0, 1e-7, 1e-1),
+        (Unary::Cos, 50.0, 1e-7, 1e-1),
+        (Unary::Clamp(0.0, f32::INFINITY), 5.0, 0.0, 1.0),
+    ];
+
+    #[test]
+    fn functions_are_within_their_bounds() {
+        let mut values = Values::new(11);
+        for isa in Isa::available() {
+            for (f, largest, bound, least) in ALL {
+                let mut xs: Vec<f32> = values.floats(3001).iter().map(|x| x * largest).collect();
+                xs.extend(values.floats(1000));
+                xs.extend([f32::NAN, 0.0]);
+                let mut ys = vec![0.0; xs.len()];
+                f.run_to(isa, &xs, &mut ys);
+                for (&x, &y) in xs.iter().zip(&ys) {
+                    let want = unary(f, f64::from(x));
+                    let close = (f64::from(y) - want).abs() <= bound * want.abs().max(least);
+                    let same = f64::from(y) == want || y.is_nan() && want.is_nan();
+                    assert!(close || same, "{isa:?} {f:?}({x}) = {y}, not {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_element_does_not_depend_on_its_position() {
+        let xs = Values::new(12).floats(70);
+        for isa in Isa::available() {
+            for (f, ..) in ALL {
+                let mut whole = xs.clone();
+                f.run(isa, &mut whole);
+                for start in 0..xs.len() {
+                    let mut one = [xs[start]];
+                    f.run(isa, &mut one);
+                    assert_eq!(one[0].to_bits(), whole[start].to_bits(), "{isa:?} {f:?}");
+                }
+            }
+        }
+    }
+}
