@@ -312,9 +312,9 @@ impl Work<'_> {
                             .then(|| r - l * STRIDE));
                     }
                 }
-                for l in 0..LINES {
-                    for p in 0..PIXELS {
-                        let v = s.min(high, s.max(low, acc[l][p]));
+                for (l, acc) in acc.into_iter().enumerate() {
+                    for (p, sum) in acc.into_iter().enumerate() {
+                        let v = s.min(high, s.max(low, sum));
                         let at = out.wrapping_add(l * out_line + p * channels + channel);
                         if whole { s.store(at, v) } else { s.store_n(at, v, n) }
                     }
@@ -412,25 +412,25 @@ mod tests {
     fn depthwise_convolutions_of_all_shapes_are_right() {
         let mut values = Values::new(8);
         // input height, width, channels; multiplier; kernel, stride, dilation, padding
-        let cases: [(usize, usize, usize, usize, usize, usize, usize, usize); 15] = [
-            (9, 11, 16, 1, 3, 1, 1, 1),
-            (9, 12, 33, 1, 3, 1, 1, 1),
-            (12, 9, 50, 1, 3, 2, 1, 1),
-            (12, 12, 24, 1, 3, 2, 1, 0),
-            (7, 7, 20, 1, 5, 1, 1, 2),
-            (13, 14, 7, 1, 5, 2, 1, 2),
-            (13, 14, 40, 1, 5, 2, 1, 1),
-            (8, 9, 5, 1, 3, 1, 2, 2),
-            (8, 9, 19, 1, 7, 1, 1, 3),
-            (8, 9, 6, 3, 3, 1, 1, 1),
-            (8, 9, 20, 2, 5, 2, 1, 2),
-            (8, 9, 1, 8, 3, 1, 1, 1),
-            (2, 2, 4, 1, 3, 1, 1, 1),
-            (1, 1, 4, 1, 5, 1, 1, 2),
-            (3, 3, 17, 1, 1, 1, 1, 0),
+        let cases: [[usize; 8]; 15] = [
+            [9, 11, 16, 1, 3, 1, 1, 1],
+            [9, 12, 33, 1, 3, 1, 1, 1],
+            [12, 9, 50, 1, 3, 2, 1, 1],
+            [12, 12, 24, 1, 3, 2, 1, 0],
+            [7, 7, 20, 1, 5, 1, 1, 2],
+            [13, 14, 7, 1, 5, 2, 1, 2],
+            [13, 14, 40, 1, 5, 2, 1, 1],
+            [8, 9, 5, 1, 3, 1, 2, 2],
+            [8, 9, 19, 1, 7, 1, 1, 3],
+            [8, 9, 6, 3, 3, 1, 1, 1],
+            [8, 9, 20, 2, 5, 2, 1, 2],
+            [8, 9, 1, 8, 3, 1, 1, 1],
+            [2, 2, 4, 1, 3, 1, 1, 1],
+            [1, 1, 4, 1, 5, 1, 1, 2],
+            [3, 3, 17, 1, 1, 1, 1, 0],
         ];
         for isa in Isa::available() {
-            for (height, width, channels, multiplier, kernel, stride, dilation, padding) in cases {
+            for [height, width, channels, multiplier, kernel, stride, dilation, padding] in cases {
                 let side =
                     |size: usize| (size + 2 * padding - (kernel - 1) * dilation - 1) / stride + 1;
                 let shape = ConvShape {

@@ -8,14 +8,20 @@ pub mod elementwise;
 pub mod fixed;
 pub mod gemm_f32;
 pub mod isa;
+pub mod lstm_f32;
 mod math;
+pub mod norm_f32;
+pub mod permute;
 pub mod pool_f32;
 pub mod qconv;
 pub mod qdepthwise;
+pub mod reduce_f32;
 pub mod requant;
+pub mod resize_f32;
 mod scratch;
 pub mod shared;
 mod simd;
+pub mod softmax_f32;
 #[cfg(test)]
 mod test_random;
 #[cfg(test)]

@@ -15,8 +15,8 @@ fn naive(shape: &ConvShape, n: usize, input: &[f32], weights: &[f32], bias: &[f3
     for n in 0..n {
         for y in 0..to.height {
             for x in 0..to.width {
-                for o in 0..to.channels {
-                    let mut sum = f64::from(bias[o]);
+                for (o, &bias) in bias.iter().enumerate().take(to.channels) {
+                    let mut sum = f64::from(bias);
                     for (ky, kx) in (0..height).flat_map(|ky| (0..width).map(move |kx| (ky, kx))) {
                         let at = |axis: usize, at: usize, tap: usize| {
                             (at * window.stride[axis] + tap * window.dilation[axis])

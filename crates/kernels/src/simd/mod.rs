@@ -109,7 +109,7 @@ pub(crate) trait Simd: Copy {
     /// The bits of each lane.
     fn bits(self, a: Self::V) -> Self::I;
     /// The `f32` with these bits.
-    fn from_bits(self, a: Self::I) -> Self::V;
+    fn of_bits(self, a: Self::I) -> Self::V;
     /// To the nearest integer; the argument's magnitude is below 2³¹.
     fn to_int(self, a: Self::V) -> Self::I;
     fn to_float(self, a: Self::I) -> Self::V;
@@ -126,7 +126,7 @@ pub(crate) trait Simd: Copy {
     /// The magnitude.
     #[inline(always)]
     fn abs(self, a: Self::V) -> Self::V {
-        self.from_bits(self.iand(self.bits(a), self.isplat(i32::MAX)))
+        self.of_bits(self.iand(self.bits(a), self.isplat(i32::MAX)))
     }
     /// The other sign, also of zero and NaN.
     #[inline(always)]
@@ -134,13 +134,13 @@ pub(crate) trait Simd: Copy {
         let sign = self.isplat(i32::MIN);
         let bits = self.bits(a);
         let flipped = self.isub(self.ior(bits, sign), self.iand(bits, sign));
-        self.from_bits(flipped)
+        self.of_bits(flipped)
     }
     /// The magnitude of `a` with the sign of `b`; `a` is not negative.
     #[inline(always)]
     fn with_sign(self, a: Self::V, b: Self::V) -> Self::V {
         let sign = self.iand(self.bits(b), self.isplat(i32::MIN));
-        self.from_bits(self.ior(self.bits(a), sign))
+        self.of_bits(self.ior(self.bits(a), sign))
     }
     #[inline(always)]
     fn zero(self) -> Self::V {

@@ -136,7 +136,7 @@ impl Simd for NeonF32 {
         unsafe { vreinterpretq_s32_f32(a) }
     }
     #[inline(always)]
-    fn from_bits(self, a: int32x4_t) -> float32x4_t {
+    fn of_bits(self, a: int32x4_t) -> float32x4_t {
         // SAFETY: every aarch64 CPU has these instructions.
         unsafe { vreinterpretq_f32_s32(a) }
     }

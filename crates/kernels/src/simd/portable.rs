@@ -135,7 +135,7 @@ impl Simd for PortableF32 {
         each(a, |a| a.to_bits() as i32)
     }
     #[inline(always)]
-    fn from_bits(self, a: [i32; 4]) -> [f32; 4] {
+    fn of_bits(self, a: [i32; 4]) -> [f32; 4] {
         each(a, |a| f32::from_bits(a as u32))
     }
     #[inline(always)]

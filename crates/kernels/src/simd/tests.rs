@@ -31,7 +31,7 @@ impl Kernel for Ops<'_> {
                 s.neg(a),
                 s.with_sign(s.abs(a), b),
                 s.to_float(s.ishr::<3>(s.ishl::<1>(s.to_int(s.min(s.splat(1e6), a))))),
-                s.from_bits(s.isub(s.iadd(s.bits(a), s.isplat(5)), s.isplat(5))),
+                s.of_bits(s.isub(s.iadd(s.bits(a), s.isplat(5)), s.isplat(5))),
             ];
             for (all, v) in all.iter_mut().zip(results) {
                 let mut out = [f32::NAN; 17];

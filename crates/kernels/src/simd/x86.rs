@@ -163,7 +163,7 @@ impl Simd for Avx2F32 {
         unsafe { _mm256_castps_si256(a) }
     }
     #[inline(always)]
-    fn from_bits(self, a: __m256i) -> __m256 {
+    fn of_bits(self, a: __m256i) -> __m256 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm256_castsi256_ps(a) }
     }
@@ -341,7 +341,7 @@ impl Simd for Avx512F32 {
         unsafe { _mm512_castps_si512(a) }
     }
     #[inline(always)]
-    fn from_bits(self, a: __m512i) -> __m512 {
+    fn of_bits(self, a: __m512i) -> __m512 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_castsi512_ps(a) }
     }
