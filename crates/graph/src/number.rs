@@ -10,12 +10,23 @@ use half::{bf16, f16};
 /// A wide type to compute in: `f64` or `i128`.
 pub(crate) trait Wide: Copy + PartialOrd {
     const ZERO: Self;
+    const ONE: Self;
+    fn sub(self, other: Self) -> Self;
+    /// The quotient by a count, of integers rounded to zero; `None`: there is none.
+    fn divided_by(self, count: usize) -> Option<Self>;
     fn add(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
 }
 
 impl Wide for f64 {
     const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
+    fn sub(self, other: f64) -> f64 {
+        self - other
+    }
+    fn divided_by(self, count: usize) -> Option<f64> {
+        Some(self / count as f64)
+    }
     fn add(self, other: f64) -> f64 {
         self + other
     }
@@ -26,6 +37,13 @@ impl Wide for f64 {
 
 impl Wide for i128 {
     const ZERO: i128 = 0;
+    const ONE: i128 = 1;
+    fn sub(self, other: i128) -> i128 {
+        self.wrapping_sub(other)
+    }
+    fn divided_by(self, count: usize) -> Option<i128> {
+        self.checked_div(count as i128)
+    }
     fn add(self, other: i128) -> i128 {
         self.wrapping_add(other)
     }
@@ -38,6 +56,8 @@ impl Wide for i128 {
 pub(crate) trait Number: Element + PartialOrd {
     /// What to compute in.
     type Wide: Wide;
+    /// The largest value, infinity for floats.
+    const MAX: Self;
     /// The smallest value, minus infinity for floats.
     const MIN: Self;
     fn wide(self) -> Self::Wide;
@@ -59,6 +79,7 @@ macro_rules! integers {
     ($($T:ty)*) => {$(
         impl Number for $T {
             type Wide = i128;
+            const MAX: $T = <$T>::MAX;
             const MIN: $T = <$T>::MIN;
             fn wide(self) -> i128 {
                 self as i128
@@ -90,6 +111,7 @@ macro_rules! floats {
     ($($T:ty: $wide:expr, $narrow:expr;)*) => {$(
         impl Number for $T {
             type Wide = f64;
+            const MAX: $T = <$T>::INFINITY;
             const MIN: $T = <$T>::NEG_INFINITY;
             fn wide(self) -> f64 {
                 $wide(self)
