@@ -11,10 +11,14 @@ pub mod cast;
 pub mod concat;
 pub mod conv;
 pub mod convert;
+pub mod expand;
+pub mod fill;
 pub mod gather;
 pub mod linear_attention;
 pub mod logic;
 pub mod matmul;
+mod movement;
+pub mod nonzero;
 pub mod order;
 pub mod pad;
 pub mod pool;
@@ -23,16 +27,16 @@ pub mod quantized;
 pub mod reduce;
 pub mod reshape;
 pub mod resize;
+pub mod reverse;
 pub mod signal;
 pub mod slice;
 pub mod softmax;
+pub mod space;
 pub mod state;
-pub mod transpose;
-pub mod unary;
-pub mod window;
-
-mod movement;
 #[cfg(test)]
 mod test;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod transpose;
+pub mod unary;
+pub mod window;

@@ -1,5 +1,6 @@
 //! What the ops that move data share: elements as whole bytes, strided copies, axes, indices.
 
+pub(crate) use super::broadcast::{axes_of, axis_of};
 use crate::op::{OpError, OpResult};
 use crate::{DType, Dim, Dims, Inputs, Outputs, TensorView, elements};
 use smallvec::SmallVec;
@@ -14,29 +15,6 @@ pub(crate) type Strides = SmallVec<[isize; 6]>;
 /// A shorthand for an op's failure.
 pub(crate) fn fail<T>(message: impl Into<String>) -> OpResult<T> {
     Err(OpError::new(message))
-}
-
-/// The axis that `axis` means in a tensor of `rank` dimensions; negative counts from the end.
-pub(crate) fn axis_of(axis: i64, rank: usize) -> OpResult<usize> {
-    let signed = rank as i64;
-    let from_end = if axis < 0 { axis.saturating_add(signed) } else { axis };
-    match usize::try_from(from_end) {
-        Ok(a) if a < rank => Ok(a),
-        _ => fail(format!("axis {axis} is outside a tensor of rank {rank}")),
-    }
-}
-
-/// The axes that `axes` mean; an error where one stands twice.
-pub(crate) fn axes_of(axes: &[i64], rank: usize) -> OpResult<Dims> {
-    let mut list = Dims::new();
-    for axis in axes {
-        let a = axis_of(*axis, rank)?;
-        if list.contains(&a) {
-            return fail(format!("axis {axis} stands twice in {axes:?}"));
-        }
-        list.push(a);
-    }
-    Ok(list)
 }
 
 /// The integers of a small input, of any integer type of at least 8 bits.
@@ -399,13 +377,5 @@ mod tests {
         })
         .unwrap();
         assert_eq!(outputs.bytes(0, DType::U2, &[5]).unwrap(), [0b0001_1011, 1]);
-    }
-
-    #[test]
-    fn axes_count_from_either_end() {
-        assert_eq!(axis_of(-1, 3), Ok(2));
-        assert!(axis_of(3, 3).is_err());
-        assert!(axis_of(i64::MIN, 3).is_err());
-        assert!(axes_of(&[0, -3], 3).is_err());
     }
 }
