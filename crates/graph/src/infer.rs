@@ -137,7 +137,8 @@ fn folds(graph: &Graph, node: usize, types: &[ValueType], fold: Fold) -> bool {
     types.iter().all(|ty| match fold {
         // Sizes are integers, and some exporters compute them in floats.
         Fold::Shapes => {
-            ty.shape.fixed().and_then(|d| elements(&d)).is_some_and(|n| n <= SHAPE_ELEMENTS)
+            !node.op.decodes()
+                && ty.shape.fixed().and_then(|d| elements(&d)).is_some_and(|n| n <= SHAPE_ELEMENTS)
         }
         Fold::All => match ty.shape.fixed() {
             Some(_) => ty.bytes().is_some_and(|b| b <= input_bytes.max(FOLD_LIMIT)),

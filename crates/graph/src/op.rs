@@ -73,6 +73,12 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether this op only decodes stored numbers, so that to fold it is to lose an encoding: it
+    /// is left alone until passes had the chance to compute on the encoded numbers.
+    fn decodes(&self) -> bool {
+        false
+    }
+
     /// Whether equal inputs always give equal outputs. Only such ops are folded or shared.
     fn is_pure(&self) -> bool {
         true

@@ -2,9 +2,14 @@
 
 use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
-use kinglet_graph::ops::reshape::Identity;
+use kinglet_graph::ops::conv::Conv;
+use kinglet_graph::ops::matmul::MatMul;
+use kinglet_graph::ops::pad::Pad;
+use kinglet_graph::ops::pool::{GlobalPool, PoolKind};
+use kinglet_graph::ops::reshape::{Flatten, Identity};
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::Unary;
+use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
 use kinglet_graph::{DType, Graph, Tensor, ValueId, ValueType, interpret};
 use kinglet_runtime::{Plan, PlanOptions};
 
@@ -73,4 +78,74 @@ fn transposes_meet_cancel_and_become_views() {
     let a = g.apply("a", Transpose, &[x, p], DType::F32);
     g.outputs = vec![a];
     assert_eq!(ops_after(&g), ["Reshape { allow_zero: true }"]);
+}
+
+fn constant(g: &mut Graph, dims: &[usize]) -> ValueId {
+    let tensor = ramp(dims);
+    g.add_constant("", tensor)
+}
+
+fn conv(layout: Layout, padding: Padding) -> Conv {
+    Conv {
+        window: Window { padding, ..Window::unit(2) },
+        groups: 1,
+        layout,
+        weight_layout: WeightLayout::OutInSpatial,
+        activation: Activation::None,
+    }
+}
+
+fn same() -> Padding {
+    Padding::Explicit { before: vec![1, 1], after: vec![1, 1] }
+}
+
+#[test]
+fn a_residual_net_channels_first_turns_and_fuses_whole() {
+    let mut g = Graph::new("residual");
+    let x = input(&mut g, &[1, 4, 6, 5]);
+    let (w1, b1) = (constant(&mut g, &[8, 4, 3, 3]), constant(&mut g, &[8, 1, 1]));
+    let first = conv(Layout::ChannelsFirst, same());
+    let y = g.apply("conv1", first.clone(), &[x, w1], DType::F32);
+    let scale = constant(&mut g, &[1, 8, 1, 1]);
+    let y = g.apply("scale", Binary::new(BinaryFn::Mul), &[y, scale], DType::F32);
+    let y = g.apply("bias1", Binary::new(BinaryFn::Add), &[y, b1], DType::F32);
+    let y = g.apply("relu1", Unary::Relu, &[y], DType::F32);
+    let (w2, b2) = (constant(&mut g, &[8, 8, 3, 3]), constant(&mut g, &[8]));
+    let z = g.apply("conv2", first, &[y, w2, b2], DType::F32);
+    let z = g.apply("sum", Binary::new(BinaryFn::Add), &[z, y], DType::F32);
+    let z = g.apply("relu2", Unary::Relu, &[z], DType::F32);
+    let pool = GlobalPool {
+        kind: PoolKind::Average { include_padding: false },
+        layout: Layout::ChannelsFirst,
+    };
+    let p = g.apply("pool", pool, &[z], DType::F32);
+    let flat = g.apply("flat", Flatten { axis: 1 }, &[p], DType::F32);
+    let (w3, b3) = (constant(&mut g, &[8, 3]), constant(&mut g, &[3]));
+    let out = g.apply("fc", MatMul::default(), &[flat, w3], DType::F32);
+    let out = g.apply("fc_bias", Binary::new(BinaryFn::Add), &[out, b3], DType::F32);
+    g.outputs = vec![out];
+    let ops = ops_after(&g);
+    let names: Vec<&str> = ops.iter().map(|op| op.split([' ', '{']).next().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["Transpose", "Conv", "Conv", "GlobalPool", "Reshape", "Flatten", "MatMul"],
+        "{ops:#?}"
+    );
+    let joined = |op: &String| op.contains("ChannelsLast") && op.contains("activation: Relu");
+    assert!(ops[1..3].iter().all(joined), "{ops:#?}");
+}
+
+#[test]
+fn padding_joins_the_convolution() {
+    let mut g = Graph::new("pad");
+    let x = input(&mut g, &[1, 5, 5, 2]);
+    let pads =
+        g.add_constant("", Tensor::from_slice(&[4, 2], &[0i32, 0, 1, 2, 0, 1, 0, 0]).unwrap());
+    let p = g.apply("pad", Pad::default(), &[x, pads], DType::F32);
+    let w = constant(&mut g, &[3, 2, 2, 2]);
+    let y = g.apply("conv", conv(Layout::ChannelsLast, Padding::Valid), &[p, w], DType::F32);
+    g.outputs = vec![y];
+    let ops = ops_after(&g);
+    assert_eq!(ops.len(), 1, "{ops:?}");
+    assert!(ops[0].contains("before: [1, 0], after: [2, 1]"), "{ops:?}");
 }

@@ -159,6 +159,10 @@ impl Op for DequantizeLinear {
         Ok(vec![ValueType::new(self.to, cx.ty(0)?.shape.clone())])
     }
 
+    fn decodes(&self) -> bool {
+        true
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (x, scale) = (inputs.get(0)?, inputs.get(1)?);
         check_zero_point(scale.dims, inputs.opt(2))?;

@@ -5,7 +5,11 @@
 //! after one.
 
 mod activation;
+mod affine;
 mod fold;
+mod layout;
+mod pad;
+mod residual;
 mod rewrite;
 mod simplify;
 
@@ -35,12 +39,22 @@ pub const PASSES: &[Pass] = &[
         run: fold::run,
     },
     Pass { name: "simplify", what: "moves of nothing become views or vanish", run: simplify::run },
+    Pass { name: "pad", what: "zeros around an image join the convolution", run: pad::run },
+    Pass { name: "affine", what: "a bias, a scale, a norm join the op before", run: affine::run },
     Pass {
         name: "activation",
         what: "functions of elements join the op before",
         run: activation::run,
     },
+    Pass { name: "residual", what: "a sum joins the convolution before", run: residual::run },
+    Pass { name: "layout", what: "channels last, as the kernels want them", run: layout::run },
+    Pass { name: "tidy", what: "folds and simplifies what the passes left", run: tidy },
 ];
+
+fn tidy(graph: &mut Graph) -> Result<(), GraphError> {
+    fold::run(graph)?;
+    simplify::run(graph)
+}
 
 /// Runs all passes. `observe` sees the graph as loaded (stage `load`) and after each pass.
 pub fn optimise(

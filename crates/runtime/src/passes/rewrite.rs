@@ -31,6 +31,11 @@ impl Rewriter {
         Some((id, node, node.op.downcast::<T>()?))
     }
 
+    /// The node that computes `value`, if one does.
+    pub fn producer_id(&self, value: ValueId) -> Option<NodeId> {
+        self.producers[value.index()]
+    }
+
     /// The one node that uses `value`, where nothing else does and it is no output.
     pub fn only_user(&self, value: ValueId) -> Option<NodeId> {
         match self.uses[value.index()].as_slice() {

@@ -64,6 +64,10 @@ impl Op for Dequantize {
         Ok(vec![ValueType::new(DType::F32, ty.shape.clone())])
     }
 
+    fn decodes(&self) -> bool {
+        true
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let view = inputs.get(0)?;
         if view.dtype == DType::F16 {
