@@ -266,7 +266,13 @@ impl<'a> Inputs<'a> {
         let types: Vec<Option<ValueType>> = self
             .views
             .iter()
-            .map(|v| v.map(|v| ValueType { dtype: v.dtype, shape: v.dims.into(), quant: None }))
+            .map(|v| {
+                v.map(|v| ValueType {
+                    dtype: v.dtype,
+                    shape: v.dims.into(),
+                    quant: v.quant.cloned().map(Arc::new),
+                })
+            })
             .collect();
         let known: Vec<Option<Known<'_>>> = types
             .iter()

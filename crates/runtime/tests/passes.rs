@@ -2,11 +2,14 @@
 
 use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
+use kinglet_graph::ops::concat::Concat;
 use kinglet_graph::ops::conv::Conv;
 use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::pad::Pad;
 use kinglet_graph::ops::pool::{GlobalPool, PoolKind};
+use kinglet_graph::ops::quantize_linear::{DequantizeLinear, Granularity, QuantizeLinear};
 use kinglet_graph::ops::reshape::{Flatten, Identity};
+use kinglet_graph::ops::slice::Slice;
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
@@ -148,4 +151,87 @@ fn padding_joins_the_convolution() {
     let ops = ops_after(&g);
     assert_eq!(ops.len(), 1, "{ops:?}");
     assert!(ops[0].contains("before: [1, 0], after: [2, 1]"), "{ops:?}");
+}
+
+/// x quantised and dequantised, its scales given as inputs of the ops, as ONNX files do.
+fn through_codes(g: &mut Graph, x: ValueId, to: DType, scale: f32, zero: i32) -> ValueId {
+    let granularity = Granularity { axis: 1, block_size: 0 };
+    let scale = g.add_constant("", Tensor::scalar(scale));
+    let zero = match to {
+        DType::U8 => Tensor::scalar(zero as u8),
+        _ => Tensor::scalar(zero as i8),
+    };
+    let zero = g.add_constant("", zero);
+    let quantize = QuantizeLinear { granularity, to, precision: None, saturate: true };
+    let codes = g.apply("q", quantize, &[x, scale, zero], to);
+    let dequantize = DequantizeLinear { granularity, to: DType::F32 };
+    g.apply("dq", dequantize, &[codes, scale, zero], DType::F32)
+}
+
+fn weight_codes(g: &mut Graph, dims: &[usize], scales: &[f32]) -> ValueId {
+    let n: usize = dims.iter().product();
+    let codes: Vec<i8> = (0..n).map(|i| ((i * 53 + 7) % 255) as u8 as i8).collect();
+    let codes = g.add_constant("w", Tensor::from_slice(dims, &codes).unwrap());
+    let scale = g.add_constant("", Tensor::from_slice(&[scales.len()], scales).unwrap());
+    let granularity = Granularity { axis: 0, block_size: 0 };
+    g.apply("w_dq", DequantizeLinear { granularity, to: DType::F32 }, &[codes, scale], DType::F32)
+}
+
+#[test]
+fn quantised_float_ops_become_integer_ops() {
+    let mut g = Graph::new("qdq");
+    let x = input(&mut g, &[1, 2, 5, 5]);
+    let x = through_codes(&mut g, x, DType::U8, 0.03, 77);
+    let w = weight_codes(&mut g, &[3, 2, 3, 3], &[0.01, 0.02, 0.005]);
+    let b = constant(&mut g, &[3]);
+    let y = g.apply("conv", conv(Layout::ChannelsFirst, same()), &[x, w, b], DType::F32);
+    let y = g.apply("relu", Unary::Relu, &[y], DType::F32);
+    let y = through_codes(&mut g, y, DType::U8, 0.1, 3);
+    let z = g.apply("sum", Binary::new(BinaryFn::Add), &[y, y], DType::F32);
+    let z = through_codes(&mut g, z, DType::U8, 0.2, 0);
+    let flat = g.apply("flat", Flatten { axis: 1 }, &[z], DType::F32);
+    let flat = through_codes(&mut g, flat, DType::U8, 0.2, 0);
+    let w = weight_codes(&mut g, &[4, 75], &[0.01]);
+    let multiply = MatMul { transpose_b: true, ..MatMul::default() };
+    let out = g.apply("fc", multiply, &[flat, w], DType::F32);
+    let out = through_codes(&mut g, out, DType::I8, 0.5, -4);
+    g.outputs = vec![out];
+    let inputs = [ramp(&[1, 2, 5, 5])];
+    let want = interpret(&g, &inputs).unwrap();
+    let mut plan = Plan::new(&g, &PlanOptions::default()).unwrap();
+    plan.set_input(0, &inputs[0].view()).unwrap();
+    plan.run().unwrap();
+    let names: Vec<_> = plan.graph().nodes().iter().map(|n| n.op.name()).collect();
+    assert!(names.contains(&"QConv") && names.contains(&"QMatMul"), "{names:?}");
+    let float = ["Conv", "MatMul", "Add", "Relu"];
+    assert!(!names.iter().any(|n| float.contains(n)), "{names:?}");
+    assert_eq!(names.iter().filter(|n| **n == "Dequantize").count(), 1, "{names:?}");
+    // The one difference allowed is a code here or there that lies on the border of two.
+    let steps = plan.output(0).slice::<f32>().unwrap().iter().zip(want[0].slice::<f32>().unwrap());
+    for (got, want) in steps {
+        assert!((got - want).abs() <= 0.5001, "{got} for {want}");
+    }
+}
+
+#[test]
+fn pads_slices_and_joins_turn_along() {
+    let mut g = Graph::new("turn");
+    let x = input(&mut g, &[1, 3, 6, 7]);
+    let w = constant(&mut g, &[4, 3, 3, 3]);
+    let y = g.apply("conv", conv(Layout::ChannelsFirst, same()), &[x, w], DType::F32);
+    let ints =
+        |g: &mut Graph, v: &[i64]| g.add_constant("", Tensor::from_slice(&[v.len()], v).unwrap());
+    let pads = ints(&mut g, &[0, 1, 0, 2, 0, 0, 3, 0]);
+    let padded = g.apply("pad", Pad::default(), &[y, pads], DType::F32);
+    let (starts, ends, axes) =
+        (ints(&mut g, &[1, 2]), ints(&mut g, &[4, -1]), ints(&mut g, &[1, -1]));
+    let part = g.apply("slice", Slice, &[padded, starts, ends, axes], DType::F32);
+    let (starts, ends) = (ints(&mut g, &[0, 0, 1]), ints(&mut g, &[1, 3, 7]));
+    let other = g.apply("slice2", Slice, &[part, starts, ends], DType::F32);
+    let join = g.apply("join", Concat { axis: 2 }, &[part, other], DType::F32);
+    let w = constant(&mut g, &[2, 3, 3, 3]);
+    let z = g.apply("conv2", conv(Layout::ChannelsFirst, same()), &[join, w], DType::F32);
+    g.outputs = vec![z];
+    let ops = ops_after(&g);
+    assert_eq!(ops.iter().filter(|op| *op == "Transpose").count(), 2, "{ops:#?}");
 }

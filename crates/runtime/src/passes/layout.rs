@@ -10,8 +10,12 @@ use kinglet_graph::ops::binary::Binary;
 use kinglet_graph::ops::concat::Concat;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
 use kinglet_graph::ops::logic::{Compare, Where};
+use kinglet_graph::ops::pad::Pad;
 use kinglet_graph::ops::pool::{GlobalPool, Pool};
-use kinglet_graph::ops::quantized::{Dequantize, QBinary, QConcat, QUnary, Quantize};
+use kinglet_graph::ops::quantized::{
+    Dequantize, QBinary, QConv, QConvTranspose, QPool, QUnary, Quantize,
+};
+use kinglet_graph::ops::slice::Slice;
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::ops::window::Layout;
@@ -96,6 +100,21 @@ fn turned(graph: &Graph, node: &Node, is_last: impl Fn(ValueId) -> bool) -> Opti
         let op = ConvTranspose { layout: Layout::ChannelsLast, ..conv.clone() };
         return (rank <= 4).then(|| all(Arc::new(op), &[0]))?;
     }
+    if let Some(conv) = op.downcast::<QConv>().filter(|c| c.layout == Layout::ChannelsFirst) {
+        let op = QConv { layout: Layout::ChannelsLast, ..conv.clone() };
+        return (rank <= 4).then(|| all(Arc::new(op), &[0]))?;
+    }
+    if let Some(conv) = op.downcast::<QConvTranspose>()
+        && conv.geometry.layout == Layout::ChannelsFirst
+    {
+        let geometry = ConvTranspose { layout: Layout::ChannelsLast, ..conv.geometry.clone() };
+        let op = QConvTranspose { geometry, ..conv.clone() };
+        return (rank <= 4).then(|| all(Arc::new(op), &[0]))?;
+    }
+    if let Some(pool) = op.downcast::<QPool>().filter(|p| p.layout == Layout::ChannelsFirst) {
+        let op = QPool { layout: Layout::ChannelsLast, ..pool.clone() };
+        return (rank <= 4).then(|| all(Arc::new(op), &[0]))?;
+    }
     if let Some(pool) = op.downcast::<Pool>().filter(|p| p.layout == Layout::ChannelsFirst) {
         let op = Pool { layout: Layout::ChannelsLast, ..pool.clone() };
         return (rank <= 4).then(|| all(Arc::new(op), &[0]))?;
@@ -139,11 +158,28 @@ fn turned(graph: &Graph, node: &Node, is_last: impl Fn(ValueId) -> bool) -> Opti
         let op = Concat { axis: turned_axis(concat.axis, rank)? };
         return all(Arc::new(op), &(0..node.inputs.len()).collect::<Vec<_>>());
     }
-    if let Some(concat) = op.downcast::<QConcat>() {
-        let op = QConcat { axis: turned_axis(concat.axis, rank)? };
-        return all(Arc::new(op), &(0..node.inputs.len()).collect::<Vec<_>>());
+    if op.is::<Pad>() || op.is::<Slice>() {
+        // Their last inputs are axes (with, for slices, steps after them).
+        let axes_at = 3;
+        let mut new = Turned { op: node.op.clone(), feeds: feeds(&[0]), outputs: true };
+        let axes = match node.inputs.get(axes_at).copied().flatten() {
+            Some(axes) => graph.value(axes).data.as_ref()?.view().ints().ok()?,
+            None => (0..covered(graph, node, rank)?).map(|a| a as i64).collect(),
+        };
+        let axes: Option<Vec<i64>> = axes.iter().map(|a| turned_axis(*a, rank)).collect();
+        new.feeds.resize_with(new.feeds.len().max(axes_at + 1), || Feed::Same);
+        new.feeds[axes_at] = Feed::Ints(axes?);
+        return Some(new);
     }
     None
+}
+
+/// How many leading dimensions a pad or slice without axes goes over.
+fn covered(graph: &Graph, node: &Node, rank: usize) -> Option<usize> {
+    if node.op.is::<Pad>() {
+        return Some(rank);
+    }
+    graph.value(node.inputs.get(1).copied()??).ty.shape.fixed()?.first().copied()
 }
 
 /// The graph under way.
@@ -228,7 +264,8 @@ impl Turn<'_> {
 
     fn try_push_turned(&mut self, node: &Node, new: Turned) -> OpResult {
         let mut inputs = Vec::with_capacity(node.inputs.len());
-        for (v, feed) in node.inputs.iter().zip(&new.feeds) {
+        let given = node.inputs.iter().chain(std::iter::repeat(&None));
+        for (v, feed) in given.zip(&new.feeds) {
             inputs.push(match (v, feed) {
                 (_, Feed::Ints(ints)) => Some(self.ints(ints)?),
                 (None, _) => None,

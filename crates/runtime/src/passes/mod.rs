@@ -9,6 +9,7 @@ mod affine;
 mod fold;
 mod layout;
 mod pad;
+mod qdq;
 mod residual;
 mod rewrite;
 mod simplify;
@@ -32,6 +33,11 @@ pub const PASSES: &[Pass] = &[
         name: "infer",
         what: "sizes and types of every value",
         run: |graph| kinglet_graph::infer(graph, Fold::Shapes),
+    },
+    Pass {
+        name: "qdq",
+        what: "float ops between quantisations compute in integers",
+        run: qdq::run,
     },
     Pass {
         name: "fold",

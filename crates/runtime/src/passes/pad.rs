@@ -3,6 +3,7 @@
 use super::Rewriter;
 use kinglet_graph::ops::conv::Conv;
 use kinglet_graph::ops::pad::{Pad, PadMode};
+use kinglet_graph::ops::quantized::QConv;
 use kinglet_graph::ops::window::{Layout, Padding, Window};
 use kinglet_graph::{DType, Graph, GraphError, Node, Op, ValueId};
 use std::sync::Arc;
@@ -12,6 +13,8 @@ pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
     for i in 0..graph.nodes().len() {
         let node = &graph.nodes()[i];
         let (window, layout) = if let Some(conv) = node.op.downcast::<Conv>() {
+            (&conv.window, conv.layout)
+        } else if let Some(conv) = node.op.downcast::<QConv>() {
             (&conv.window, conv.layout)
         } else {
             continue;
@@ -23,6 +26,8 @@ pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
         let Some(window) = padded(window, layout, &pads) else { continue };
         let op: Arc<dyn Op> = if let Some(conv) = node.op.downcast::<Conv>() {
             Arc::new(Conv { window, ..conv.clone() })
+        } else if let Some(conv) = node.op.downcast::<QConv>() {
+            Arc::new(QConv { window, ..conv.clone() })
         } else {
             continue;
         };
