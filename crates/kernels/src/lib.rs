@@ -13,6 +13,7 @@ mod math;
 pub mod norm_f32;
 pub mod permute;
 pub mod pool_f32;
+pub mod qbinary;
 pub mod qconv;
 pub mod qdepthwise;
 pub mod reduce_f32;
@@ -22,8 +23,10 @@ mod scratch;
 pub mod shared;
 mod simd;
 pub mod softmax_f32;
+pub mod window;
+mod words;
+
 #[cfg(test)]
 mod test_random;
 #[cfg(test)]
 mod testing;
-pub mod window;

@@ -6,11 +6,11 @@ use crate::requant::Byte;
 
 /// How gathered rows store their values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "which are in use depends on the architecture")]
 pub(super) enum Element {
     /// Bytes as `u8`: signed ones are moved up by 128.
     Unsigned,
     /// Bytes as `i8`: unsigned ones are moved down by 128.
-    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code))]
     Signed,
     /// `i16`, less the zero point.
     Wide,

@@ -1,0 +1,194 @@
+//! Sums and products of two quantised 8-bit tensors, as TensorFlow Lite's reference kernels
+//! compute them.
+
+use crate::fixed::Multiplier;
+use crate::isa::Isa;
+use crate::requant::{Byte, ByteOutput};
+use crate::words::{Finish, Kernel, Scale, Words, on};
+
+/// Bits that operands are shifted left by before they are brought to one scale.
+const LEFT_SHIFT: i32 = 20;
+
+/// Which arithmetic, with its factors.
+#[derive(Clone, Copy, Debug)]
+pub enum QArithmetic {
+    /// `out * (a * (x << 20) + b * (y << 20))`, the factors of TensorFlow Lite's `ADD`. A
+    /// negative mantissa of `b` subtracts.
+    Sum {
+        /// The first operand's factor, at most 1.
+        a: Multiplier,
+        /// The second operand's factor, at most 1 in magnitude.
+        b: Multiplier,
+        /// The factor from the sum to the output, at most 1.
+        out: Multiplier,
+    },
+    /// `out * x * y`.
+    Product {
+        /// The factor from the product to the output, below 2^13.
+        out: Multiplier,
+    },
+}
+
+/// Arithmetic on two tensors of one 8-bit type.
+#[derive(Clone, Copy, Debug)]
+pub struct QBinary {
+    isa: Isa,
+    arithmetic: QArithmetic,
+    kind: Byte,
+    zero_points: [i32; 2],
+    output: ByteOutput,
+}
+
+impl QBinary {
+    /// For operands of type `kind` with these zero points. `None` where the factors are beyond
+    /// what [`QArithmetic`] says.
+    pub fn new(
+        isa: Isa,
+        arithmetic: QArithmetic,
+        kind: Byte,
+        zero_points: [i32; 2],
+        output: ByteOutput,
+    ) -> Option<Self> {
+        let fits = match arithmetic {
+            QArithmetic::Sum { a, b, out } => [a, b, out].iter().all(|m| m.shift <= 0),
+            // 255 * 255 shifted left by 13 stays below 2^30.
+            QArithmetic::Product { out } => out.shift <= 13,
+        };
+        fits.then_some(Self { isa, arithmetic, kind, zero_points, output })
+    }
+
+    /// Computes `out` from operands of its length; either may be one element instead, which
+    /// stands for all.
+    ///
+    /// # Panics
+    /// If a length does not fit.
+    pub fn run(&self, a: &[u8], b: &[u8], out: &mut [u8]) {
+        for operand in [a, b] {
+            assert!(operand.len() == out.len() || operand.len() == 1, "length");
+        }
+        on(self.isa, Run { op: self, a, b, out });
+    }
+}
+
+struct Run<'a> {
+    op: &'a QBinary,
+    a: &'a [u8],
+    b: &'a [u8],
+    out: &'a mut [u8],
+}
+
+impl Kernel for Run<'_> {
+    #[inline(always)]
+    unsafe fn run<W: Words>(self) {
+        let zero_points = self.op.zero_points;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (a_zero, b_zero) = (W::splat(zero_points[0]), W::splat(zero_points[1]));
+            match self.op.arithmetic {
+                QArithmetic::Sum { a, b, out } => {
+                    let (a, b, out) = (Scale::<W>::new(a), Scale::new(b), Scale::new(out));
+                    self.each(|x: W, y: W| {
+                        let x = a.apply(x.sub(a_zero).shift_left(LEFT_SHIFT));
+                        let y = b.apply(y.sub(b_zero).shift_left(LEFT_SHIFT));
+                        out.apply(x.add(y))
+                    });
+                }
+                QArithmetic::Product { out } => {
+                    let out = Scale::<W>::new(out);
+                    self.each(|x: W, y: W| out.apply(x.sub(a_zero).mul(y.sub(b_zero))));
+                }
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    #[inline(always)]
+    unsafe fn each<W: Words>(self, f: impl Fn(W, W) -> W) {
+        let kind = self.op.kind;
+        let len = self.out.len();
+        // SAFETY: the caller's promise; loads and stores stay within the slices, or in buffers of
+        // a vector's size.
+        unsafe {
+            let finish = Finish::<W>::new(&self.op.output);
+            let load = |from: &[u8], at: usize, count: usize| {
+                if from.len() == 1 {
+                    W::splat(kind.value(from[0]))
+                } else if count == W::N {
+                    W::load_bytes(from.as_ptr().add(at), kind)
+                } else {
+                    let mut buffer = [0u8; 16];
+                    buffer[..count].copy_from_slice(&from[at..at + count]);
+                    W::load_bytes(buffer.as_ptr(), kind)
+                }
+            };
+            for at in (0..len).step_by(W::N) {
+                let count = W::N.min(len - at);
+                let result = finish.apply(f(load(self.a, at, count), load(self.b, at, count)));
+                if count == W::N {
+                    result.store_bytes(self.out.as_mut_ptr().add(at));
+                } else {
+                    let mut buffer = [0u8; 16];
+                    result.store_bytes(buffer.as_mut_ptr());
+                    self.out[at..].copy_from_slice(&buffer[..count]);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_random::Random;
+
+    fn reference(op: &QBinary, x: u8, y: u8) -> u8 {
+        let x = op.kind.value(x) - op.zero_points[0];
+        let y = op.kind.value(y) - op.zero_points[1];
+        let steps = match op.arithmetic {
+            QArithmetic::Sum { a, b, out } => {
+                out.apply(a.apply(x << LEFT_SHIFT) + b.apply(y << LEFT_SHIFT))
+            }
+            QArithmetic::Product { out } => out.apply(x * y),
+        };
+        (steps + op.output.zero_point).clamp(op.output.min, op.output.max) as u8
+    }
+
+    #[test]
+    fn every_isa_matches_the_definition() {
+        let factor = |real: f64| Multiplier::new(real).unwrap();
+        let minus = |m: Multiplier| Multiplier { mantissa: -m.mantissa, ..m };
+        let cases = [
+            QArithmetic::Sum { a: factor(0.5), b: factor(0.21), out: factor(3e-6) },
+            QArithmetic::Sum { a: factor(0.5), b: minus(factor(0.5)), out: factor(1.9e-6) },
+            QArithmetic::Sum { a: factor(1e-5), b: factor(0.3), out: factor(0.9) },
+            QArithmetic::Product { out: factor(0.004) },
+            QArithmetic::Product { out: factor(0.9) },
+            QArithmetic::Product { out: factor(100.0) },
+        ];
+        let mut random = Random::new(3);
+        for isa in Isa::available() {
+            for arithmetic in cases {
+                for (kind, zeros, output) in [
+                    (Byte::Signed, [-128, 5], ByteOutput::new(Byte::Signed, -10)),
+                    (Byte::Signed, [127, 0], ByteOutput { min: 3, ..ByteOutput::new(Byte::Signed, 3) }),
+                    (Byte::Unsigned, [0, 131], ByteOutput::new(Byte::Unsigned, 128)),
+                ] {
+                    let op = QBinary::new(isa, arithmetic, kind, zeros, output).unwrap();
+                    for len in [1, 7, 16, 33, 300] {
+                        let (a, b) = (random.bytes(len + 1), random.bytes(len));
+                        let mut out = vec![0; len];
+                        op.run(&a[1..], &b, &mut out);
+                        for i in 0..len {
+                            assert_eq!(out[i], reference(&op, a[i + 1], b[i]), "{op:?} {i}");
+                        }
+                        op.run(&a[1..], &b[..1], &mut out);
+                        for i in 0..len {
+                            assert_eq!(out[i], reference(&op, a[i + 1], b[0]), "{op:?} {i}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
