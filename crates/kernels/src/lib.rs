@@ -2,6 +2,7 @@
 
 pub mod aligned;
 pub mod binary;
+pub mod byte_table;
 pub mod conv_f32;
 pub mod depthwise_f32;
 pub mod elementwise;
@@ -16,6 +17,10 @@ pub mod pool_f32;
 pub mod qbinary;
 pub mod qconv;
 pub mod qdepthwise;
+pub mod qpool;
+pub mod qresize;
+pub mod qsoftmax;
+pub mod quantize;
 pub mod reduce_f32;
 pub mod requant;
 pub mod resize_f32;

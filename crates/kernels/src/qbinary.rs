@@ -171,7 +171,11 @@ mod tests {
             for arithmetic in cases {
                 for (kind, zeros, output) in [
                     (Byte::Signed, [-128, 5], ByteOutput::new(Byte::Signed, -10)),
-                    (Byte::Signed, [127, 0], ByteOutput { min: 3, ..ByteOutput::new(Byte::Signed, 3) }),
+                    (
+                        Byte::Signed,
+                        [127, 0],
+                        ByteOutput { min: 3, ..ByteOutput::new(Byte::Signed, 3) },
+                    ),
                     (Byte::Unsigned, [0, 131], ByteOutput::new(Byte::Unsigned, 128)),
                 ] {
                     let op = QBinary::new(isa, arithmetic, kind, zeros, output).unwrap();

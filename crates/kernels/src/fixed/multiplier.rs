@@ -116,9 +116,8 @@ pub fn saturating_left_shift(x: i32, exponent: u32) -> i32 {
 /// (`PreprocessSoftmaxScaling`): `beta * input_scale * 2^(31 - integer_bits)`, capped at
 /// `2^31 - 1`. `None` unless the product is above 1.
 pub fn softmax_multiplier(beta: f64, input_scale: f64, integer_bits: u32) -> Option<Multiplier> {
-    let real =
-        (beta * input_scale * (1i64 << (31 - integer_bits)) as f64).min((1i64 << 31) as f64 - 1.0);
-    (real > 1.0).then(|| Multiplier::new(real)).flatten()
+    let real = beta * input_scale * (1i64 << (31 - integer_bits)) as f64;
+    (real > 1.0).then(|| Multiplier::new(real.min((1i64 << 31) as f64 - 1.0))).flatten()
 }
 
 /// The largest input magnitude that, shifted left by `left_shift`, stays within
