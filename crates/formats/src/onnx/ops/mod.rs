@@ -3,8 +3,11 @@
 
 mod attention;
 mod elementwise;
+mod image;
+mod linear_algebra;
 mod loss;
 mod movement;
+mod nn;
 mod quantize;
 mod signal;
 
@@ -40,8 +43,11 @@ const fn op_in(domain: &'static str, op_type: &'static str, since: i64, import: 
 const TABLE: &[&[Entry]] = &[
     attention::TABLE,
     elementwise::TABLE,
+    image::TABLE,
+    linear_algebra::TABLE,
     loss::TABLE,
     movement::TABLE,
+    nn::TABLE,
     quantize::TABLE,
     signal::TABLE,
 ];
