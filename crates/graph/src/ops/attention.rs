@@ -274,6 +274,7 @@ fn softmax(scores: &mut [f64], precision: DType) {
         *score = rounded(precision, (*score - top).exp());
         sum += *score;
     }
+    let sum = rounded(precision, sum);
     for score in scores.iter_mut() {
         *score = rounded(precision, *score / sum);
     }

@@ -133,30 +133,28 @@ pub enum Bitwise {
     Or,
     /// Bits set in just one.
     Xor,
-    /// a moved up by b bits; 0 when b is all of a's bits or more.
+    /// a moved up by b bits; 0 when b is all of a's bits or more, or negative.
     ShiftLeft,
-    /// a moved down by b bits, keeping the sign of signed types.
+    /// a moved down by b bits, keeping the sign of signed types; a negative b moves out all.
     ShiftRight,
 }
 
 impl Bitwise {
-    /// Its value; fails on a negative shift.
-    pub fn at(self, a: i128, b: i128) -> OpResult<i128> {
-        Ok(match self {
+    /// Its value.
+    pub fn at(self, a: i128, b: i128) -> i128 {
+        match self {
             Bitwise::And => a & b,
             Bitwise::Or => a | b,
             Bitwise::Xor => a ^ b,
-            Bitwise::ShiftLeft => a.checked_shl(shift(b)?).unwrap_or(0),
-            Bitwise::ShiftRight => a >> shift(b)?.min(127),
-        })
+            Bitwise::ShiftLeft => a.checked_shl(shift(b)).unwrap_or(0),
+            Bitwise::ShiftRight => a >> shift(b).min(127),
+        }
     }
 }
 
-fn shift(b: i128) -> OpResult<u32> {
-    if b < 0 {
-        return Err(OpError::new(format!("bits are shifted by {b}: must not be negative")));
-    }
-    Ok(u32::try_from(b).unwrap_or(u32::MAX))
+/// A negative shift moves every bit out, as one of the type's width does (ONNX `BitShift`).
+fn shift(b: i128) -> u32 {
+    u32::try_from(b).unwrap_or(u32::MAX)
 }
 
 impl Op for Bitwise {
@@ -188,7 +186,7 @@ impl Op for Bitwise {
         ] => {
             let (a, b) = (a.slice::<T>()?, b.slice::<T>()?);
             for (to, [i, j]) in outputs.slice::<T>(0, dims)?.iter_mut().zip(offsets) {
-                *to = T::of_integer(self.at(a[i].wide(), b[j].wide())?);
+                *to = T::of_integer(self.at(a[i].wide(), b[j].wide()));
             }
             Ok(())
         }, else => unreachable!("the shape rule took the type"))
@@ -327,7 +325,8 @@ mod tests {
         assert_eq!(eval(&Bitwise::ShiftRight, &by(1))[0].slice::<i8>().unwrap(), [-4, 3]);
         assert_eq!(eval(&Bitwise::ShiftRight, &by(100))[0].slice::<i8>().unwrap(), [-1, 0]);
         assert_eq!(eval(&Bitwise::ShiftLeft, &by(7))[0].slice::<i8>().unwrap(), [0, -128]);
-        assert!(eval_error(&Bitwise::ShiftLeft, &by(-1)).contains("negative"));
+        assert_eq!(eval(&Bitwise::ShiftLeft, &by(-1))[0].slice::<i8>().unwrap(), [0, 0]);
+        assert_eq!(eval(&Bitwise::ShiftRight, &by(-1))[0].slice::<i8>().unwrap(), [-1, 0]);
     }
 
     #[test]

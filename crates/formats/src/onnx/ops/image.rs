@@ -1,5 +1,6 @@
 //! Images resized and sampled, blocks put back, borders.
 
+use kinglet_graph::ops::center_crop_pad::CenterCropPad;
 use kinglet_graph::ops::col2im::Col2Im;
 use kinglet_graph::ops::grid_sample::{AffineGrid, GridSample, Outside, Sampling};
 use kinglet_graph::ops::pad::{Pad, PadMode};
@@ -14,6 +15,10 @@ pub const TABLE: &[Entry] = &[
     op("AffineGrid", 20, |cx| {
         let align_corners = cx.flag("align_corners", false)?;
         cx.emit(AffineGrid { align_corners })
+    }),
+    op("CenterCropPad", 18, |cx| {
+        let axes = cx.opt_ints("axes")?.map(<[i64]>::to_vec);
+        cx.emit(CenterCropPad { axes })
     }),
     op("Col2Im", 18, col2im),
     op("GridSample", 16, grid_sample),

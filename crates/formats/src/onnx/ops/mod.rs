@@ -6,8 +6,10 @@ mod elementwise;
 mod image;
 mod linear_algebra;
 mod loss;
+mod ml;
 mod movement;
 mod nn;
+mod optional;
 mod quantize;
 mod signal;
 
@@ -46,8 +48,10 @@ const TABLE: &[&[Entry]] = &[
     image::TABLE,
     linear_algebra::TABLE,
     loss::TABLE,
+    ml::TABLE,
     movement::TABLE,
     nn::TABLE,
+    optional::TABLE,
     quantize::TABLE,
     signal::TABLE,
 ];
