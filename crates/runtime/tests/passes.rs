@@ -8,8 +8,11 @@ use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::pad::Pad;
 use kinglet_graph::ops::pool::{GlobalPool, PoolKind};
 use kinglet_graph::ops::quantize_linear::{DequantizeLinear, Granularity, QuantizeLinear};
+use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
 use kinglet_graph::ops::reshape::{Flatten, Identity};
+use kinglet_graph::ops::resize::{Interpolation, Resize};
 use kinglet_graph::ops::slice::Slice;
+use kinglet_graph::ops::softmax::Softmax;
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
@@ -234,4 +237,24 @@ fn pads_slices_and_joins_turn_along() {
     g.outputs = vec![z];
     let ops = ops_after(&g);
     assert_eq!(ops.iter().filter(|op| *op == "Transpose").count(), 2, "{ops:#?}");
+}
+
+#[test]
+fn resizes_softmaxes_and_means_turn_along() {
+    let mut g = Graph::new("turn");
+    let x = input(&mut g, &[1, 3, 4, 5]);
+    let w = constant(&mut g, &[4, 3, 3, 3]);
+    let y = g.apply("conv", conv(Layout::ChannelsFirst, same()), &[x, w], DType::F32);
+    let empty = g.add_constant("", Tensor::from_slice::<f32>(&[0], &[]).unwrap());
+    let sizes = g.add_constant("", Tensor::from_slice(&[4], &[1i64, 4, 8, 9]).unwrap());
+    let big = g.add_value("big", ValueType::new(DType::F32, kinglet_graph::Shape::unknown()));
+    let resize = Resize { interpolation: Interpolation::Linear, ..Resize::default() };
+    g.add_node("resize", resize, vec![Some(y), Some(empty), None, Some(sizes)], vec![big]);
+    let soft = g.apply("soft", Softmax::new(1), &[big], DType::F32);
+    let axes = g.add_constant("", Tensor::from_slice(&[2], &[2i64, -1]).unwrap());
+    let mean = Reduce { kind: ReduceKind::Mean, keep_dims: false, none_by_default: false };
+    let out = g.apply("mean", mean, &[soft, axes], DType::F32);
+    g.outputs = vec![out];
+    let ops = ops_after(&g);
+    assert_eq!(ops.iter().filter(|op| *op == "Transpose").count(), 1, "{ops:#?}");
 }
