@@ -20,6 +20,7 @@ mod reduce;
 mod shape;
 mod sparse;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use kinglet_graph::ops::state::{StateRead, StateWrite};
@@ -75,6 +76,8 @@ pub(super) fn supported() -> Vec<&'static str> {
 struct File<'m> {
     bytes: Bytes,
     model: &'m Model<'m>,
+    /// Operators built so far, against [`MAX_OPERATORS`].
+    operators: Cell<usize>,
 }
 
 /// Deepest nesting of control flow.
@@ -89,10 +92,8 @@ const MAX_OPERATORS: usize = 1 << 20;
 /// # Errors
 /// What is not supported or does not fit, with subgraph and operator.
 pub(super) fn model(model: &Model<'_>, bytes: Bytes) -> Result<Graph, GraphError> {
-    let file = File { bytes, model };
-    let mut states = States::default();
-    let mut used = 0;
-    let mut graph = Builder::new(&file, 0, 0, &mut states, &mut used)?.build()?;
+    let file = File { bytes, model, operators: Cell::new(0) };
+    let mut graph = Builder::new(&file, 0, 0)?.build()?;
     name_by_signature(&mut graph, model);
     Ok(graph)
 }
@@ -113,15 +114,8 @@ fn name_by_signature(graph: &mut Graph, model: &Model<'_>) {
     }
 }
 
-/// The state of a model, by what owns it in the file.
-#[derive(Default)]
-struct States {
-    /// Resource variables, by their shared name.
-    resources: HashMap<String, StateId>,
-}
-
 /// Builds one subgraph.
-struct Builder<'m, 's> {
+struct Builder<'m> {
     file: &'m File<'m>,
     index: usize,
     depth: usize,
@@ -130,25 +124,19 @@ struct Builder<'m, 's> {
     values: Vec<Option<ValueId>>,
     /// The state that a variable tensor is, or that a resource handle stands for.
     variables: HashMap<usize, StateId>,
-    states: &'s mut States,
-    operators_used: &'s mut usize,
+    /// Resource variables, by their shared name.
+    resources: HashMap<String, StateId>,
 }
 
-impl<'m, 's> Builder<'m, 's> {
-    fn new(
-        file: &'m File<'m>,
-        index: usize,
-        depth: usize,
-        states: &'s mut States,
-        operators_used: &'s mut usize,
-    ) -> Result<Self, GraphError> {
+impl<'m> Builder<'m> {
+    fn new(file: &'m File<'m>, index: usize, depth: usize) -> Result<Self, GraphError> {
         let place = || GraphError::new(format!("subgraph {index}"), String::new());
         let source = file.model.subgraphs.get(index).ok_or_else(|| GraphError {
             message: "does not exist".into(),
             ..place()
         })?;
-        *operators_used += source.operators.len();
-        if depth > MAX_DEPTH || *operators_used > MAX_OPERATORS {
+        file.operators.set(file.operators.get().saturating_add(source.operators.len()));
+        if depth > MAX_DEPTH || file.operators.get() > MAX_OPERATORS {
             return Err(GraphError {
                 message: "control flow is nested too deep, or in a circle".into(),
                 ..place()
@@ -166,8 +154,7 @@ impl<'m, 's> Builder<'m, 's> {
             graph: Graph::new(name),
             values: vec![None; source.tensors.len()],
             variables: HashMap::new(),
-            states,
-            operators_used,
+            resources: HashMap::new(),
         })
     }
 
@@ -185,8 +172,7 @@ impl<'m, 's> Builder<'m, 's> {
         }
         for (i, operator) in source.operators.iter().enumerate() {
             let name = self.file.model.codes[operator.code].name();
-            let place = || format!("subgraph {}, operator {i} ({name})", self.index);
-            let place = place();
+            let place = format!("subgraph {}, operator {i} ({name})", self.index);
             let code = &self.file.model.codes[operator.code];
             let key = if code.custom.is_empty() { name.as_str() } else { code.custom.as_str() };
             let result = match handler(key) {

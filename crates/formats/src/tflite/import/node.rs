@@ -14,7 +14,7 @@ use super::{Builder, dtype, quant};
 
 /// One operator, and the builder of the graph that it goes into.
 pub(super) struct Node<'b, 'm> {
-    pub(super) builder: &'b mut Builder<'m, 'b>,
+    pub(super) builder: &'b mut Builder<'m>,
     pub(super) operator: &'m Operator<'m>,
     /// The node's name: the file's name of its first output.
     pub(super) name: String,
@@ -71,7 +71,7 @@ impl Fused {
 
 impl<'b, 'm> Node<'b, 'm> {
     pub(super) fn new(
-        builder: &'b mut Builder<'m, 'b>,
+        builder: &'b mut Builder<'m>,
         operator: &'m Operator<'m>,
         index: usize,
     ) -> OpResult<Self> {

@@ -1,7 +1,7 @@
 //! Between real and stored numbers.
 
 use kinglet_graph::ops::quantized::{
-    Dequantize, FakeQuant, QFunction, QL2Norm, QLogSoftmax, QSoftmax, QUnary, Quantize, Rescale, RoundTo,
+    Dequantize, FakeQuant, QFunction, QLogSoftmax, QSoftmax, QUnary, Quantize, Rescale, RoundTo,
 };
 use kinglet_graph::ops::softmax::{LogSoftmax, Softmax};
 use kinglet_graph::{DType, OpError, OpResult};
@@ -14,7 +14,6 @@ pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
     ("FAKE_QUANT", fake_quant),
     ("SOFTMAX", softmax),
     ("LOG_SOFTMAX", log_softmax),
-    ("L2_NORMALIZATION", l2_normalization),
 ];
 
 fn quantize(node: &mut Node<'_, '_>) -> OpResult {

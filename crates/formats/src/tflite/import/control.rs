@@ -1,0 +1,2 @@
+//! control.
+pub(super) const HANDLERS: &[(&str, super::Handler)] = &[];

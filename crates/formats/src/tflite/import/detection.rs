@@ -1,0 +1,2 @@
+//! detection.
+pub(super) const HANDLERS: &[(&str, super::Handler)] = &[];

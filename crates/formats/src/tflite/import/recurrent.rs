@@ -1,0 +1,2 @@
+//! recurrent.
+pub(super) const HANDLERS: &[(&str, super::Handler)] = &[];
