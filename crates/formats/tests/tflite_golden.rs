@@ -54,7 +54,8 @@ fn load(file: &str) -> Option<Graph> {
 /// Runs `folder/name.tflite` on its golden cases. Integers may be `steps` off, floats `part` of
 /// the largest expected magnitude.
 fn check(folder: &str, name: &str, steps: f64, part: f64) {
-    let (Some(graph), Some(cases)) = (load(&format!("{folder}/{name}.tflite")), golden(name)) else {
+    let (Some(graph), Some(cases)) = (load(&format!("{folder}/{name}.tflite")), golden(name))
+    else {
         return;
     };
     for case in cases {
@@ -67,11 +68,8 @@ fn check(folder: &str, name: &str, steps: f64, part: f64) {
             let place = format!("{name}, {}, output {i}", case.name);
             assert_eq!(got.dtype(), dtype(want.dtype), "{place}");
             assert_eq!(got.dims(), want.shape, "{place}");
-            let got = Array {
-                dtype: want.dtype,
-                shape: want.shape.clone(),
-                data: got.bytes().to_vec(),
-            };
+            let got =
+                Array { dtype: want.dtype, shape: want.shape.clone(), data: got.bytes().to_vec() };
             let (got, want) = (reals(&got), reals(want));
             let scale = want.iter().fold(0f64, |m, v| m.max(v.abs())).max(1.0);
             let allowed = if outputs[i].dtype().is_float() { part * scale } else { steps };

@@ -57,6 +57,18 @@ impl Multiplier {
         )
     }
 
+    /// `x` times the factor, rounded once, halves up: what TensorFlow Lite's fully connected layers
+    /// do, whose products come from ruy.
+    #[inline]
+    pub fn apply_once(self, x: i32) -> i32 {
+        let shift = 31 - self.shift;
+        if shift <= 0 {
+            return i64::from(x).wrapping_mul(i64::from(self.mantissa)).wrapping_shl(-shift as u32)
+                as i32;
+        }
+        ((i64::from(x) * i64::from(self.mantissa) + (1i64 << (shift - 1))) >> shift) as i32
+    }
+
     /// `x` times the factor with a mantissa cut to 16 bits and one rounding:
     /// `MultiplyByQuantizedMultiplier` for the 64-bit accumulators of int16 operators.
     /// The original requires `|x| < 2^47` and `shift < 8`; beyond that the result wraps.
@@ -229,6 +241,16 @@ mod tests {
         assert_eq!(Multiplier::new(0.0).unwrap().apply(i32::MIN), 0);
         // Overflowing products wrap, they do not panic.
         Multiplier::new(2f64.powi(30)).unwrap().apply(i32::MAX);
+    }
+
+    #[test]
+    fn apply_once_keeps_what_rounding_twice_loses() {
+        let nearly_half = Multiplier::new(0.49999).unwrap();
+        assert_eq!((nearly_half.apply(1), nearly_half.apply_once(1)), (1, 0));
+        assert_eq!(Multiplier::new(0.5).unwrap().apply_once(-3), -1);
+        assert_eq!(Multiplier::new(4.0).unwrap().apply_once(-7), -28);
+        Multiplier { mantissa: i32::MAX, shift: 31 }.apply_once(i32::MIN);
+        Multiplier { mantissa: i32::MAX, shift: -31 }.apply_once(i32::MIN);
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
 use kinglet_graph::ops::pool::{Pool, PoolKind};
-use kinglet_graph::ops::quantized::{
-    HybridConv, QConv, QConvTranspose, QPool, QPoolKind, Rescale,
-};
+use kinglet_graph::ops::quantized::{HybridConv, QConv, QConvTranspose, QPool, QPoolKind, Rescale};
 use kinglet_graph::ops::slice::SliceSizes;
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
 use kinglet_graph::{OpError, OpResult, ValueId};
@@ -154,7 +152,8 @@ fn transposed(
 fn spatial_sizes(node: &mut Node<'_, '_>, rank: usize) -> OpResult<ValueId> {
     if node.info(0)?.data.is_some() {
         let all = node.ints(0)?;
-        let sizes = all.get(1..1 + rank).ok_or_else(|| OpError::new("its output shape is too short"))?;
+        let sizes =
+            all.get(1..1 + rank).ok_or_else(|| OpError::new("its output shape is too short"))?;
         return node.constant_ints(sizes);
     }
     let (all, dtype) = (node.input(0)?, node.dtype(0)?);

@@ -106,7 +106,10 @@ fn arithmetic(
         kind,
         clamp: fused.clamp(&out)?,
         rescale: Rescale::FixedPoint,
-        power_of_two: sum && out.dtype == DType::I16 && node.option(1, true)? && powers_of_two(node)?,
+        power_of_two: sum
+            && out.dtype == DType::I16
+            && node.option(1, true)?
+            && powers_of_two(node)?,
     };
     node.emit(op, inputs)
 }
@@ -154,12 +157,8 @@ fn prelu(node: &mut Node<'_, '_>) -> OpResult {
 /// An integer function of one element.
 fn emit_quantized(node: &mut Node<'_, '_>, function: QFunction, fused: Fused) -> OpResult {
     let out = node.out_ty(0)?;
-    let op = QUnary {
-        function,
-        to: out.dtype,
-        clamp: fused.clamp(&out)?,
-        rescale: Rescale::FixedPoint,
-    };
+    let op =
+        QUnary { function, to: out.dtype, clamp: fused.clamp(&out)?, rescale: Rescale::FixedPoint };
     let input = vec![node.opt(0)?];
     node.emit(op, input)
 }

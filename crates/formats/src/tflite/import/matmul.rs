@@ -18,13 +18,19 @@ pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
 fn fully_connected(node: &mut Node<'_, '_>) -> OpResult {
     let fused = node.fused(0)?;
     if node.option(1, 0i8)? != 0 {
-        return Err(OpError::new("shuffled weights are not supported; convert the model without them"));
+        return Err(OpError::new(
+            "shuffled weights are not supported; convert the model without them",
+        ));
     }
     let keep_dims = node.option(2, false)?;
     let asymmetric = node.option(3, false)?;
     let columns = match node.info(1)?.shape.as_slice() {
         [_, k] => *k,
-        other => return Err(OpError::new(format!("its weights have sizes {other:?}, not two dimensions"))),
+        other => {
+            return Err(OpError::new(format!(
+                "its weights have sizes {other:?}, not two dimensions"
+            )));
+        }
     };
     let mut x = node.input(0)?;
     let rank = node.info(0)?.shape.len();
@@ -44,7 +50,7 @@ fn fully_connected(node: &mut Node<'_, '_>) -> OpResult {
             transpose_b: true,
             to: out.dtype,
             clamp: fused.clamp(&out)?,
-            rescale: Rescale::FixedPoint,
+            rescale: Rescale::FixedPointOnce,
         };
         return node.emit(op, inputs);
     }

@@ -131,10 +131,11 @@ struct Builder<'m> {
 impl<'m> Builder<'m> {
     fn new(file: &'m File<'m>, index: usize, depth: usize) -> Result<Self, GraphError> {
         let place = || GraphError::new(format!("subgraph {index}"), String::new());
-        let source = file.model.subgraphs.get(index).ok_or_else(|| GraphError {
-            message: "does not exist".into(),
-            ..place()
-        })?;
+        let source = file
+            .model
+            .subgraphs
+            .get(index)
+            .ok_or_else(|| GraphError { message: "does not exist".into(), ..place() })?;
         file.operators.set(file.operators.get().saturating_add(source.operators.len()));
         if depth > MAX_DEPTH || file.operators.get() > MAX_OPERATORS {
             return Err(GraphError {
@@ -215,7 +216,10 @@ impl<'m> Builder<'m> {
             return self.read_variable(tensor);
         }
         let data = self.constant(tensor)?.ok_or_else(|| {
-            OpError::new(format!("tensor {tensor} '{}' is read before anything computes it", info.name))
+            OpError::new(format!(
+                "tensor {tensor} '{}' is read before anything computes it",
+                info.name
+            ))
         })?;
         let id = self.graph.add_constant(info.name.clone(), data);
         self.values[tensor] = Some(id);
@@ -252,10 +256,8 @@ impl<'m> Builder<'m> {
         }
         let info = &self.source.tensors[tensor];
         let initial = self.constant(tensor)?;
-        let ty = ValueType {
-            shape: Shape::from(info.shape.as_slice()),
-            ..self.declared_type(tensor)?
-        };
+        let ty =
+            ValueType { shape: Shape::from(info.shape.as_slice()), ..self.declared_type(tensor)? };
         let name = match info.name.as_str() {
             "" => format!("state {tensor}"),
             name => format!("{name}#{tensor}"),
@@ -272,7 +274,8 @@ impl<'m> Builder<'m> {
 
     fn read_variable(&mut self, tensor: usize) -> OpResult<ValueId> {
         let state = self.variable(tensor)?;
-        let (name, ty) = (self.source.tensors[tensor].name.clone(), self.graph.state(state).ty.clone());
+        let (name, ty) =
+            (self.source.tensors[tensor].name.clone(), self.graph.state(state).ty.clone());
         let id = self.graph.add_value(name.clone(), ty.clone());
         self.graph.add_node(name, StateRead { state, ty }, vec![], vec![id]);
         Ok(id)

@@ -63,7 +63,9 @@ impl Fused {
             Fused::Relu => (Some(0.0), None),
             Fused::ReluN1To1 => (Some(-1.0), Some(1.0)),
             Fused::Relu6 => (Some(0.0), Some(6.0)),
-            Fused::Tanh => return Err(OpError::new("tanh fused into an integer op is not supported")),
+            Fused::Tanh => {
+                return Err(OpError::new("tanh fused into an integer op is not supported"));
+            }
         };
         Clamp::within(ty.dtype, (low, high), ty.quant.as_deref())
     }
@@ -291,7 +293,12 @@ impl<'b, 'm> Node<'b, 'm> {
     }
 
     /// `value`, of element type and quantisation `ty`, under other sizes.
-    pub(super) fn reshaped(&mut self, value: ValueId, ty: ValueType, sizes: &[i64]) -> OpResult<ValueId> {
+    pub(super) fn reshaped(
+        &mut self,
+        value: ValueId,
+        ty: ValueType,
+        sizes: &[i64],
+    ) -> OpResult<ValueId> {
         let sizes = self.constant_ints(sizes)?;
         self.apply(Reshape::default(), vec![Some(value), Some(sizes)], ty.dtype, ty.quant)
     }
@@ -307,7 +314,9 @@ impl<'b, 'm> Node<'b, 'm> {
                 _ => false,
             };
             if differ && self.is_quantized(i)? {
-                return Err(OpError::new(format!("input {i} has another quantisation than the output")));
+                return Err(OpError::new(format!(
+                    "input {i} has another quantisation than the output"
+                )));
             }
         }
         Ok(())

@@ -140,14 +140,17 @@ fn shape(node: &mut Node<'_, '_>) -> OpResult {
 }
 
 fn resize(node: &mut Node<'_, '_>, interpolation: Interpolation, fields: usize) -> OpResult {
-    let (align_corners, half_pixel) = (node.option(fields, false)?, node.option(fields + 1, false)?);
+    let (align_corners, half_pixel) =
+        (node.option(fields, false)?, node.option(fields + 1, false)?);
     node.same_quantization(0..1)?;
     let op = Resize {
         interpolation,
         rounding: if align_corners { Rounding::PreferCeil } else { Rounding::Floor },
         coordinates: match (align_corners, half_pixel) {
             (true, _) => Coordinates::AlignCorners,
-            (false, true) if interpolation == Interpolation::Nearest => Coordinates::TfHalfPixelForNearest,
+            (false, true) if interpolation == Interpolation::Nearest => {
+                Coordinates::TfHalfPixelForNearest
+            }
             (false, true) => Coordinates::HalfPixel,
             (false, false) => Coordinates::Asymmetric,
         },

@@ -10,7 +10,12 @@ const MAX_GROWTH: usize = 64;
 
 /// The dense tensor of `dims` that `bytes` store as `sparsity` says: a tree over the dimensions in
 /// traversal order, of which each level is dense or lists the indices that are there.
-pub(super) fn dense(dtype: DType, dims: &[usize], sparsity: &Sparsity, bytes: &[u8]) -> OpResult<Tensor> {
+pub(super) fn dense(
+    dtype: DType,
+    dims: &[usize],
+    sparsity: &Sparsity,
+    bytes: &[u8],
+) -> OpResult<Tensor> {
     let bad = |what: &str| OpError::new(format!("its sparsity {what}"));
     if dtype.bits() < 8 {
         return Err(bad("is of a type narrower than a byte, which is not supported"));
@@ -41,7 +46,8 @@ pub(super) fn dense(dtype: DType, dims: &[usize], sparsity: &Sparsity, bytes: &[
         }
     }
     let elements = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-    let total = elements.and_then(|n| n.checked_mul(size)).filter(|n| *n / MAX_GROWTH <= bytes.len());
+    let total =
+        elements.and_then(|n| n.checked_mul(size)).filter(|n| *n / MAX_GROWTH <= bytes.len());
     let total = total.ok_or_else(|| bad("makes it too large for the data there is"))?;
     // Steps in the dense tensor of one index of each level.
     let mut strides = vec![size; levels];

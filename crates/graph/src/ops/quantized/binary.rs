@@ -1,6 +1,8 @@
 //! Arithmetic between two quantised tensors, broadcast like NumPy's.
 
-use super::{Clamp, Rescale, fraction, multiplier, quantized_input, single, store, stored};
+use super::{
+    Clamp, Rescale, fraction, multiplier, quantized_input, rounds_twice, single, store, stored,
+};
 use crate::ops::broadcast::{Offsets, broadcast_dims, broadcast_inputs};
 use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
 use kinglet_kernels::fixed::{Multiplier, reciprocal};
@@ -85,6 +87,7 @@ impl QBinary {
         match self.rescale {
             Rescale::Float => Ok(self.float_function(q)),
             Rescale::FixedPoint => self.fixed_function(dtype, q),
+            Rescale::FixedPointOnce => Err(rounds_twice()),
         }
     }
 

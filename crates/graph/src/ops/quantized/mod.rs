@@ -35,8 +35,11 @@ use kinglet_kernels::fixed::{Multiplier, activation_range};
 /// How an accumulator is brought to the output's scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rescale {
-    /// By a 31-bit mantissa and a shift, rounded as gemmlowp and TFLite's reference kernels do.
+    /// By a 31-bit mantissa and a shift, rounded twice as gemmlowp and most of TFLite's reference
+    /// kernels do.
     FixedPoint,
+    /// The same with one rounding: TFLite's matrix products.
+    FixedPointOnce,
     /// By a float factor, rounded half to even, as ONNX's QLinear ops do.
     Float,
 }
@@ -44,8 +47,10 @@ pub enum Rescale {
 /// The factors of a [`Rescale`], one for each channel or one for all.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Factors {
-    /// For [`Rescale::FixedPoint`].
+    /// For [`Rescale::FixedPoint`]: [`Multiplier::apply`].
     Fixed(Vec<Multiplier>),
+    /// For [`Rescale::FixedPointOnce`]: [`Multiplier::apply_once`].
+    FixedOnce(Vec<Multiplier>),
     /// For [`Rescale::Float`].
     Float(Vec<f32>),
 }
@@ -60,6 +65,9 @@ impl Rescale {
             Rescale::FixedPoint => {
                 scales.map(multiplier).collect::<OpResult<_>>().map(Factors::Fixed)
             }
+            Rescale::FixedPointOnce => {
+                scales.map(multiplier).collect::<OpResult<_>>().map(Factors::FixedOnce)
+            }
             Rescale::Float => Ok(Factors::Float(scales.map(|s| s as f32).collect())),
         }
     }
@@ -71,6 +79,7 @@ impl Factors {
     pub fn apply(&self, channel: usize, x: i32) -> i32 {
         match self {
             Factors::Fixed(all) => all[if all.len() == 1 { 0 } else { channel }].apply(x),
+            Factors::FixedOnce(all) => all[if all.len() == 1 { 0 } else { channel }].apply_once(x),
             Factors::Float(all) => {
                 (x as f32 * all[if all.len() == 1 { 0 } else { channel }]).round_ties_even() as i32
             }
@@ -81,7 +90,9 @@ impl Factors {
     #[inline]
     pub fn apply_i64(&self, channel: usize, x: i64) -> i32 {
         match self {
-            Factors::Fixed(all) => all[if all.len() == 1 { 0 } else { channel }].apply_i64(x),
+            Factors::Fixed(all) | Factors::FixedOnce(all) => {
+                all[if all.len() == 1 { 0 } else { channel }].apply_i64(x)
+            }
             Factors::Float(all) => {
                 let scale = f64::from(all[if all.len() == 1 { 0 } else { channel }]);
                 (x as f64 * scale).round_ties_even() as i32
@@ -143,6 +154,11 @@ impl Clamp {
         // Not `clamp`: an activation outside the type's range leaves an empty one.
         x.max(self.low).min(self.high)
     }
+}
+
+/// What ops say to [`Rescale::FixedPointOnce`] that have no such arithmetic.
+pub(crate) fn rounds_twice() -> OpError {
+    OpError::new("rescaling with one rounding is for matrix products and convolutions only")
 }
 
 /// The multiplier of a real factor, or an error that says it can't be one.

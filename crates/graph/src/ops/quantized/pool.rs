@@ -71,7 +71,9 @@ impl Op for QPool {
                     let elements = taps.iter().map(|tap| values[from + tap]);
                     let value = match (self.kind, self.rescale) {
                         (QPoolKind::Max, _) => elements.max().unwrap_or(0),
-                        (QPoolKind::Average, Rescale::FixedPoint) => mean(elements, taps.len()),
+                        (QPoolKind::Average, Rescale::FixedPoint | Rescale::FixedPointOnce) => {
+                            mean(elements, taps.len())
+                        }
                         (QPoolKind::Average, Rescale::Float) => {
                             let sum: i64 =
                                 elements.map(|x| i64::from(x) - i64::from(in_zero)).sum();

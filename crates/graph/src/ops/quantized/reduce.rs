@@ -1,6 +1,6 @@
 //! Reductions of quantised numbers over axes.
 
-use super::{Rescale, multiplier, quantized_input, single, store, stored};
+use super::{Rescale, multiplier, quantized_input, rounds_twice, single, store, stored};
 use crate::ops::broadcast::{Offsets, axes_of, strides};
 use crate::{Dim, Dims, InferCx, Inputs, Op, OpResult, Outputs, Shape, ValueType};
 use kinglet_kernels::fixed::Multiplier;
@@ -71,6 +71,7 @@ impl Op for QReduce {
                 let scale = divided(multiplier(ratio)?, divisor);
                 Rescaler::Fixed(scale)
             }
+            Rescale::FixedPointOnce => return Err(rounds_twice()),
             Rescale::Float => Rescaler::Float((ratio / divisor as f64) as f32),
         };
         for sum in &mut sums {
