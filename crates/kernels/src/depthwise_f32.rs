@@ -55,6 +55,11 @@ impl PackedDepthwise {
         self.shape
     }
 
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.data)
+    }
+
     /// Into how many blocks the output channels are cut, each a vector.
     pub fn blocks(&self) -> usize {
         self.shape.output.channels.div_ceil(self.lanes)

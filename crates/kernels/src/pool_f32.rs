@@ -18,12 +18,12 @@ pub enum Pooling {
     /// Their sum over the number of taps inside the image or its padding, which reaches this many
     /// rows below and columns right of the image.
     AveragePadded([usize; 2]),
-    /// The square root of the sum of their squares.
-    L2,
+    /// The square root of the average of the squares of those inside the image.
+    RootMeanSquare,
 }
 
 /// A pool over channels-last images; as many channels go in as come out. A window that lies wholly
-/// outside the image gives 0 (the least value for [`Pooling::Max`]).
+/// outside the image gives NaN (−∞ for [`Pooling::Max`]).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PoolF32 {
     /// The images that go in.
@@ -73,7 +73,10 @@ impl Kernel for Run<'_> {
             Pooling::Max => {
                 self.fold(s, least, |m, x| s.select(s.eq(m, m), s.max(m, x), m), |m, _| m)
             }
-            Pooling::L2 => self.fold(s, s.zero(), |sum, x| s.fma(x, x, sum), |sum, _| s.sqrt(sum)),
+            Pooling::RootMeanSquare => {
+                let finish = |sum, n| s.sqrt(s.div(sum, s.splat(n)));
+                self.fold(s, s.zero(), |sum, x| s.fma(x, x, sum), finish);
+            }
             _ => self.fold(s, s.zero(), |sum, x| s.add(sum, x), |sum, n| s.div(sum, s.splat(n))),
         }
     }
@@ -120,7 +123,7 @@ impl Run<'_> {
                             acc = join(acc, v);
                         }
                     }
-                    let v = finish(acc, count.max(1) as f32);
+                    let v = finish(acc, count as f32);
                     // SAFETY: `valid` channels are left from `c` on.
                     unsafe { s.store_n(pixel.as_mut_ptr().add(c), v, valid) };
                     c += S::LANES;
@@ -172,9 +175,9 @@ mod tests {
             }
             let v = match pooling {
                 Pooling::Max => max,
-                Pooling::Average => sum / f64::from(inside.max(1)),
-                Pooling::AveragePadded(_) => sum / f64::from(padded.max(1)),
-                Pooling::L2 => squares.sqrt(),
+                Pooling::Average => sum / f64::from(inside),
+                Pooling::AveragePadded(_) => sum / f64::from(padded),
+                Pooling::RootMeanSquare => (squares / f64::from(inside)).sqrt(),
             };
             out.push(unary(*activation, v));
         }
@@ -196,7 +199,7 @@ mod tests {
                     Pooling::Max,
                     Pooling::Average,
                     Pooling::AveragePadded([padding; 2]),
-                    Pooling::L2,
+                    Pooling::RootMeanSquare,
                 ] {
                     let side = |size: usize| {
                         (size + 2 * padding - (kernel - 1) * dilation - 1) / stride + 1

@@ -42,7 +42,7 @@ impl Softmax {
 }
 
 /// The lines that are normalised in a tensor of `dims`.
-pub(crate) fn lines(dims: &[usize], axis: i64, flatten: bool) -> OpResult<AroundAxis> {
+pub fn lines(dims: &[usize], axis: i64, flatten: bool) -> OpResult<AroundAxis> {
     // The old operator took `axis` = rank: lines of one element.
     if flatten && usize::try_from(axis) == Ok(dims.len()) {
         return Ok(AroundAxis { outer: dims.iter().product(), len: 1, inner: 1 });

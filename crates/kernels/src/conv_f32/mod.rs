@@ -149,6 +149,16 @@ impl PackedConv {
         self.shape.groups * self.layout.panels()
     }
 
+    /// Rows of a tile: threads do well to cut rows at multiples of it.
+    pub fn tile_rows(&self) -> usize {
+        self.layout.tile_rows()
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.data)
+    }
+
     /// Bytes of scratch that a run needs; some KB.
     pub fn scratch_bytes(&self) -> usize {
         let taps: usize = self.shape.window.kernel.iter().product();
@@ -165,7 +175,7 @@ impl PackedConv {
 
     /// The most rows whose pointers are held at once.
     fn block_rows(&self) -> usize {
-        block_rows(&self.layout, micro::rows_of(self.layout.isa, self.layout.vectors))
+        block_rows(&self.layout, self.layout.tile_rows())
     }
 }
 

@@ -104,6 +104,11 @@ impl PackedConvTransposed {
         self.shape
     }
 
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.data)
+    }
+
     /// Bytes of scratch that a run needs.
     pub fn scratch_bytes(&self) -> usize {
         let taps: usize = self.shape.window.kernel.iter().product();

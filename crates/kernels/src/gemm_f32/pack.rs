@@ -29,6 +29,11 @@ impl PackLayout {
         Self { isa, k, n, lanes, vectors }
     }
 
+    /// The instruction set it is for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// Columns in a panel; the last one may have fewer.
     pub fn panel_columns(&self) -> usize {
         self.vectors * self.lanes
@@ -43,6 +48,11 @@ impl PackLayout {
     pub fn columns(&self, panel: usize) -> Range<usize> {
         let width = self.panel_columns();
         panel * width..self.n.min((panel + 1) * width)
+    }
+
+    /// Rows of a tile: threads do well to cut rows at multiples of it.
+    pub fn tile_rows(&self) -> usize {
+        super::micro::rows_of(self.isa, self.vectors)
     }
 
     /// Vectors in panel `panel`.

@@ -5,7 +5,15 @@
 //! sizes and constants, packs what is constant, and returns a [`Lowered`]; `Ok(None)` passes the
 //! node on.
 
+mod conv;
+mod elementwise;
+mod float;
+mod matmul;
+mod pool;
+mod reduce;
 mod reference;
+mod softmax;
+mod transpose;
 
 use crate::kernel::Lowered;
 use crate::runner::PlanRunner;
@@ -16,7 +24,14 @@ use std::sync::Arc;
 type Family = fn(&LowerCx<'_>) -> OpResult<Option<Lowered>>;
 
 /// The kernel families, in the order in which they are asked.
-const FAMILIES: &[Family] = &[];
+const FAMILIES: &[Family] = &[
+    conv::lower,
+    matmul::lower,
+    elementwise::lower,
+    pool::lower,
+    softmax::lower,
+    transpose::lower,
+];
 
 /// A node to find a kernel for. All its values have known sizes.
 pub struct LowerCx<'a> {

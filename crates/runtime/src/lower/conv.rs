@@ -1,0 +1,253 @@
+//! Float convolutions: channels-last images, constant weights, one or two spatial dimensions.
+
+use super::LowerCx;
+use super::float::{Cut, GridCut, activation, constant, geometry, is_f32};
+use crate::kernel::{Io, Kernel, Lowered};
+use kinglet_graph::ops::broadcast::strides;
+use kinglet_graph::ops::conv::{Conv, ConvTranspose, conv_dims};
+use kinglet_graph::ops::window::{Layout, WeightLayout};
+use kinglet_graph::{Dims, OpResult};
+use kinglet_kernels::conv_f32::{
+    ConvF32, ConvShape, ConvTransposedF32, PackedConv, PackedConvTransposed, WeightStrides,
+};
+use kinglet_kernels::depthwise_f32::{DepthwiseF32, PackedDepthwise};
+use kinglet_kernels::elementwise::Unary;
+use kinglet_kernels::gemm_f32::{Epilogue, Rows};
+use kinglet_kernels::isa::Isa;
+use kinglet_kernels::shared::SharedMut;
+
+pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
+    if let Some(op) = cx.op::<Conv>() {
+        return conv(cx, op);
+    }
+    match cx.op::<ConvTranspose>() {
+        Some(op) => transposed(cx, op),
+        None => Ok(None),
+    }
+}
+
+/// The strides of weights of `dims`.
+fn weight_strides(layout: WeightLayout, dims: &[usize]) -> OpResult<WeightStrides> {
+    let (output, input, spatial) = layout.split(&strides(dims))?;
+    let (vertical, horizontal) = match spatial[..] {
+        [y, x] => (y, x),
+        [x] => (0, x),
+        _ => (0, 0),
+    };
+    Ok(WeightStrides { output, vertical, horizontal, input })
+}
+
+/// What all convolutions do to their results.
+struct Finish {
+    /// The bias, if it is constant; else input 2 is.
+    bias: Option<Vec<f32>>,
+    activation: Unary,
+    residual: bool,
+    channels: usize,
+}
+
+impl Finish {
+    /// With the inputs that it absorbs.
+    fn new(
+        cx: &LowerCx<'_>,
+        activation: Unary,
+        residual: bool,
+        channels: usize,
+    ) -> OpResult<(Finish, Vec<usize>)> {
+        let bias = constant(cx, 2)?.map(<[f32]>::to_vec);
+        let absorbed = if bias.is_some() { vec![1, 2] } else { vec![1] };
+        Ok((Finish { bias, activation, residual, channels }, absorbed))
+    }
+
+    fn epilogue<'a>(&'a self, io: &Io<'a>) -> OpResult<Epilogue<'a>> {
+        let bias = match &self.bias {
+            Some(bias) => Some(bias.as_slice()),
+            None if io.inputs.get(2).is_some_and(Option::is_some) => Some(io.input(2)?),
+            None => None,
+        };
+        Ok(match self.residual {
+            false => Epilogue { bias, activation: self.activation, ..Epilogue::default() },
+            true => Epilogue {
+                bias,
+                activation: Unary::Identity,
+                residual: Some(Rows { data: io.input(3)?, stride: self.channels }),
+                after: self.activation,
+            },
+        })
+    }
+}
+
+fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
+    let (Some(x), Some(w), Some(weights)) = (cx.input(0), cx.input(1), constant_weights(cx)?)
+    else {
+        return Ok(None);
+    };
+    if !is_f32(cx, 4) || op.layout != Layout::ChannelsLast {
+        return Ok(None);
+    }
+    let (x, w): (Dims, Dims) = (cx.dims(x)?, cx.dims(w)?);
+    let dims = conv_dims(&op.window, op.groups, (op.layout, op.weight_layout), &x, &w)?;
+    let (Some((window, input, output)), Some(activation)) =
+        (geometry(&dims.windows, dims.in_channels, dims.out_channels), activation(op.activation))
+    else {
+        return Ok(None);
+    };
+    let shape = ConvShape { input, output, window, groups: op.groups };
+    let strides = weight_strides(op.weight_layout, &w)?;
+    let residual = cx.input(3).is_some();
+    let (finish, absorbed) = Finish::new(cx, activation, residual, dims.out_channels)?;
+    let batch = dims.batch;
+    let work = batch * output.len() * window.kernel[0] * window.kernel[1];
+    if op.groups > 1 && op.groups == dims.in_channels {
+        let packed = PackedDepthwise::new(cx.isa, shape, weights, strides);
+        let lines = batch * output.height;
+        // Short images have lots of channels: those are what threads share then.
+        let by_blocks = lines < 4 * cx.threads && packed.blocks() >= 2 * cx.threads;
+        let total = if by_blocks { packed.blocks() } else { lines };
+        let cut = Cut::new(total, if by_blocks { 1 } else { 2 }, work, cx.threads);
+        let bytes = packed.bytes();
+        let kernel = FloatDepthwise { isa: cx.isa, packed, finish, lines, by_blocks, cut };
+        return Ok(Some(Lowered::new(kernel).with_absorbed(&absorbed, bytes)));
+    }
+    let packed = PackedConv::new(cx.isa, shape, weights, strides);
+    let (rows, tile) = (batch * output.pixels(), packed.tile_rows());
+    let work = work * (dims.in_channels / op.groups);
+    let cut = GridCut::new(rows, tile, packed.panels(), work, cx.threads);
+    let (bytes, scratch) = (packed.bytes(), packed.scratch_bytes().next_multiple_of(64));
+    let kernel = FloatConv { isa: cx.isa, packed, finish, cut, scratch };
+    let lowered = Lowered::new(kernel).with_absorbed(&absorbed, bytes);
+    Ok(Some(lowered.with_scratch(scratch * cx.threads)))
+}
+
+fn constant_weights<'a>(cx: &LowerCx<'a>) -> OpResult<Option<&'a [f32]>> {
+    match cx.input(1) {
+        Some(w) if w.ty.dtype == kinglet_graph::DType::F32 => constant(cx, 1),
+        _ => Ok(None),
+    }
+}
+
+struct FloatConv {
+    isa: Isa,
+    packed: PackedConv,
+    finish: Finish,
+    cut: GridCut,
+    /// Bytes of each thread's scratch.
+    scratch: usize,
+}
+
+impl Kernel for FloatConv {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let conv = ConvF32 { packed: &self.packed, epilogue: self.finish.epilogue(io)? };
+        let input = io.input(0)?;
+        let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
+        let scratch = SharedMut::new(&mut *io.scratch);
+        io.pool.run(self.cut.tasks(), |task, worker| {
+            let (rows, panels) = self.cut.part(task);
+            // SAFETY: every task has its own rows and panels, every worker its own scratch.
+            unsafe {
+                let scratch = scratch.slice(worker * self.scratch..(worker + 1) * self.scratch);
+                conv.run(rows, panels, input, out, scratch);
+            }
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("conv {}", self.isa.name())
+    }
+}
+
+struct FloatDepthwise {
+    isa: Isa,
+    packed: PackedDepthwise,
+    finish: Finish,
+    lines: usize,
+    /// Whether threads share the channel blocks, and not the lines.
+    by_blocks: bool,
+    cut: Cut,
+}
+
+impl Kernel for FloatDepthwise {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let conv = DepthwiseF32 { packed: &self.packed, epilogue: self.finish.epilogue(io)? };
+        let input = io.input(0)?;
+        let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
+        io.pool.run(self.cut.tasks, |task, _| {
+            let part = self.cut.part(task);
+            let (lines, blocks) = match self.by_blocks {
+                true => (0..self.lines, part),
+                false => (part, 0..self.packed.blocks()),
+            };
+            // SAFETY: every task has its own lines or blocks.
+            unsafe { conv.run(lines, blocks, input, out) };
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("depthwise {}", self.isa.name())
+    }
+}
+
+fn transposed(cx: &LowerCx<'_>, op: &ConvTranspose) -> OpResult<Option<Lowered>> {
+    let (Some(x), Some(w), Some(weights)) = (cx.input(0), cx.input(1), constant_weights(cx)?)
+    else {
+        return Ok(None);
+    };
+    if !is_f32(cx, 3) || op.layout != Layout::ChannelsLast {
+        return Ok(None);
+    }
+    let (x, w) = (cx.dims(x)?, cx.dims(w)?);
+    let (_, _, spatial) = op.layout.split(&cx.dims(cx.output(0))?)?;
+    let dims = op.dims(&x, &w, &spatial, cx.input(3).is_some())?;
+    // The windows are those of the convolution back: its input is this op's output.
+    let (Some((window, output, input)), Some(activation)) =
+        (geometry(&dims.windows, dims.out_channels, dims.in_channels), activation(op.activation))
+    else {
+        return Ok(None);
+    };
+    let shape = ConvShape { input, output, window, groups: op.groups };
+    let strides = weight_strides(op.weight_layout, &w)?;
+    let group_stride = dims.in_channels / op.groups.max(1) * strides.input;
+    let packed = PackedConvTransposed::new(cx.isa, shape, weights, strides, group_stride);
+    let (finish, mut absorbed) = Finish::new(cx, activation, false, dims.out_channels)?;
+    absorbed.extend(cx.constant(3).map(|_| 3));
+    let taps = window.kernel[0] * window.kernel[1];
+    let work = dims.batch * input.len() * taps * (dims.out_channels / op.groups.max(1));
+    let cut = Cut::new(dims.batch * output.height, 1, work, cx.threads);
+    let (bytes, scratch) = (packed.bytes(), packed.scratch_bytes().next_multiple_of(64));
+    let kernel = FloatConvTransposed { isa: cx.isa, packed, finish, cut, scratch };
+    let lowered = Lowered::new(kernel).with_absorbed(&absorbed, bytes);
+    Ok(Some(lowered.with_scratch(scratch * cx.threads)))
+}
+
+struct FloatConvTransposed {
+    isa: Isa,
+    packed: PackedConvTransposed,
+    finish: Finish,
+    cut: Cut,
+    /// Bytes of each thread's scratch.
+    scratch: usize,
+}
+
+impl Kernel for FloatConvTransposed {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let epilogue = self.finish.epilogue(io)?;
+        let conv = ConvTransposedF32 { packed: &self.packed, epilogue };
+        let input = io.input(0)?;
+        let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
+        let scratch = SharedMut::new(&mut *io.scratch);
+        io.pool.run(self.cut.tasks, |task, worker| {
+            // SAFETY: every task has its own lines, every worker its own scratch.
+            unsafe {
+                let scratch = scratch.slice(worker * self.scratch..(worker + 1) * self.scratch);
+                conv.run(self.cut.part(task), input, out, scratch);
+            }
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("transposed conv {}", self.isa.name())
+    }
+}

@@ -1,0 +1,224 @@
+//! Float functions of one element and of two, with broadcasting.
+
+use super::LowerCx;
+use super::float::{Cut, activation, constant, function, is_f32};
+use crate::kernel::{Io, Kernel, Lowered};
+use kinglet_graph::OpResult;
+use kinglet_graph::ops::binary::{Binary as BinaryOp, BinaryFn};
+use kinglet_graph::ops::broadcast::broadcast_strides;
+use kinglet_graph::ops::unary::Unary as UnaryOp;
+use kinglet_kernels::binary::{Binary, Operand};
+use kinglet_kernels::elementwise::Unary;
+use kinglet_kernels::isa::Isa;
+
+/// About how many simple operations a function of an element takes.
+const COST: usize = 4;
+
+pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
+    if let Some(op) = cx.op::<UnaryOp>() {
+        return unary(cx, op);
+    }
+    match cx.op::<BinaryOp>() {
+        Some(op) => binary(cx, op),
+        None => Ok(None),
+    }
+}
+
+fn unary(cx: &LowerCx<'_>, op: &UnaryOp) -> OpResult<Option<Lowered>> {
+    match function(*op) {
+        Some(function) if is_f32(cx, 1) => {
+            let len = cx.dims(cx.output(0))?.iter().product();
+            Ok(Some(Lowered::new(Map { isa: cx.isa, function, cut: cut(cx, len) })))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn cut(cx: &LowerCx<'_>, len: usize) -> Cut {
+    Cut::new(len, 1024, len.saturating_mul(COST), cx.threads)
+}
+
+struct Map {
+    isa: Isa,
+    function: Unary,
+    cut: Cut,
+}
+
+impl Kernel for Map {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let x: &[f32] = io.input(0)?;
+        let pool = io.pool;
+        let piece = self.cut.chunk();
+        pool.for_chunks(io.output::<f32>(0)?, piece, |i, out, _| {
+            self.function.run_to(self.isa, &x[i * piece..][..out.len()], out);
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("{:?} {}", self.function, self.isa.name())
+    }
+}
+
+fn binary(cx: &LowerCx<'_>, op: &BinaryOp) -> OpResult<Option<Lowered>> {
+    let (Some(a), Some(b)) = (cx.input(0), cx.input(1)) else { return Ok(None) };
+    let (function, then) = match (kernel_function(op.function), activation(op.activation)) {
+        (Some(function), Some(then)) if is_f32(cx, 2) => (function, then),
+        _ => return Ok(None),
+    };
+    let (a, b, out) = (cx.dims(a)?, cx.dims(b)?, cx.dims(cx.output(0))?);
+    let len: usize = out.iter().product();
+    if function == Binary::Pow && constant(cx, 1)?.is_some_and(|b| *b == [2.0]) && a == out {
+        if then == Unary::Identity {
+            let map = Map { isa: cx.isa, function: Unary::Square, cut: cut(cx, len) };
+            return Ok(Some(Lowered::new(map).with_absorbed(&[1], 0)));
+        }
+        return Ok(None);
+    }
+    let mut axes = joined(&out, &broadcast_strides(&a, &out), &broadcast_strides(&b, &out));
+    let columns = axes.pop().unwrap_or(Axis { size: 1, strides: [1, 1] });
+    let rows = axes.pop().unwrap_or(Axis { size: 1, strides: [0, 0] });
+    let lines: usize = rows.size * axes.iter().map(|axis| axis.size).product::<usize>();
+    let kernel = Zip {
+        isa: cx.isa,
+        function,
+        then,
+        cut: Cut::new(lines, 1, len, cx.threads),
+        // A single line is cut itself.
+        piece: cut(cx, columns.size),
+        columns,
+        rows,
+        outer: axes,
+    };
+    Ok(Some(Lowered::new(kernel)))
+}
+
+fn kernel_function(f: BinaryFn) -> Option<Binary> {
+    Some(match f {
+        BinaryFn::Add => Binary::Add,
+        BinaryFn::Sub => Binary::Sub,
+        BinaryFn::Mul => Binary::Mul,
+        BinaryFn::Div => Binary::Div,
+        BinaryFn::Pow => Binary::Pow,
+        BinaryFn::Min => Binary::Min,
+        BinaryFn::Max => Binary::Max,
+        BinaryFn::SquaredDifference => Binary::SquaredDifference,
+        BinaryFn::PRelu => Binary::PRelu,
+        _ => return None,
+    })
+}
+
+/// A dimension of the result, and how far apart its elements lie in either operand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Axis {
+    size: usize,
+    strides: [usize; 2],
+}
+
+/// The dimensions of `out` but those of size 1, neighbours joined where both operands allow.
+fn joined(out: &[usize], a: &[usize], b: &[usize]) -> Vec<Axis> {
+    let mut axes: Vec<Axis> = Vec::new();
+    for i in (0..out.len()).filter(|i| out[*i] != 1) {
+        let axis = Axis { size: out[i], strides: [a[i], b[i]] };
+        match axes.last_mut() {
+            Some(last) if last.strides == axis.strides.map(|s| s.saturating_mul(axis.size)) => {
+                *last = Axis { size: last.size * axis.size, strides: axis.strides };
+            }
+            _ => axes.push(axis),
+        }
+    }
+    axes
+}
+
+struct Zip {
+    isa: Isa,
+    function: Binary,
+    then: Unary,
+    columns: Axis,
+    rows: Axis,
+    outer: Vec<Axis>,
+    cut: Cut,
+    piece: Cut,
+}
+
+impl Zip {
+    /// Operand `i`, from its first row on.
+    fn operand<'a>(&self, i: usize, data: &'a [f32]) -> Operand<'a> {
+        let row_stride = self.rows.strides[i];
+        Operand { data, row_stride, repeated: self.columns.strides[i] == 0 }
+    }
+
+    /// Where line `line` begins in each operand.
+    fn starts(&self, line: usize) -> [usize; 2] {
+        let mut rest = line / self.rows.size;
+        let row = line % self.rows.size;
+        let mut at = self.rows.strides.map(|s| s * row);
+        for axis in self.outer.iter().rev() {
+            for (at, stride) in at.iter_mut().zip(axis.strides) {
+                *at += rest % axis.size * stride;
+            }
+            rest /= axis.size;
+        }
+        at
+    }
+}
+
+impl Kernel for Zip {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let (a, b): (&[f32], &[f32]) = (io.input(0)?, io.input(1)?);
+        let pool = io.pool;
+        let out = io.output::<f32>(0)?;
+        let columns = self.columns.size;
+        if out.is_empty() {
+            return Ok(());
+        }
+        if self.outer.is_empty() && self.rows.size == 1 {
+            let piece = self.piece.chunk();
+            pool.for_chunks(out, piece, |i, out, _| {
+                let from = self.columns.strides.map(|s| i * piece * s);
+                let (a, b) = (self.operand(0, &a[from[0]..]), self.operand(1, &b[from[1]..]));
+                self.function.run(self.isa, a, b, out.len(), self.then, out);
+            });
+            return Ok(());
+        }
+        let lines = self.cut.chunk();
+        pool.for_chunks(out, lines * columns, |i, mut out, _| {
+            let mut line = i * lines;
+            while !out.is_empty() {
+                // Up to the end of the rows that have one stride.
+                let count = (self.rows.size - line % self.rows.size).min(out.len() / columns);
+                let (here, rest) = std::mem::take(&mut out).split_at_mut(count * columns);
+                let [from_a, from_b] = self.starts(line);
+                let (a, b) = (self.operand(0, &a[from_a..]), self.operand(1, &b[from_b..]));
+                self.function.run(self.isa, a, b, columns, self.then, here);
+                (line, out) = (line + count, rest);
+            }
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("{:?} {}", self.function, self.isa.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_join_where_both_allow() {
+        let axis = |size, a, b| Axis { size, strides: [a, b] };
+        let of = |out: &[usize], a: &[usize], b: &[usize]| {
+            joined(out, &broadcast_strides(a, out), &broadcast_strides(b, out))
+        };
+        assert_eq!(of(&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]), [axis(24, 1, 1)]);
+        assert_eq!(of(&[2, 3, 4], &[2, 3, 4], &[4]), [axis(6, 4, 0), axis(4, 1, 1)]);
+        assert_eq!(of(&[2, 3, 4], &[2, 3, 4], &[]), [axis(24, 1, 0)]);
+        assert_eq!(
+            of(&[2, 3, 4], &[2, 1, 4], &[3, 1]),
+            [axis(2, 4, 0), axis(3, 0, 1), axis(4, 1, 0)]
+        );
+        assert_eq!(of(&[1, 1], &[1], &[1, 1]), []);
+    }
+}

@@ -1,0 +1,229 @@
+//! Float ops run by kernels give what their reference implementations give, on every instruction
+//! set this CPU has and on one thread as on three.
+
+use kinglet_graph::ops::activation::Activation;
+use kinglet_graph::ops::binary::{Binary, BinaryFn};
+use kinglet_graph::ops::conv::{Conv, ConvTranspose};
+use kinglet_graph::ops::matmul::MatMul;
+use kinglet_graph::ops::pool::{GlobalPool, Pool, PoolKind};
+use kinglet_graph::ops::softmax::{LogSoftmax, Softmax};
+use kinglet_graph::ops::transpose::Transpose;
+use kinglet_graph::ops::unary::Unary;
+use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
+use kinglet_graph::{DType, Graph, Op, Tensor, ValueType, interpret};
+use kinglet_kernels::isa::Isa;
+use kinglet_runtime::{Plan, PlanOptions};
+
+fn data(dims: &[usize], seed: usize) -> Tensor {
+    let n: usize = dims.iter().product();
+    let value = |i: usize| {
+        let mixed = (i + seed * 7919).wrapping_mul(2_654_435_761) >> 7;
+        (mixed % 2000) as f32 / 1000.0 - 1.0
+    };
+    Tensor::from_slice(dims, &(0..n).map(value).collect::<Vec<_>>()).unwrap()
+}
+
+/// An input of a case: sizes, and whether it is a constant.
+enum In {
+    Data(&'static [usize]),
+    Constant(&'static [usize]),
+    Ints(&'static [i64]),
+    None,
+}
+use In::{Constant, Data, Ints};
+
+/// Runs `op` by its kernel everywhere and compares with its reference implementation.
+fn check(op: impl Op + Clone, inputs: &[In]) {
+    let mut graph = Graph::new("case");
+    let mut given = Vec::new();
+    let mut ids = Vec::new();
+    for (i, input) in inputs.iter().enumerate() {
+        ids.push(match input {
+            Data(dims) => {
+                given.push(data(dims, i));
+                Some(graph.add_input(format!("x{i}"), ValueType::new(DType::F32, *dims)))
+            }
+            Constant(dims) => Some(graph.add_constant(format!("w{i}"), data(dims, i))),
+            Ints(v) => Some(
+                graph.add_constant(format!("i{i}"), Tensor::from_slice(&[v.len()], v).unwrap()),
+            ),
+            In::None => None,
+        });
+    }
+    let what = format!("{op:?}");
+    let y = graph.add_value("y", ValueType::new(DType::F32, kinglet_graph::Shape::unknown()));
+    graph.add_node("node", op, ids, vec![y]);
+    graph.outputs = vec![y];
+    let want = interpret(&graph, &given).unwrap();
+    for isa in Isa::available() {
+        for threads in [1, 3] {
+            let options = PlanOptions { isa: Some(isa), threads, ..PlanOptions::default() };
+            let mut plan = Plan::new(&graph, &options).unwrap();
+            for step in plan.steps() {
+                assert_ne!(step.kernel, "reference", "{what}: no kernel");
+            }
+            for (i, tensor) in given.iter().enumerate() {
+                plan.set_input(i, &tensor.view()).unwrap();
+            }
+            // Twice: nothing of the first run may be left.
+            for _ in 0..2 {
+                plan.run().unwrap();
+                let got = plan.output(0);
+                assert_eq!(got.dims, want[0].dims(), "{what}");
+                let pairs = got.slice::<f32>().unwrap().iter().zip(want[0].slice::<f32>().unwrap());
+                for (i, (got, want)) in pairs.enumerate() {
+                    let close = (got - want).abs() <= 2e-6 * want.abs().max(4.0)
+                        || got.is_nan() && want.is_nan();
+                    assert!(close, "{what} {isa:?} {threads}: element {i} is {got}, not {want}");
+                }
+            }
+        }
+    }
+}
+
+fn window(stride: usize, dilation: usize, padding: Padding) -> Window {
+    Window { stride: vec![stride; 2], dilation: vec![dilation; 2], padding }
+}
+
+fn conv(groups: usize, window: Window, weight_layout: WeightLayout) -> Conv {
+    Conv {
+        window,
+        groups,
+        layout: Layout::ChannelsLast,
+        weight_layout,
+        activation: Activation::Relu6,
+    }
+}
+
+#[test]
+fn convolutions() {
+    use WeightLayout::{InSpatialOut, OutInSpatial, OutSpatialIn};
+    let same = || window(1, 1, Padding::SameUpper);
+    check(conv(1, same(), OutSpatialIn), &[Data(&[1, 9, 7, 5]), Constant(&[20, 1, 1, 5])]);
+    check(
+        conv(1, window(2, 1, Padding::SameUpper), OutInSpatial),
+        &[Data(&[2, 30, 31, 3]), Constant(&[16, 3, 3, 3]), Constant(&[16])],
+    );
+    let residual =
+        [Data(&[1, 20, 20, 8]), Constant(&[40, 3, 3, 8]), Data(&[40]), Data(&[1, 20, 20, 40])];
+    check(conv(1, same(), OutSpatialIn), &residual);
+    check(
+        conv(2, window(1, 2, Padding::Valid), OutSpatialIn),
+        &[Data(&[1, 9, 9, 8]), Constant(&[6, 3, 3, 4])],
+    );
+    let odd = Padding::Explicit { before: vec![2, 0], after: vec![0, 1] };
+    check(
+        conv(24, window(2, 1, odd), InSpatialOut),
+        &[Data(&[2, 15, 14, 24]), Constant(&[1, 3, 3, 24]), Constant(&[24])],
+    );
+    check(conv(70, same(), InSpatialOut), &[Data(&[1, 2, 2, 70]), Constant(&[1, 5, 5, 70])]);
+    check(conv(3, same(), InSpatialOut), &[Data(&[1, 8, 8, 3]), Constant(&[1, 3, 3, 12])]);
+    let line = Conv {
+        window: Window { stride: vec![2], dilation: vec![1], padding: Padding::SameLower },
+        ..conv(1, same(), OutSpatialIn)
+    };
+    check(line, &[Data(&[1, 33, 20]), Constant(&[10, 3, 20])]);
+    let function = Conv {
+        activation: Activation::Function(Unary::HardSwish),
+        ..conv(1, same(), OutSpatialIn)
+    };
+    check(function, &residual);
+}
+
+#[test]
+fn transposed_convolutions() {
+    let op = ConvTranspose {
+        window: window(2, 1, Padding::SameUpper),
+        output_padding: vec![0, 0],
+        groups: 1,
+        layout: Layout::ChannelsLast,
+        weight_layout: WeightLayout::OutSpatialIn,
+        activation: Activation::Relu,
+    };
+    let inputs = [Data(&[1, 10, 11, 7]), Constant(&[9, 3, 3, 7]), Constant(&[9]), Ints(&[20, 22])];
+    check(op.clone(), &inputs);
+    let explicit = Padding::Explicit { before: vec![1, 0], after: vec![0, 1] };
+    let op = ConvTranspose {
+        window: window(3, 1, explicit),
+        output_padding: vec![1, 0],
+        groups: 2,
+        weight_layout: WeightLayout::InOutSpatial,
+        ..op
+    };
+    check(op, &[Data(&[2, 4, 5, 6]), Constant(&[6, 5, 4, 3])]);
+}
+
+#[test]
+fn products() {
+    let op = MatMul::new();
+    let turned = MatMul { transpose_b: true, activation: Activation::Relu, ..op };
+    check(op, &[Data(&[40, 30]), Constant(&[30, 70])]);
+    check(op, &[Data(&[2, 3, 40, 30]), Constant(&[30, 70]), Constant(&[70])]);
+    check(turned, &[Data(&[1, 300]), Constant(&[200, 300]), Constant(&[200])]);
+    check(turned, &[Data(&[5, 300]), Constant(&[200, 300]), Data(&[5, 200])]);
+    check(op, &[Data(&[2, 8, 20, 16]), Data(&[2, 8, 16, 25])]);
+    check(turned, &[Data(&[2, 8, 20, 16]), Data(&[2, 1, 25, 16])]);
+    check(op, &[Data(&[90, 70]), Data(&[70, 80])]);
+    check(op, &[Data(&[3, 9, 7]), Constant(&[3, 7, 8])]);
+    check(MatMul { transpose_a: true, ..op }, &[Data(&[30, 40]), Constant(&[30, 50])]);
+    check(MatMul { transpose_a: true, ..turned }, &[Data(&[6, 30, 9]), Data(&[6, 8, 30])]);
+    check(op, &[Data(&[30]), Data(&[4, 30, 5])]);
+    check(op, &[Data(&[4, 5, 30]), Data(&[30])]);
+}
+
+#[test]
+fn functions_and_broadcasts() {
+    for f in [Unary::Sigmoid, Unary::HardSwish, Unary::Elu { alpha: 0.7 }, Unary::Floor] {
+        check(f, &[Data(&[3, 5000])]);
+    }
+    for f in [BinaryFn::Add, BinaryFn::Mul, BinaryFn::Max, BinaryFn::PRelu] {
+        let op = Binary { function: f, activation: Activation::Clamp { min: -0.5, max: 0.75 } };
+        check(op, &[Data(&[7, 900]), Data(&[7, 900])]);
+        check(op, &[Data(&[2, 30, 40, 24]), Constant(&[24])]);
+        check(op, &[Constant(&[]), Data(&[2, 3000])]);
+        check(op, &[Data(&[2, 30, 40, 24]), Data(&[2, 1, 1, 24])]);
+        check(op, &[Data(&[2, 1, 40, 1]), Data(&[30, 1, 24])]);
+        check(op, &[Data(&[50, 1]), Data(&[1, 60])]);
+    }
+}
+
+#[test]
+fn pools() {
+    for kind in [
+        PoolKind::Max,
+        PoolKind::Average { include_padding: false },
+        PoolKind::Average { include_padding: true },
+        PoolKind::RootMeanSquare,
+    ] {
+        let padding = Padding::Explicit { before: vec![1, 0], after: vec![1, 2] };
+        let op = Pool {
+            kind,
+            kernel: vec![3, 2],
+            window: window(2, 1, padding),
+            ceil: true,
+            layout: Layout::ChannelsLast,
+            activation: Activation::None,
+        };
+        check(op, &[Data(&[2, 20, 17, 19])]);
+    }
+    for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+        for kind in [PoolKind::Max, PoolKind::Average { include_padding: false }] {
+            check(GlobalPool { kind, layout }, &[Data(&[3, 7, 9, 40])]);
+        }
+    }
+}
+
+#[test]
+fn softmaxes() {
+    for axis in [-1, 1, 0] {
+        check(Softmax { beta: 1.5, ..Softmax::new(axis) }, &[Data(&[30, 11, 20])]);
+        check(LogSoftmax { axis, flatten: true }, &[Data(&[3, 11, 20])]);
+    }
+}
+
+#[test]
+fn permutations() {
+    check(Transpose, &[Data(&[2, 30, 40, 24]), Ints(&[0, 3, 1, 2])]);
+    check(Transpose, &[Data(&[40, 50]), In::None]);
+    check(Transpose, &[Data(&[3, 4, 5, 6, 7]), Ints(&[3, 0, 4, 1, 2])]);
+}
