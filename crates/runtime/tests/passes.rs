@@ -5,6 +5,7 @@ use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::concat::Concat;
 use kinglet_graph::ops::conv::Conv;
 use kinglet_graph::ops::matmul::MatMul;
+use kinglet_graph::ops::norm::BatchNorm;
 use kinglet_graph::ops::pad::Pad;
 use kinglet_graph::ops::pool::{GlobalPool, PoolKind};
 use kinglet_graph::ops::quantize_linear::{DequantizeLinear, Granularity, QuantizeLinear};
@@ -118,6 +119,11 @@ fn a_residual_net_channels_first_turns_and_fuses_whole() {
     let y = g.apply("relu1", Unary::Relu, &[y], DType::F32);
     let (w2, b2) = (constant(&mut g, &[8, 8, 3, 3]), constant(&mut g, &[8]));
     let z = g.apply("conv2", first, &[y, w2, b2], DType::F32);
+    let mut norm = vec![z];
+    norm.extend((0..3).map(|_| constant(&mut g, &[8])));
+    norm.push(g.add_constant("variance", Tensor::from_slice(&[8], &[0.7f32; 8]).unwrap()));
+    let layout = Layout::ChannelsFirst;
+    let z = g.apply("norm", BatchNorm { epsilon: 1e-3, layout }, &norm, DType::F32);
     let z = g.apply("sum", Binary::new(BinaryFn::Add), &[z, y], DType::F32);
     let z = g.apply("relu2", Unary::Relu, &[z], DType::F32);
     let pool = GlobalPool {

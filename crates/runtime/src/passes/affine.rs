@@ -6,6 +6,7 @@ use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
 use kinglet_graph::ops::matmul::MatMul;
+use kinglet_graph::ops::norm::BatchNorm;
 use kinglet_graph::ops::window::{Layout, WeightLayout};
 use kinglet_graph::{Graph, GraphError, Node, NodeId, Op, OpResult, Tensor, ValueId};
 use std::sync::Arc;
@@ -46,6 +47,27 @@ fn f32s(graph: &Graph, v: Option<ValueId>) -> Option<Vec<f64>> {
 impl Affine {
     fn of(graph: &Graph, node: &Node) -> Option<Affine> {
         let input = |i: usize| node.inputs.get(i).copied().flatten();
+        if let Some(norm) = node.op.downcast::<BatchNorm>() {
+            if node.outputs.len() != 1 {
+                return None;
+            }
+            let x = input(0)?;
+            let rank = graph.value(x).ty.shape.rank()?;
+            let [gamma, beta, mean, variance] = [1, 2, 3, 4].map(|i| f32s(graph, input(i)));
+            let factor: Vec<f64> = gamma?
+                .iter()
+                .zip(variance?)
+                .map(|(g, v)| g / (v + f64::from(norm.epsilon)).sqrt())
+                .collect();
+            let offset =
+                beta?.iter().zip(mean?).zip(&factor).map(|((b, m), f)| b - m * f).collect();
+            let axis = match norm.layout {
+                Layout::ChannelsFirst => 1,
+                Layout::ChannelsLast => rank - 1,
+            };
+            let activation = Activation::None;
+            return Some(Affine { x, factor, offset, axis: Some(axis), activation });
+        }
         let binary = node.op.downcast::<Binary>()?;
         let (a, b) = (input(0)?, input(1)?);
         let is_constant = |v: ValueId| graph.value(v).data.is_some();

@@ -4,6 +4,7 @@ use kinglet_graph::ops::binary::Binary;
 use kinglet_graph::ops::concat::Concat;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
 use kinglet_graph::ops::logic::{Compare, Where};
+use kinglet_graph::ops::norm::BatchNorm;
 use kinglet_graph::ops::pad::Pad;
 use kinglet_graph::ops::pool::{GlobalPool, Pool};
 use kinglet_graph::ops::quantized::{
@@ -134,6 +135,9 @@ pub(super) fn turned(
             })
             .collect::<Option<Vec<_>>>()?;
         return Some(Turned { op: node.op.clone(), feeds, outputs: true });
+    }
+    if let Some(norm) = op.downcast::<BatchNorm>().filter(|n| n.layout == Layout::ChannelsFirst) {
+        return all(Arc::new(BatchNorm { layout: Layout::ChannelsLast, ..*norm }), &[0]);
     }
     if let Some(concat) = op.downcast::<Concat>() {
         let op = Concat { axis: turned_axis(concat.axis, rank)? };
