@@ -11,6 +11,7 @@ pub mod cast;
 pub mod center_crop_pad;
 pub mod col2im;
 pub mod concat;
+pub mod control;
 pub mod conv;
 pub mod convert;
 pub mod deform_conv;
