@@ -37,6 +37,7 @@ pub mod reduce;
 pub mod reshape;
 pub mod resize;
 pub mod reverse;
+pub mod rnn;
 pub mod signal;
 pub mod slice;
 pub mod softmax;
