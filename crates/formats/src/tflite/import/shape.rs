@@ -1,12 +1,19 @@
 //! Ops that move elements, or make them of sizes.
 
 use kinglet_graph::ops::concat::{Concat, Split, Stack, Unstack};
+use kinglet_graph::ops::expand::{Expand, Tile};
+use kinglet_graph::ops::fill::{Fill, OneHot, Range, ZerosLike};
 use kinglet_graph::ops::gather::{Gather, GatherNd};
 use kinglet_graph::ops::pad::{Pad, PadMode};
 use kinglet_graph::ops::reshape::{RankOf, Reshape, ShapeOf, Squeeze, Unsqueeze};
 use kinglet_graph::ops::resize::{Arithmetic, Coordinates, Interpolation, Resize, Rounding};
+use kinglet_graph::ops::reverse::{Reverse, ReverseSequence};
 use kinglet_graph::ops::slice::{SliceSizes, StridedSlice};
+use kinglet_graph::ops::space::{
+    BatchToSpace, BlockOrder, DepthToSpace, SpaceToBatch, SpaceToDepth,
+};
 use kinglet_graph::ops::transpose::Transpose;
+use kinglet_graph::ops::window::Layout;
 use kinglet_graph::{OpError, OpResult};
 
 use super::node::{Fused, Node};
@@ -30,6 +37,22 @@ pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
     ("MIRROR_PAD", mirror_pad),
     ("SHAPE", shape),
     ("RANK", |n| plain(n, RankOf)),
+    ("BROADCAST_TO", |n| plain(n, Expand)),
+    ("TILE", |n| plain(n, Tile)),
+    ("REVERSE_V2", |n| plain(n, Reverse)),
+    ("REVERSE_SEQUENCE", reverse_sequence),
+    ("FILL", |n| {
+        n.same_quantization(1..2)?;
+        let inputs = n.inputs()?;
+        n.emit(Fill, inputs)
+    }),
+    ("ZEROS_LIKE", |n| plain(n, ZerosLike)),
+    ("RANGE", |n| plain(n, Range)),
+    ("ONE_HOT", one_hot),
+    ("SPACE_TO_DEPTH", space_to_depth),
+    ("DEPTH_TO_SPACE", depth_to_space),
+    ("SPACE_TO_BATCH_ND", |n| plain(n, SpaceToBatch)),
+    ("BATCH_TO_SPACE_ND", |n| plain(n, BatchToSpace)),
     ("RESIZE_BILINEAR", |n| resize(n, Interpolation::Linear, 2)),
     ("RESIZE_NEAREST_NEIGHBOR", |n| resize(n, Interpolation::Nearest, 0)),
 ];
@@ -160,4 +183,30 @@ fn resize(node: &mut Node<'_, '_>, interpolation: Interpolation, fields: usize) 
     };
     let inputs = vec![node.opt(0)?, None, None, node.opt(1)?];
     node.emit(op, inputs)
+}
+
+fn reverse_sequence(node: &mut Node<'_, '_>) -> OpResult {
+    let (time_axis, batch_axis) = (node.option(0, 0i32)?, node.option(1, 0i32)?);
+    plain(node, ReverseSequence { batch_axis: batch_axis.into(), time_axis: time_axis.into() })
+}
+
+fn one_hot(node: &mut Node<'_, '_>) -> OpResult {
+    let axis = i64::from(node.option(0, 0i32)?);
+    let inputs = node.inputs()?;
+    node.emit(OneHot { axis, wrap: false }, inputs)
+}
+
+fn block(node: &Node<'_, '_>) -> OpResult<usize> {
+    let size = node.option(0, 0i32)?;
+    usize::try_from(size).map_err(|_| OpError::new(format!("a block of size {size}")))
+}
+
+fn space_to_depth(node: &mut Node<'_, '_>) -> OpResult {
+    let (block, order, layout) = (block(node)?, BlockOrder::BlockFirst, Layout::ChannelsLast);
+    plain(node, SpaceToDepth { block, order, layout })
+}
+
+fn depth_to_space(node: &mut Node<'_, '_>) -> OpResult {
+    let (block, order, layout) = (block(node)?, BlockOrder::BlockFirst, Layout::ChannelsLast);
+    plain(node, DepthToSpace { block, order, layout })
 }
