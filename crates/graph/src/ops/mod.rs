@@ -38,6 +38,7 @@ pub mod reshape;
 pub mod resize;
 pub mod reverse;
 pub mod rnn;
+pub mod scatter;
 pub mod signal;
 pub mod slice;
 pub mod softmax;
