@@ -476,14 +476,22 @@ impl<'c, 'm> Cx<'c, 'm> {
 
     /// Expands a graph of this op, of one output, in place.
     pub fn inline(&mut self, graph: &proto::Graph<'_>, inputs: &[ValueId]) -> OpResult<ValueId> {
-        let outputs = self
-            .importer
-            .inline(graph, inputs, self.context)
-            .map_err(|e| OpError::new(format!("in '{}', {e}", graph.name)))?;
+        let outputs = self.inline_all(graph, inputs)?;
         match outputs[..] {
             [one] => Ok(one),
             _ => error(format!("graph '{}' has {} outputs, not one", graph.name, outputs.len())),
         }
+    }
+
+    /// Expands a graph of this op in place: its outputs.
+    pub fn inline_all(
+        &mut self,
+        graph: &proto::Graph<'_>,
+        inputs: &[ValueId],
+    ) -> OpResult<Vec<ValueId>> {
+        self.importer
+            .inline(graph, inputs, self.context)
+            .map_err(|e| OpError::new(format!("in '{}', {e}", graph.name)))
     }
 
     /// Imports a body of this op, whose own inputs have these types.

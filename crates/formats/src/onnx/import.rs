@@ -253,7 +253,11 @@ impl Importer<'_> {
             });
             this.initializers(graph)?;
             for (input, ty) in graph.inputs.iter().zip(inputs) {
-                let id = this.graph().add_input(input.name, ty.clone());
+                let mut ty = ty.clone();
+                if ty.shape.rank().is_none() {
+                    ty.shape = this.declared_sizes(input);
+                }
+                let id = this.graph().add_input(input.name, ty);
                 this.define(input.name, id)?;
             }
             this.contents(graph, context)?;
@@ -372,6 +376,21 @@ impl Importer<'_> {
             }
             proto::Type::Other(kind) => Err(not_a_tensor(&place(), kind)),
             proto::Type::Unknown => Err(GraphError::new(place(), "it has no type")),
+        }
+    }
+
+    /// The sizes that a body declares for an input of its own. Its names for sizes say nothing: a
+    /// size may change from turn to turn.
+    fn declared_sizes(&self, info: &proto::ValueInfo<'_>) -> Shape {
+        match &info.ty {
+            proto::Type::Tensor(_, Some(dims)) => {
+                let dim = |d: &proto::Dim<'_>| match d {
+                    proto::Dim::Known(_) => self.dim(d),
+                    _ => self.infer_cx(&[], 0).unknown_dim(),
+                };
+                Shape::new(dims.iter().map(dim).collect())
+            }
+            _ => Shape::unknown(),
         }
     }
 

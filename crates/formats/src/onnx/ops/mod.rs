@@ -5,12 +5,13 @@ mod attention;
 mod elementwise;
 mod image;
 mod linear_algebra;
-mod loss;
 mod ml;
 mod movement;
 mod nn;
+mod norm;
 mod optional;
 mod quantize;
+mod reduce;
 mod signal;
 
 use kinglet_graph::{OpError, OpResult};
@@ -47,12 +48,13 @@ const TABLE: &[&[Entry]] = &[
     elementwise::TABLE,
     image::TABLE,
     linear_algebra::TABLE,
-    loss::TABLE,
     ml::TABLE,
     movement::TABLE,
     nn::TABLE,
+    norm::TABLE,
     optional::TABLE,
     quantize::TABLE,
+    reduce::TABLE,
     signal::TABLE,
 ];
 

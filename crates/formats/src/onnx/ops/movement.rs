@@ -1,30 +1,60 @@
 //! Elements moved, joined, picked and counted.
 
 use kinglet_graph::ops::concat::{Concat, Split};
+use kinglet_graph::ops::expand::{Expand, Tile};
+use kinglet_graph::ops::fill::{EyeLike, Fill, OneHot, Range, Trilu};
 use kinglet_graph::ops::gather::{Gather, GatherElements, GatherNd};
+use kinglet_graph::ops::nonzero::{Compress, NonZero};
 use kinglet_graph::ops::reshape::{Flatten, Reshape, ShapeOf, SizeOf, Squeeze, Unsqueeze};
+use kinglet_graph::ops::reverse::ReverseSequence;
 use kinglet_graph::ops::slice::Slice;
+use kinglet_graph::ops::space::{BlockOrder, DepthToSpace, SpaceToDepth};
 use kinglet_graph::ops::transpose::Transpose;
+use kinglet_graph::ops::window::Layout;
 use kinglet_graph::{DType, Op, OpError, OpResult, Tensor};
 
 use super::{Entry, op};
 use crate::onnx::context::Cx;
 
 pub const TABLE: &[Entry] = &[
+    op("Compress", 9, |cx| {
+        let axis = cx.opt_int("axis")?;
+        cx.emit(Compress { axis })
+    }),
     op("Concat", 6, concat),
     op("Constant", 1, constant),
+    op("ConstantOfShape", 9, constant_of_shape),
+    op("DepthToSpace", 1, depth_to_space),
+    op("Expand", 8, |cx| cx.emit(Expand)),
+    op("EyeLike", 9, |cx| {
+        let (dtype, k) = (cx.opt_dtype("dtype")?, cx.int("k", 0)?);
+        cx.emit(EyeLike { dtype, k })
+    }),
     op("Flatten", 1, |cx| with_axis(cx, 1, |axis| Flatten { axis })),
     op("Gather", 1, |cx| with_axis(cx, 0, |axis| Gather { axis, batch_dims: 0 })),
     op("GatherElements", 11, |cx| with_axis(cx, 0, |axis| GatherElements { axis })),
     op("GatherND", 11, gather_nd),
+    op("NonZero", 9, |cx| cx.emit(NonZero { in_rows: false })),
+    op("OneHot", 9, |cx| with_axis(cx, -1, |axis| OneHot { axis, wrap: true })),
+    op("Range", 11, |cx| cx.emit(Range)),
     op("Reshape", 5, reshape),
+    op("ReverseSequence", 10, |cx| {
+        let (batch_axis, time_axis) = (cx.int("batch_axis", 1)?, cx.int("time_axis", 0)?);
+        cx.emit(ReverseSequence { batch_axis, time_axis })
+    }),
     op("Shape", 1, shape),
     op("Size", 1, |cx| cx.emit(SizeOf)),
     op("Slice", 1, slice_by_attributes),
     op("Slice", 10, |cx| cx.emit(Slice)),
+    op("SpaceToDepth", 1, space_to_depth),
     op("Split", 2, split),
     op("Squeeze", 1, |cx| with_axes(cx, Squeeze, 13)),
+    op("Tile", 6, |cx| cx.emit(Tile)),
     op("Transpose", 1, transpose),
+    op("Trilu", 14, |cx| {
+        let upper = cx.flag("upper", true)?;
+        cx.emit(Trilu { upper })
+    }),
     op("Unsqueeze", 1, |cx| with_axes(cx, Unsqueeze, 13)),
 ];
 
@@ -69,6 +99,39 @@ fn constant(cx: &mut Cx<'_, '_>) -> OpResult {
     let id = cx.constant(tensor);
     cx.finish(id);
     Ok(())
+}
+
+/// The value is a tensor of one element; by default the float 0.
+fn constant_of_shape(cx: &mut Cx<'_, '_>) -> OpResult {
+    let value = cx.opt_tensor("value")?.unwrap_or_else(|| Tensor::scalar(0f32));
+    let (shape, value) = (cx.input(0)?, cx.constant(value.reshaped(&[])?));
+    cx.emit_on(Fill, vec![Some(shape), Some(value)])
+}
+
+fn block(cx: &Cx<'_, '_>) -> OpResult<usize> {
+    let block = cx.need("blocksize", cx.opt_int("blocksize")?)?;
+    usize::try_from(block)
+        .ok()
+        .filter(|b| *b > 0)
+        .ok_or_else(|| OpError::new(format!("blocksize is {block}")))
+}
+
+fn block_order(cx: &Cx<'_, '_>) -> OpResult<BlockOrder> {
+    match cx.str("mode", "DCR")? {
+        "DCR" => Ok(BlockOrder::BlockFirst),
+        "CRD" => Ok(BlockOrder::ChannelFirst),
+        other => Err(OpError::new(format!("mode '{other}' is not known"))),
+    }
+}
+
+fn depth_to_space(cx: &mut Cx<'_, '_>) -> OpResult {
+    let (block, order) = (block(cx)?, block_order(cx)?);
+    cx.emit(DepthToSpace { block, order, layout: Layout::ChannelsFirst })
+}
+
+fn space_to_depth(cx: &mut Cx<'_, '_>) -> OpResult {
+    let (block, order) = (block(cx)?, block_order(cx)?);
+    cx.emit(SpaceToDepth { block, order, layout: Layout::ChannelsFirst })
 }
 
 fn gather_nd(cx: &mut Cx<'_, '_>) -> OpResult {

@@ -2,6 +2,7 @@
 
 use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
+use kinglet_graph::ops::deform_conv::DeformConv;
 use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::pool::{
     GlobalPool, MaxPoolWithIndices, MaxRoiPool, MaxUnpool, Pool, PoolKind,
@@ -18,6 +19,7 @@ pub const TABLE: &[Entry] = &[
     op("AveragePool", 1, average_pool),
     op("Conv", 1, conv),
     op("ConvTranspose", 1, conv_transpose),
+    op("DeformConv", 19, deform_conv),
     op("Gemm", 6, gemm),
     op("GlobalAveragePool", 1, |cx| global_pool(cx, PoolKind::Average { include_padding: false })),
     op("GlobalLpPool", 2, |cx| {
@@ -133,6 +135,20 @@ fn conv_transpose(cx: &mut Cx<'_, '_>) -> OpResult {
         inputs.push(Some(cx.ints(output)?));
     }
     cx.emit_on(op, inputs)
+}
+
+fn deform_conv(cx: &mut Cx<'_, '_>) -> OpResult {
+    cx.at_most(5)?;
+    let weights = cx.input(1)?;
+    let n = spatial(cx, weights)?;
+    let offset_groups = cx.int("offset_group", 1)?;
+    let op = DeformConv {
+        window: window(cx, n)?,
+        groups: groups(cx)?,
+        offset_groups: usize::try_from(offset_groups)
+            .map_err(|_| OpError::new(format!("offset_group is {offset_groups}")))?,
+    };
+    cx.emit(op)
 }
 
 fn pool_of(cx: &Cx<'_, '_>, kind: PoolKind) -> OpResult<Pool> {
