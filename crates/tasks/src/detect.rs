@@ -2,7 +2,7 @@
 
 use crate::draw::Canvas;
 use crate::segment::colour;
-use crate::{Labels, Picture, Placement};
+use crate::{Colour, Labels, Picture, Placement};
 
 /// A thing found on a picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,7 +80,7 @@ pub fn detections(
 pub fn overlay(picture: &Picture, found: &[Detection], labels: &Labels) -> Picture {
     let mut canvas = Canvas::new(picture.clone());
     for thing in found.iter().rev() {
-        let colour = colour((thing.class % 254 + 1) as u8);
+        let colour = vivid(thing.class);
         canvas.frame(thing.bounds, canvas.unit(), colour);
         let name = match labels.get(thing.class) {
             Some(label) => label.to_string(),
@@ -90,6 +90,13 @@ pub fn overlay(picture: &Picture, found: &[Detection], labels: &Labels) -> Pictu
         canvas.tag((thing.bounds[0], thing.bounds[1]), &text, colour);
     }
     canvas.picture()
+}
+
+/// A class's colour, as bright as it can be: a thin line must stand out.
+fn vivid(class: usize) -> Colour {
+    let colour = colour((class % 254 + 1) as u8);
+    let most = u16::from(colour.into_iter().max().unwrap_or(255).max(1));
+    colour.map(|part| (u16::from(part) * 255 / most) as u8)
 }
 
 #[cfg(test)]
@@ -130,6 +137,6 @@ mod tests {
         assert_eq!(detections(&Outputs { count: 0.0, ..outputs }, &picture, &place, 0.0), []);
         let labels = Labels::parse("person\ncar").unwrap();
         let drawn = overlay(&picture, &found, &labels);
-        assert_eq!(drawn.rgb[(99 * 200 + 130) * 3..][..3], colour(1));
+        assert_eq!(drawn.rgb[(99 * 200 + 130) * 3..][..3], [255, 0, 0]);
     }
 }

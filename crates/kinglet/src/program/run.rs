@@ -25,6 +25,7 @@ pub(super) struct Run {
     /// The model: a TFLite or ONNX file
     model: PathBuf,
     /// Pictures (PNG, JPEG, BMP, GIF, WebP), or tensors (.npy, .npz)
+    #[arg(value_name = "INPUT")]
     inputs: Vec<PathBuf>,
     /// What the model does [default: told from its shapes]
     #[arg(long, value_parser = choice(&TASKS))]

@@ -1,0 +1,64 @@
+//! Runs the program as a person would.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What a run of the program did.
+pub struct Done {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs `kinglet` with these words.
+pub fn kinglet<I: AsRef<OsStr>>(words: impl IntoIterator<Item = I>) -> Done {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet"));
+    command.args(words).env("RUST_BACKTRACE", "1");
+    let output = command.output().expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("the program prints UTF-8");
+    Done {
+        status: output.status.code().expect("the program ends by itself"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+impl Done {
+    /// The one JSON document on stdout of a run that did its work.
+    pub fn json(self) -> Value {
+        assert_eq!(self.status, 0, "{}", self.stderr);
+        serde_json::from_str(&self.stdout).expect("stdout is one JSON document")
+    }
+
+    /// The one message of a run that refused its input.
+    pub fn refusal(self) -> String {
+        assert_eq!(self.status, 2, "{}{}", self.stdout, self.stderr);
+        assert_eq!(self.stdout, "");
+        let message = self.stderr.strip_prefix("error: ").expect("it says error");
+        assert_eq!(message.trim_end().lines().count(), 1, "one line: {message}");
+        assert!(!message.contains("panicked"), "{message}");
+        message.trim_end().to_string()
+    }
+}
+
+/// A test model's path, as a word of a command line.
+pub fn model(path: &str) -> Option<String> {
+    Some(kinglet_testing::model(path)?.to_str().expect("a path of UTF-8").to_string())
+}
+
+/// A folder of this test's own, empty.
+#[allow(dead_code, reason = "not every test binary writes files")]
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// A file in a folder, as a word of a command line.
+#[allow(dead_code, reason = "not every test binary writes files")]
+pub fn file(folder: &tempfile::TempDir, name: &str, content: &[u8]) -> String {
+    let path: PathBuf = folder.path().join(name);
+    std::fs::write(&path, content).expect("the file is written");
+    path.to_str().expect("a path of UTF-8").to_string()
+}

@@ -1,0 +1,23 @@
+//! What the program says of itself.
+
+mod common;
+
+use common::kinglet;
+
+#[test]
+fn help_is_as_it_was() {
+    for (name, words) in [
+        ("kinglet", &["--help"][..]),
+        ("run", &["run", "--help"]),
+        ("inspect", &["inspect", "--help"]),
+    ] {
+        let done = kinglet(words);
+        assert_eq!((done.status, done.stderr.as_str()), (0, ""));
+        insta::assert_snapshot!(name, done.stdout);
+    }
+}
+
+#[test]
+fn the_version_is_said() {
+    assert_eq!(kinglet(["--version"]).stdout, concat!("kinglet ", env!("CARGO_PKG_VERSION"), "\n"));
+}
