@@ -100,17 +100,18 @@ pub fn guess(inputs: &[Tensor], outputs: &[Tensor]) -> Task {
         [_, _, _, _] if shapes.iter().any(boxes) => Task::Detect,
         [[1, classes] | [1, 1, 1, classes] | [1, classes, 1, 1]] if *classes > 1 => Task::Classify,
         [[1, height, width]] if outputs[0].integer && *height > 1 && *width > 1 => Task::Segment,
-        [[1, a, b, c]] if Task::is_map(*a, *b, *c) => Task::Segment,
+        [[1, a, b, c]] if is_map(*a, *b, *c) => Task::Segment,
         _ => Task::Tensors,
     }
 }
 
-impl Task {
-    /// Whether a map has two sizes of an image and, before or after them, not more than 255 classes.
-    fn is_map(a: usize, b: usize, c: usize) -> bool {
-        let image = |height: usize, width: usize| height.min(width) >= NARROWEST;
-        (image(a, b) && c <= 255) || (image(b, c) && a <= 255)
-    }
+/// Whether an output has two sizes of an image and, before or after them, a score for each of a few
+/// classes. Three numbers a pixel are more likely a picture.
+fn is_map(a: usize, b: usize, c: usize) -> bool {
+    let map = |height: usize, width: usize, count: usize| {
+        height.min(width) >= NARROWEST && count <= 255 && count != 3
+    };
+    map(a, b, c) || map(b, c, a)
 }
 
 #[cfg(test)]
@@ -126,13 +127,14 @@ mod tests {
     #[test]
     fn shapes_tell_the_task() {
         let picture = &[1, 224, 224, 3];
-        let cases: [(&[usize], &[&[usize]], bool, Task); 12] = [
+        let cases: [(&[usize], &[&[usize]], bool, Task); 13] = [
             (picture, &[&[1, 1001]], false, Task::Classify),
             (&[1, 3, 224, 224], &[&[1, 1000, 1, 1]], false, Task::Classify),
             (&[1, 28, 28], &[&[1, 10]], false, Task::Classify),
             (&[1, 513, 513, 3], &[&[1, 513, 513]], true, Task::Segment),
             (&[1, 513, 513, 3], &[&[1, 65, 65, 21]], false, Task::Segment),
             (&[1, 3, 512, 512], &[&[1, 21, 512, 512]], false, Task::Segment),
+            (&[1, 3, 64, 64], &[&[1, 3, 256, 256]], false, Task::Tensors),
             (&[1, 192, 192, 3], &[&[1, 1, 17, 3]], false, Task::Pose),
             (picture, &[&[1, 20, 4], &[1, 20], &[1, 20], &[1]], false, Task::Detect),
             (&[1, 1960], &[&[1, 4]], false, Task::Tensors),

@@ -199,7 +199,7 @@ mod tests {
             for end in 0..file.len() {
                 let _ = Picture::decode(&file[..end]);
             }
-            for _ in 0..400 {
+            for _ in 0..4000 {
                 let mut bytes = file.clone();
                 for _ in 0..=rng.below(4) {
                     let at = rng.below(bytes.len());
