@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kinglet_graph::{Graph, GraphError};
 
-use crate::{LoadError, onnx};
+use crate::{LoadError, onnx, tflite};
 
 /// Loads a model file of any format that is read here.
 ///
@@ -28,7 +28,7 @@ pub fn load(path: &Path) -> Result<Graph, LoadError> {
         return Err(fail("the file is empty".into()));
     }
     if start.get(4..8) == Some(b"TFL3") {
-        return Err(fail("TFLite files are not read yet".into()));
+        return tflite::load(path);
     }
     if let Some((_, what)) = FOREIGN.iter().find(|(magic, _)| start.starts_with(magic)) {
         return Err(fail(format!("this is {what}, not a model; TFLite and ONNX files are read")));
@@ -72,6 +72,7 @@ mod tests {
         assert!(error("empty", b"").ends_with("the file is empty"));
         assert!(error("text", b"hello").contains("no model of a known format"));
         assert!(error("zip", b"PK\x03\x04rest").contains("ZIP archive"));
+        assert!(error("tflite", b"\0\0\0\0TFL3").contains("TFLite file"));
         let folder = load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err().to_string();
         assert!(folder.ends_with("this is a folder; give a model file"));
         let missing = load(Path::new("no/such.tflite")).unwrap_err().to_string();

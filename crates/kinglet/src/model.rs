@@ -128,7 +128,7 @@ impl Model {
 }
 
 /// The sizes of `shape`, with 1 for an open first one.
-pub(crate) fn one_at_a_time(shape: &Shape) -> Option<Dims> {
+fn one_at_a_time(shape: &Shape) -> Option<Dims> {
     let dims = shape.dims()?.iter().enumerate();
     dims.map(|(axis, dim)| dim.fixed().or((axis == 0).then_some(1))).collect()
 }

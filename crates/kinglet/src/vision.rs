@@ -1,6 +1,6 @@
 //! Models that look at pictures.
 
-use kinglet_graph::{DType, Metadata, Shape, Tensor, ValueType};
+use kinglet_graph::{DType, Metadata, Tensor, ValueType};
 use kinglet_tasks::classify::{self, Candidate};
 use kinglet_tasks::detect::{self, Detection};
 use kinglet_tasks::pose::{self, Keypoint};
@@ -10,7 +10,7 @@ use kinglet_tasks::{
     guess,
 };
 
-use crate::model::{one_at_a_time, reals};
+use crate::model::reals;
 use crate::{Error, Model, Plan};
 
 /// What to know of a model that its file may not say. `None` leaves each to the model.
@@ -54,23 +54,26 @@ pub enum Answer {
 }
 
 impl Vision {
-    /// How `model` looks at pictures; `None` if its input does not look like one and no task says so.
+    /// How `model`, planned as `plan`, looks at pictures; `None` if its input does not look like one and no task says so.
     ///
     /// # Errors
     /// If `options` ask for what the model cannot be, or its labels do not fit its classes.
-    pub fn of(model: &Model, options: &VisionOptions) -> Result<Option<Vision>, Error> {
-        let mut inputs = model.inputs();
-        let (Some((name, input)), 1) = (inputs.next(), model.inputs().len()) else {
+    pub fn of(
+        model: &Model,
+        plan: &Plan,
+        options: &VisionOptions,
+    ) -> Result<Option<Vision>, Error> {
+        let mut inputs = plan.inputs();
+        let (Some((name, input)), 1) = (inputs.next(), plan.inputs().len()) else {
             return match options.task {
                 Some(task) if task != Task::Tensors => Err(Error::input(format!(
                     "cannot {task}: the model takes {} tensors, not one picture",
-                    model.inputs().len()
+                    plan.inputs().len()
                 ))),
                 _ => Ok(None),
             };
         };
-        let shape = one_at_a_time(&input.shape);
-        let Some(picture) = shape.as_deref().and_then(Input::of) else {
+        let Some(picture) = input.shape.fixed().as_deref().and_then(Input::of) else {
             return match options.task {
                 Some(task) if task != Task::Tensors => Err(Error::input(format!(
                     "cannot {task}: the model's input '{name}' is {input}, which is not a picture"
@@ -81,7 +84,7 @@ impl Vision {
         let Some((values, assumed)) = values(input, &model.graph().metadata, picture.layout) else {
             return Ok(None);
         };
-        let task = options.task.unwrap_or_else(|| guess_task(model, input));
+        let task = options.task.unwrap_or_else(|| guess_task(plan, input));
         let fit = if task == Task::Pose { Fit::Letterbox } else { Fit::Stretch };
         let float = matches!(values, Values::Scaled { .. });
         let preprocess = Preprocess {
@@ -96,7 +99,7 @@ impl Vision {
             values: options.values.clone().filter(|_| float).unwrap_or(values),
         };
         let assumed = assumed && options.values.is_none();
-        let labels = labels(model, task, options)?;
+        let labels = labels(model, plan, task, options)?;
         Ok(Some(Vision { task, preprocess, assumed, labels }))
     }
 
@@ -210,12 +213,12 @@ impl Vision {
     }
 }
 
-fn guess_task(model: &Model, input: &ValueType) -> Task {
+fn guess_task(plan: &Plan, input: &ValueType) -> Task {
     let tensor = |ty: &ValueType| kinglet_tasks::Tensor {
-        shape: one_at_a_time(&ty.shape).unwrap_or_default().to_vec(),
+        shape: ty.shape.fixed().unwrap_or_default().to_vec(),
         integer: ty.quant.is_none() && ty.dtype.is_integer(),
     };
-    let outputs: Vec<_> = model.outputs().map(|(_, ty)| tensor(ty)).collect();
+    let outputs: Vec<_> = plan.outputs().map(|(_, ty)| tensor(ty)).collect();
     guess(&[tensor(input)], &outputs)
 }
 
@@ -245,35 +248,31 @@ fn values(input: &ValueType, metadata: &Metadata, layout: Layout) -> Option<(Val
     })
 }
 
-fn labels(model: &Model, task: Task, options: &VisionOptions) -> Result<Labels, Error> {
+fn labels(
+    model: &Model,
+    plan: &Plan,
+    task: Task,
+    options: &VisionOptions,
+) -> Result<Labels, Error> {
     let in_file = &model.graph().metadata.labels;
     let labels = match &options.labels {
         Some(labels) => labels.clone(),
         None if in_file.is_empty() => return Ok(Labels::default()),
         None => Labels::parse(&in_file.join("\n")).unwrap_or_default(),
     };
-    let classes = model.outputs().next().and_then(|(_, ty)| classes(&ty.shape, task));
+    let classes = plan.outputs().next().and_then(|(_, ty)| ty.shape.fixed());
     match (task, classes) {
         (Task::Detect, _) => Ok(labels.for_detection()),
-        (Task::Classify, Some(classes)) => {
-            let fitted = labels.for_classes(classes);
-            match fitted {
-                Ok(labels) => Ok(labels),
-                // A list in the file that does not fit is no fault of the user's, nor a use to him.
-                Err(_) if options.labels.is_none() => Ok(Labels::default()),
-                Err(error) => Err(Error::input(error.to_string())),
-            }
-        }
+        (Task::Classify, Some(classes)) => match labels.for_classes(classes.iter().product()) {
+            Ok(labels) => Ok(labels),
+            // A list in the file that does not fit is no fault of the user's, nor a use to him.
+            Err(_) if options.labels.is_none() => Ok(Labels::default()),
+            Err(error) => Err(Error::input(error.to_string())),
+        },
         _ => Ok(labels),
     }
 }
 
-fn classes(shape: &Shape, task: Task) -> Option<usize> {
-    let dims = one_at_a_time(shape)?;
-    (task == Task::Classify).then(|| dims.iter().product())
-}
-
-/// The best classes of [`Answer::Classes`].
 impl Answer {
     /// The `count` best classes whose score is at least `threshold`; none if this is another answer.
     pub fn top(&self, count: usize, threshold: f32) -> Vec<Candidate> {

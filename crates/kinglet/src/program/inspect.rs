@@ -219,7 +219,7 @@ fn steps(plan: &mut Plan) -> String {
 fn report(model: &Model, plan: &mut Plan, svg: Option<&PathBuf>) -> Result<Report, Error> {
     let graph = model.graph();
     // A model that fits no task is one of tensors.
-    let vision = Vision::of(model, &VisionOptions::default()).ok().flatten();
+    let vision = Vision::of(model, plan, &VisionOptions::default()).ok().flatten();
     let memory = plan.memory();
     let state = graph.states().iter().map(|state| ValueLine::new(&state.name, &state.ty));
     Ok(Report {
@@ -320,16 +320,16 @@ fn encoding(data: &Tensor) -> String {
 pub(super) fn bytes(count: usize) -> String {
     match count {
         0..10_000 => format!("{count} B"),
-        10_000..10_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        _ => format!("{:.1} MB", count as f64 / 1e6),
+        10_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
+        _ => format!("{:.2} MB", count as f64 / 1e6),
     }
 }
 
 fn number(count: u64) -> String {
     match count {
         0..10_000 => count.to_string(),
-        10_000..10_000_000 => format!("{:.1} k", count as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.1} M", count as f64 / 1e6),
+        10_000..1_000_000 => format!("{:.1} k", count as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} M", count as f64 / 1e6),
         _ => format!("{:.1} G", count as f64 / 1e9),
     }
 }
@@ -378,11 +378,12 @@ fn people(report: &Report) -> String {
     let wide = report.weights.iter().map(|line| line.encoding.len()).max().unwrap_or(0);
     weights.extend(report.weights.iter().map(|line| {
         format!(
-            "{:wide$}  {:>10}  {} elements in {} tensors",
+            "{:wide$}  {:>8}  {} elements in {} tensor{}",
             line.encoding,
             bytes(line.bytes as usize),
             number(line.elements),
-            line.tensors
+            line.tensors,
+            if line.tensors == 1 { "" } else { "s" }
         )
     }));
     row("weights", weights);

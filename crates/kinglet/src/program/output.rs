@@ -208,10 +208,12 @@ impl fmt::Display for Document {
         }
         match self {
             Document::Classify { top, .. } => {
-                if top.is_empty() {
-                    writeln!(f, "no class scores that much")?;
+                if top.iter().all(|line| percent(line.score) < 0.05) {
+                    writeln!(f, "no class scores enough to tell")?;
                 }
-                for line in top {
+                // What rounds to nothing tells a reader nothing.
+                let seen = |line: &&ClassLine| percent(line.score) >= 0.05;
+                for line in top.iter().filter(seen) {
                     writeln!(
                         f,
                         "{:5.1} %  {}",

@@ -167,7 +167,10 @@ impl Run {
             Some(path) if error.to_string().contains("labels") => error.about(path.display()),
             _ => error.about(model.path().display()),
         };
-        let vision = Vision::of(model, &looks).map_err(about_labels)?.ok_or_else(|| {
+        let start = Instant::now();
+        let mut plan = model.plan(options)?;
+        load_ms += milliseconds(start);
+        let vision = Vision::of(model, &plan, &looks).map_err(about_labels)?.ok_or_else(|| {
             Error::input(format!(
                 "{}: this model takes no picture: its inputs are {}; give them with --input NAME=FILE.npy",
                 model.path().display(),
@@ -180,9 +183,6 @@ impl Run {
                  --pixels sets them",
             );
         }
-        let start = Instant::now();
-        let mut plan = model.plan(options)?;
-        load_ms += milliseconds(start);
         let mut documents = Vec::new();
         for path in &self.inputs {
             let picture = Picture::open(path)
