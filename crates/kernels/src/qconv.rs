@@ -199,6 +199,11 @@ impl PackedQConv {
         self.panels.len()
     }
 
+    /// Bytes of packed weights.
+    pub fn packed_bytes(&self) -> usize {
+        self.weights.len()
+    }
+
     /// Bytes of scratch that a run needs.
     pub fn scratch_bytes(&self) -> usize {
         let block = self.block_rows(usize::MAX);

@@ -113,6 +113,11 @@ impl PackedQDepthwise {
         self.shape.out_channels.div_ceil(BLOCK)
     }
 
+    /// Bytes of packed weights.
+    pub fn packed_bytes(&self) -> usize {
+        self.weights.len()
+    }
+
     /// Bytes of scratch that a run needs.
     pub fn scratch_bytes(&self) -> usize {
         STRIP * BLOCK * 4 + self.strip() * self.taps() * size_of::<usize>() + UNIT + 3 * 64

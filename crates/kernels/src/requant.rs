@@ -167,6 +167,7 @@ impl Requantiser {
                 // Twice the shifted accumulator, and the product plus rounding, must fit 32 bits.
                 let fits = multipliers.iter().all(|multiplier| {
                     multiplier.mantissa >= 0
+                        && multiplier.shift >= -31
                         && multiplier.shift < 31
                         && largest
                             .checked_mul(1 << multiplier.shift.max(0))

@@ -10,6 +10,7 @@ mod elementwise;
 mod float;
 mod matmul;
 mod pool;
+mod quantized;
 mod reduce;
 mod reference;
 mod softmax;
@@ -31,6 +32,7 @@ const FAMILIES: &[Family] = &[
     pool::lower,
     softmax::lower,
     transpose::lower,
+    quantized::lower,
 ];
 
 /// A node to find a kernel for. All its values have known sizes.

@@ -81,7 +81,26 @@ struct Operands {
 
 type Function = Box<dyn Fn(i32, i32) -> OpResult<i32>>;
 
+/// Bits that operands of a sum are shifted left by before they are brought to one scale.
+fn sum_shift(dtype: DType) -> u32 {
+    if dtype == DType::I16 { 15 } else { 20 }
+}
+
 impl QBinary {
+    /// The factors of a sum or difference in fixed point, for the scales of both operands and the
+    /// result: of the operands, shifted left by 20 bits (15 for int16), to their common scale (the
+    /// second one's negative for a difference), and from there to the result's.
+    ///
+    /// # Errors
+    /// For scales that give a factor not within 0 and 1.
+    pub fn sum_factors(&self, dtype: DType, [a, b, out]: [f32; 3]) -> OpResult<[Multiplier; 3]> {
+        let sum = Sum::new(a, b)?;
+        let sign = if self.kind == QBinaryKind::Sub { -1 } else { 1 };
+        let b = Multiplier { mantissa: sum.b.mantissa * sign, ..sum.b };
+        let scale = sum.twice_max / (f64::from(out) * f64::from(1 << sum_shift(dtype)));
+        Ok([sum.a, b, fraction(scale)?])
+    }
+
     /// The op on one pair of stored integers, before clamping.
     fn function(&self, dtype: DType, q: &Operands) -> OpResult<Function> {
         match self.rescale {
@@ -138,21 +157,17 @@ impl QBinary {
                 power_of_two_sum(self.kind, q)
             }
             QBinaryKind::Add | QBinaryKind::Sub => {
-                let shift = if dtype == DType::I16 { 15 } else { 20 };
-                let sum = Sum::new(q)?;
-                let sign = if self.kind == QBinaryKind::Sub { -1 } else { 1 };
-                let b = Multiplier { mantissa: sum.b.mantissa * sign, ..sum.b };
-                let scale = 1f64 * sum.twice_max / (f64::from(q.out.0) * f64::from(1 << shift));
-                let out = fraction(scale)?;
+                let shift = sum_shift(dtype);
+                let [a, b, out] = self.sum_factors(dtype, [q.a.0, q.b.0, q.out.0])?;
                 Ok(Box::new(move |x, y| {
-                    let x = sum.a.apply(x.wrapping_sub(a_zero).wrapping_shl(shift));
+                    let x = a.apply(x.wrapping_sub(a_zero).wrapping_shl(shift));
                     let y = b.apply(y.wrapping_sub(b_zero).wrapping_shl(shift));
                     Ok(out.apply(x.wrapping_add(y)).wrapping_add(out_zero))
                 }))
             }
             QBinaryKind::SquaredDifference => {
                 let shift = if dtype == DType::I16 { 0 } else { 7 };
-                let sum = Sum::new(q)?;
+                let sum = Sum::new(q.a.0, q.b.0)?;
                 let scale = sum.twice_max * sum.twice_max
                     / (f64::from(q.out.0) * f64::from(1i32 << (2 * shift)));
                 let out = multiplier(scale)?;
@@ -175,11 +190,11 @@ struct Sum {
 }
 
 impl Sum {
-    fn new(q: &Operands) -> OpResult<Sum> {
-        let twice_max = f64::from(2.0 * q.a.0.max(q.b.0));
+    fn new(a: f32, b: f32) -> OpResult<Sum> {
+        let twice_max = f64::from(2.0 * a.max(b));
         Ok(Sum {
-            a: fraction(f64::from(q.a.0) / twice_max)?,
-            b: fraction(f64::from(q.b.0) / twice_max)?,
+            a: fraction(f64::from(a) / twice_max)?,
+            b: fraction(f64::from(b) / twice_max)?,
             twice_max,
         })
     }

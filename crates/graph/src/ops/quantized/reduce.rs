@@ -1,6 +1,6 @@
 //! Reductions of quantised numbers over axes.
 
-use super::{Rescale, multiplier, quantized_input, rounds_twice, single, store, stored};
+use super::{Factors, Rescale, multiplier, quantized_input, rounds_twice, single, store, stored};
 use crate::ops::broadcast::{Offsets, axes_of, strides};
 use crate::{Dim, Dims, InferCx, Inputs, Op, OpResult, Outputs, Shape, ValueType};
 use kinglet_kernels::fixed::Multiplier;
@@ -64,18 +64,10 @@ impl Op for QReduce {
         }
         let count = axes.iter().map(|a| view.dims[*a]).product::<usize>();
         let divisor = if self.kind == QReduceKind::Mean { count.max(1) } else { 1 };
-        let ratio = f64::from(in_scale) / f64::from(out_scale);
         let offset = in_zero.wrapping_mul(count as i32);
-        let scale = match self.rescale {
-            Rescale::FixedPoint => {
-                let scale = divided(multiplier(ratio)?, divisor);
-                Rescaler::Fixed(scale)
-            }
-            Rescale::FixedPointOnce => return Err(rounds_twice()),
-            Rescale::Float => Rescaler::Float((ratio / divisor as f64) as f32),
-        };
+        let scale = self.factors(in_scale, out_scale, divisor)?;
         for sum in &mut sums {
-            *sum = scale.apply(sum.wrapping_sub(offset)).saturating_add(out_zero);
+            *sum = scale.apply(0, sum.wrapping_sub(offset)).saturating_add(out_zero);
         }
         let dims: Dims = match self.keep_dims {
             true => kept,
@@ -87,17 +79,19 @@ impl Op for QReduce {
     }
 }
 
-enum Rescaler {
-    Fixed(Multiplier),
-    Float(f32),
-}
-
-impl Rescaler {
-    fn apply(&self, x: i32) -> i32 {
-        match self {
-            Rescaler::Fixed(m) => m.apply(x),
-            Rescaler::Float(f) => (x as f32 * f).round_ties_even() as i32,
-        }
+impl QReduce {
+    /// The factor from sums less their zero points to results: `divisor` is the count of summed
+    /// elements for a mean, 1 for a sum.
+    ///
+    /// # Errors
+    /// For scales whose ratio is too large.
+    pub fn factors(&self, in_scale: f32, out_scale: f32, divisor: usize) -> OpResult<Factors> {
+        let ratio = f64::from(in_scale) / f64::from(out_scale);
+        Ok(match self.rescale {
+            Rescale::FixedPointOnce => return Err(rounds_twice()),
+            Rescale::FixedPoint => Factors::Fixed(vec![divided(multiplier(ratio)?, divisor)]),
+            Rescale::Float => Factors::Float(vec![(ratio / divisor as f64) as f32]),
+        })
     }
 }
 

@@ -1,0 +1,322 @@
+//! Convolutions, depthwise ones and matrix products with constant weights.
+
+use super::{byte, byte_output, byte_value, part, rescale, tasks};
+use crate::kernel::{Io, Kernel, Lowered};
+use crate::lower::LowerCx;
+use kinglet_graph::ops::conv::conv_dims;
+use kinglet_graph::ops::quantized::{QConv, QMatMul};
+use kinglet_graph::ops::window::{AxisWindow, Layout, WeightLayout};
+use kinglet_graph::{DType, OpError, OpResult};
+use kinglet_kernels::qconv::{ConvShape, PackedQConv, QOutput, QWeights};
+use kinglet_kernels::qdepthwise::PackedQDepthwise;
+use kinglet_kernels::requant::{Byte, ByteOutput, Rescale};
+use kinglet_kernels::shared::SharedMut;
+
+/// [`QConv`] over one or two spatial dimensions, channels last.
+pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
+    let Some(op) = cx.op::<QConv>() else { return Ok(None) };
+    let (Some(x), Some(w), y) = (cx.input(0), cx.input(1), cx.output(0)) else { return Ok(None) };
+    let (Some(weights), Some(output)) = (Weights::of(cx)?, byte_output(y, op.clamp)) else {
+        return Ok(None);
+    };
+    let Some((x_kind, _, x_zero)) = byte_value(x) else { return Ok(None) };
+    let (Some(x_quant), Some(w_quant), Some(y_quant)) = (&x.ty.quant, &w.ty.quant, &y.ty.quant)
+    else {
+        return Ok(None);
+    };
+    if op.layout != Layout::ChannelsLast {
+        return Ok(None);
+    }
+    let (x_dims, w_dims) = (cx.dims(x)?, cx.dims(w)?);
+    let dims = conv_dims(&op.window, op.groups, (op.layout, op.weight_layout), &x_dims, &w_dims)?;
+    let Some(shape) =
+        shape(&dims.windows, dims.batch, dims.in_channels, dims.out_channels, op.groups)
+    else {
+        return Ok(None);
+    };
+    let factors = op.factors(x.ty.dtype, x_quant, w_quant, y_quant)?;
+    let Some(rescale) = rescale(factors) else { return Ok(None) };
+    let depthwise = op.groups == dims.in_channels && op.groups > 1;
+    // Depthwise weights lie kernel, then channels; others channels, kernel, input channels.
+    let data = if depthwise {
+        weights.arranged(op.weight_layout, &w_dims, [2, 3, 0, 1])?
+    } else {
+        weights.arranged(op.weight_layout, &w_dims, [0, 2, 3, 1])?
+    };
+    let weights = QWeights {
+        data: &data,
+        kind: weights.kind,
+        zero_points: &w_quant.zero_point,
+        bias: &weights.bias,
+    };
+    let product = Product { x: (x_kind, x_zero), weights, rescale, output };
+    Ok(Some(if depthwise { product.depthwise(cx, &shape) } else { product.conv(cx, &shape) }))
+}
+
+/// [`QMatMul`] by constant weights of two dimensions.
+pub(super) fn lower_matmul(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
+    let Some(op) = cx.op::<QMatMul>() else { return Ok(None) };
+    let (Some(a), Some(b), y) = (cx.input(0), cx.input(1), cx.output(0)) else { return Ok(None) };
+    let (Some(weights), Some(output)) = (Weights::of(cx)?, byte_output(y, op.clamp)) else {
+        return Ok(None);
+    };
+    let Some((a_kind, _, a_zero)) = byte_value(a) else { return Ok(None) };
+    let (Some(a_quant), Some(b_quant), Some(y_quant)) = (&a.ty.quant, &b.ty.quant, &y.ty.quant)
+    else {
+        return Ok(None);
+    };
+    let (a_dims, b_dims) = (cx.dims(a)?, cx.dims(b)?);
+    let &[b_rows, b_columns] = b_dims.as_slice() else { return Ok(None) };
+    let Some((&depth, lead)) = a_dims.split_last() else { return Ok(None) };
+    let columns = if op.transpose_b { b_rows } else { b_columns };
+    if op.transpose_a || depth * columns != b_rows * b_columns || depth == 0 || columns == 0 {
+        return Ok(None);
+    }
+    let Some(rescale) = rescale(op.factors(a_quant, b_quant, y_quant)?) else { return Ok(None) };
+    let order = if op.transpose_b { [0, 1] } else { [1, 0] };
+    let data = permuted(weights.data, &b_dims, &order);
+    let weights = QWeights {
+        data: &data,
+        kind: weights.kind,
+        zero_points: &b_quant.zero_point,
+        bias: &weights.bias,
+    };
+    let shape = ConvShape::matrix(lead.iter().product(), depth, columns);
+    Ok(Some(Product { x: (a_kind, a_zero), weights, rescale, output }.conv(cx, &shape)))
+}
+
+/// Constant 8-bit weights and a constant 32-bit bias.
+struct Weights<'a> {
+    data: &'a [u8],
+    kind: Byte,
+    bias: Vec<i32>,
+}
+
+impl<'a> Weights<'a> {
+    fn of(cx: &LowerCx<'a>) -> OpResult<Option<Weights<'a>>> {
+        let Some(view) = cx.constant(1) else { return Ok(None) };
+        let Some(kind) = byte(view.dtype) else { return Ok(None) };
+        let bias = match (cx.input(2), cx.constant(2)) {
+            (None, _) => Vec::new(),
+            (Some(_), Some(bias)) if bias.dtype == DType::I32 => bias.slice::<i32>()?.to_vec(),
+            _ => return Ok(None),
+        };
+        Ok(Some(Weights { data: view.bytes, kind, bias }))
+    }
+
+    /// The weights in the order of dimensions `order`, whose elements stand for output channels
+    /// (0), input channels (1), kernel rows (2) and kernel columns (3).
+    fn arranged(
+        &self,
+        layout: WeightLayout,
+        dims: &[usize],
+        order: [usize; 4],
+    ) -> OpResult<Vec<u8>> {
+        // What each dimension stands for: labels ride along with `split`.
+        let spatial: &[usize] = if dims.len() == 3 { &[3] } else { &[2, 3] };
+        let position: Vec<usize> = (0..dims.len()).collect();
+        let (out, input, places) = layout.split(&position)?;
+        let mut axis_of = [None; 4];
+        axis_of[0] = Some(out);
+        axis_of[1] = Some(input);
+        for (label, place) in spatial.iter().zip(places) {
+            axis_of[*label] = Some(place);
+        }
+        let order: Vec<usize> = order.iter().filter_map(|label| axis_of[*label]).collect();
+        if order.len() != dims.len() {
+            return Err(OpError::new("weights of a convolution have one or two kernel sizes"));
+        }
+        Ok(permuted(self.data, dims, &order))
+    }
+}
+
+/// Bytes of a tensor of `dims` with its dimensions in another order.
+fn permuted(data: &[u8], dims: &[usize], order: &[usize]) -> Vec<u8> {
+    if order.iter().enumerate().all(|(i, axis)| i == *axis) {
+        return data.to_vec();
+    }
+    let mut strides = vec![1; dims.len()];
+    for i in (1..dims.len()).rev() {
+        strides[i - 1] = strides[i] * dims[i];
+    }
+    let mut out = Vec::with_capacity(data.len());
+    let mut index = vec![0; dims.len()];
+    for _ in 0..data.len() {
+        let at: usize = order.iter().zip(&index).map(|(axis, i)| strides[*axis] * i).sum();
+        out.push(data[at]);
+        for place in (0..order.len()).rev() {
+            index[place] += 1;
+            if index[place] < dims[order[place]] {
+                break;
+            }
+            index[place] = 0;
+        }
+    }
+    out
+}
+
+/// The kernels' geometry; one spatial dimension is an image of one row.
+pub(super) fn shape(
+    windows: &[AxisWindow],
+    batch: usize,
+    in_channels: usize,
+    out_channels: usize,
+    groups: usize,
+) -> Option<ConvShape> {
+    let one = AxisWindow {
+        input: 1,
+        kernel: 1,
+        stride: 1,
+        dilation: 1,
+        pad_before: 0,
+        pad_after: 0,
+        output: 1,
+    };
+    let [rows, columns] = match windows {
+        [columns] => [one, *columns],
+        [rows, columns] => [*rows, *columns],
+        _ => return None,
+    };
+    let both = |f: fn(&AxisWindow) -> usize| [f(&rows), f(&columns)];
+    Some(ConvShape {
+        batch,
+        input: both(|w| w.input),
+        in_channels,
+        output: both(|w| w.output),
+        out_channels,
+        kernel: both(|w| w.kernel),
+        stride: both(|w| w.stride),
+        dilation: both(|w| w.dilation),
+        pad: both(|w| w.pad_before),
+        groups,
+    })
+}
+
+/// What packing needs besides the geometry.
+struct Product<'a> {
+    x: (Byte, i32),
+    weights: QWeights<'a>,
+    rescale: Rescale,
+    output: ByteOutput,
+}
+
+impl Product<'_> {
+    fn conv(self, cx: &LowerCx<'_>, shape: &ConvShape) -> Lowered {
+        let output = QOutput::Bytes(self.rescale, self.output);
+        let packed = PackedQConv::new(cx.isa, shape, self.x, &self.weights, &output);
+        let per_worker = packed.scratch_bytes().next_multiple_of(64);
+        let cost = shape.output_len().saturating_mul(shape.depth());
+        let tasks = tasks(shape.rows().max(packed.panels()), cost, cx.threads);
+        // Weights that outweigh the input are read by one thread only: each takes some columns.
+        let by_panels = packed.panels() >= 6 * cx.threads
+            && self.weights.data.len() > shape.input_len().max(64 << 10)
+            || shape.rows() < cx.threads;
+        let (name, bytes) = (cx.isa.name(), packed.packed_bytes());
+        Lowered::new(Conv { packed, per_worker, tasks, by_panels, name })
+            .with_scratch(per_worker * cx.threads)
+            .with_absorbed(&[1, 2], bytes)
+    }
+
+    fn depthwise(self, cx: &LowerCx<'_>, shape: &ConvShape) -> Lowered {
+        let output = QOutput::Bytes(self.rescale, self.output);
+        let packed = PackedQDepthwise::new(cx.isa, shape, self.x, &self.weights, &output);
+        let per_worker = packed.scratch_bytes().next_multiple_of(64);
+        // A tap of a depthwise kernel costs several times one of a dense one.
+        let cost = shape.output_len().saturating_mul(8 * shape.kernel[0] * shape.kernel[1]);
+        let by_blocks = packed.blocks() >= packed.lines();
+        let tasks = tasks(packed.lines().max(packed.blocks()), cost, cx.threads);
+        let (name, bytes) = (cx.isa.name(), packed.packed_bytes());
+        Lowered::new(Depthwise { packed, per_worker, tasks, by_blocks, name })
+            .with_scratch(per_worker * cx.threads)
+            .with_absorbed(&[1, 2], bytes)
+    }
+}
+
+/// The bytes of input 0, which must be there.
+fn bytes<'a>(io: &Io<'a>) -> OpResult<&'a [u8]> {
+    match io.inputs.first().copied().flatten() {
+        Some(view) => Ok(view.bytes),
+        None => Err(OpError::new("input 0 is missing")),
+    }
+}
+
+struct Conv {
+    packed: PackedQConv,
+    per_worker: usize,
+    tasks: usize,
+    by_panels: bool,
+    name: &'static str,
+}
+
+impl Kernel for Conv {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let input = bytes(io)?;
+        let out = SharedMut::new(&mut *io.outputs[0].bytes);
+        let scratch = SharedMut::new(&mut *io.scratch);
+        let (rows, panels) = (self.packed.rows(), self.packed.panels());
+        let units = if self.by_panels { panels } else { rows };
+        let tasks = self.tasks.min(units);
+        io.pool.run(tasks, |i, worker| {
+            let mine = part(units, tasks, i);
+            let (rows, panels) = if self.by_panels { (0..rows, mine) } else { (mine, 0..panels) };
+            // SAFETY: each worker has its own scratch, each task its own part of the output.
+            unsafe {
+                let scratch =
+                    scratch.slice(worker * self.per_worker..(worker + 1) * self.per_worker);
+                self.packed.run(rows, panels, input, out, scratch);
+            }
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("qconv {}", self.name)
+    }
+}
+
+struct Depthwise {
+    packed: PackedQDepthwise,
+    per_worker: usize,
+    tasks: usize,
+    by_blocks: bool,
+    name: &'static str,
+}
+
+impl Kernel for Depthwise {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let input = bytes(io)?;
+        let out = SharedMut::new(&mut *io.outputs[0].bytes);
+        let scratch = SharedMut::new(&mut *io.scratch);
+        let (lines, blocks) = (self.packed.lines(), self.packed.blocks());
+        let units = if self.by_blocks { blocks } else { lines };
+        let tasks = self.tasks.min(units);
+        io.pool.run(tasks, |i, worker| {
+            let mine = part(units, tasks, i);
+            let (lines, blocks) = if self.by_blocks { (0..lines, mine) } else { (mine, 0..blocks) };
+            // SAFETY: as for `Conv`.
+            unsafe {
+                let scratch =
+                    scratch.slice(worker * self.per_worker..(worker + 1) * self.per_worker);
+                self.packed.run(lines, blocks, input, out, scratch);
+            }
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("qdepthwise {}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permuted_reorders_dimensions() {
+        let data = [0, 1, 2, 3, 4, 5];
+        assert_eq!(permuted(&data, &[2, 3], &[1, 0]), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(permuted(&data, &[1, 2, 3], &[0, 1, 2]), data);
+        assert_eq!(permuted(&data, &[3, 1, 2], &[2, 0, 1]), [0, 2, 4, 1, 3, 5]);
+    }
+}

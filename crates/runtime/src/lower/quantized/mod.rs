@@ -1,0 +1,84 @@
+//! Kernels for ops on quantised 8-bit integers.
+
+mod conv;
+mod elementwise;
+mod image;
+
+use super::{Family, LowerCx};
+use crate::kernel::Lowered;
+use kinglet_graph::ops::quantized::{Clamp, Factors};
+use kinglet_graph::{DType, OpResult, Value};
+use kinglet_kernels::requant::{Byte, ByteOutput, Rescale};
+use std::ops::Range;
+
+const FAMILIES: &[Family] = &[
+    conv::lower_conv,
+    conv::lower_matmul,
+    elementwise::lower_binary,
+    elementwise::lower_unary,
+    elementwise::lower_quantize,
+    elementwise::lower_dequantize,
+    image::lower_pool,
+    image::lower_mean,
+    image::lower_softmax,
+];
+
+/// The first of these families that has a kernel.
+pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
+    for family in FAMILIES {
+        if let Some(lowered) = family(cx)? {
+            return Ok(Some(lowered));
+        }
+    }
+    Ok(None)
+}
+
+/// The kernels' name for an 8-bit element type.
+fn byte(dtype: DType) -> Option<Byte> {
+    match dtype {
+        DType::I8 => Some(Byte::Signed),
+        DType::U8 => Some(Byte::Unsigned),
+        _ => None,
+    }
+}
+
+/// Type, scale and zero point of a value of bytes with one scale and a zero point that its type
+/// holds.
+fn byte_value(value: &Value) -> Option<(Byte, f32, i32)> {
+    let kind = byte(value.ty.dtype)?;
+    let (scale, zero_point) = value.ty.quant.as_ref()?.single()?;
+    let (low, high) = kind.limits();
+    (scale.is_finite() && (low..=high).contains(&zero_point)).then_some((kind, scale, zero_point))
+}
+
+/// What the kernels write for an output of bytes; `None` where the clamp leaves the type.
+fn byte_output(value: &Value, clamp: Clamp) -> Option<ByteOutput> {
+    let (kind, _, zero_point) = byte_value(value)?;
+    let (low, high) = kind.limits();
+    let (min, max) = (clamp.low.max(low), clamp.high.min(high));
+    (min <= max).then_some(ByteOutput { kind, zero_point, min, max })
+}
+
+/// The kernels' form of factors; `None` where one is not finite.
+fn rescale(factors: Factors) -> Option<Rescale> {
+    match factors {
+        Factors::Fixed(all) => Some(Rescale::Fixed(all)),
+        Factors::Float(all) => all.iter().all(|f| f.is_finite()).then_some(Rescale::Float(all)),
+    }
+}
+
+/// Part `i` of `0..total` split into `parts` nearly equal ranges.
+fn part(total: usize, parts: usize, i: usize) -> Range<usize> {
+    total * i / parts..total * (i + 1) / parts
+}
+
+/// Into how many tasks to split work of `total` units and `cost` (multiply-adds, or as much work
+/// as that) for `threads` threads: several for each, so that one thread's delay is shared out, but
+/// none of less than a few microseconds.
+fn tasks(total: usize, cost: usize, threads: usize) -> usize {
+    const LEAST: usize = 500_000;
+    if threads <= 1 {
+        return 1;
+    }
+    (cost / LEAST).clamp(1, 4 * threads).min(total.max(1))
+}
