@@ -45,8 +45,11 @@ impl Byte {
 /// The factors from accumulators to output steps: one for all channels, or one for each.
 #[derive(Clone, Debug)]
 pub enum Rescale {
-    /// Fixed point with two roundings, as TensorFlow Lite.
+    /// Fixed point with two roundings, as TensorFlow Lite ([`Multiplier::apply`]).
     Fixed(Vec<Multiplier>),
+    /// Fixed point with one rounding, as TensorFlow Lite's fully connected layers
+    /// ([`Multiplier::apply_once`]).
+    FixedOnce(Vec<Multiplier>),
     /// A product in `f32`, rounded half to even, as ONNX.
     Float(Vec<f32>),
 }
@@ -86,15 +89,19 @@ pub struct Requantiser {
 
 #[derive(Clone, Debug)]
 enum Method {
-    /// [`Multiplier::apply`] on each value: factors so large that the vector forms' 32-bit steps
-    /// could overflow.
-    Scalar(Vec<Multiplier>),
+    /// One value after the other: factors so large that the vector forms' 32-bit steps could
+    /// overflow.
+    Scalar {
+        multipliers: Vec<Multiplier>,
+        once: bool,
+    },
     Fixed(FixedFactors),
     Float(Vec<f32>),
 }
 
 /// The fixed-point product as `(2 x * mantissa + 2^31 + round * 2^32) / 2^32`, less one for
-/// negative `x`, shifted right: the two roundings of the original in one pass.
+/// negative `x`, shifted right: the two roundings of the original in one pass. Rounding once is
+/// the same with another constant, `2^(31 + shift)`, and no correction.
 #[derive(Clone, Debug)]
 struct FixedFactors {
     mantissa: Vec<i32>,
@@ -106,12 +113,13 @@ struct FixedFactors {
     /// of at least one). Used only if `general`.
     left: Vec<i32>,
     sign: Vec<i32>,
-    /// Whether some channel shifts left or not at all.
+    /// Whether some channel shifts left or not at all, or rounds once.
     general: bool,
+    once: bool,
 }
 
 impl FixedFactors {
-    fn new(multipliers: &[Multiplier], lanes: usize) -> Self {
+    fn new(multipliers: &[Multiplier], once: bool, lanes: usize) -> Self {
         let padded = multipliers.len().next_multiple_of(GROUP) + GROUP;
         let mut factors = Self {
             mantissa: vec![0; padded],
@@ -119,20 +127,25 @@ impl FixedFactors {
             shift: vec![0; padded],
             left: vec![0; padded],
             sign: vec![0; padded],
-            general: false,
+            general: once,
+            once,
         };
         for (channel, multiplier) in multipliers.iter().enumerate() {
             // A zero factor needs no particular shift; this one keeps the fast form.
             let shift = if multiplier.mantissa == 0 { -1 } else { multiplier.shift };
             let right = (-shift).max(0);
-            let round = if right > 0 { 1i64 << (right - 1) } else { 0 };
+            let round = match (once, right) {
+                (true, _) => 1i64 << (31 + right),
+                (false, 0) => 1 << 31,
+                (false, _) => (1 << 31) + (1 << (31 + right)),
+            };
             let (group, lane) = (channel / lanes * lanes, channel % lanes);
             let slot = group + lane / 2 + if lane % 2 == 1 { lanes / 2 } else { 0 };
             factors.mantissa[channel] = multiplier.mantissa;
-            factors.round[slot] = (1i64 << 31) + (round << 32);
+            factors.round[slot] = round;
             factors.shift[channel] = right;
             factors.left[channel] = shift.max(0);
-            factors.sign[channel] = if right > 0 { -1 } else { 0 };
+            factors.sign[channel] = if right > 0 && !once { -1 } else { 0 };
             factors.general |= right == 0;
         }
         factors
@@ -161,22 +174,21 @@ impl Requantiser {
         assert!(low <= output.min && output.min <= output.max && output.max <= high);
         assert!((low..=high).contains(&output.zero_point));
         let method = match rescale {
-            Rescale::Fixed(multipliers) => {
+            Rescale::Fixed(multipliers) | Rescale::FixedOnce(multipliers) => {
+                let once = matches!(rescale, Rescale::FixedOnce(_));
                 let multipliers = spread(multipliers, channels);
                 assert_eq!(multipliers.len(), channels);
                 // Twice the shifted accumulator, and the product plus rounding, must fit 32 bits.
                 let fits = multipliers.iter().all(|multiplier| {
+                    let shifted = largest.checked_mul(1 << multiplier.shift.clamp(0, 31));
                     multiplier.mantissa >= 0
-                        && multiplier.shift >= -31
-                        && multiplier.shift < 31
-                        && largest
-                            .checked_mul(1 << multiplier.shift.max(0))
-                            .is_some_and(|x| x < 1 << 30)
+                        && (-31..31).contains(&multiplier.shift)
+                        && shifted.is_some_and(|x| x < 1 << 30)
                 });
                 if fits {
-                    Method::Fixed(FixedFactors::new(&multipliers, lanes(isa)))
+                    Method::Fixed(FixedFactors::new(&multipliers, once, lanes(isa)))
                 } else {
-                    Method::Scalar(multipliers)
+                    Method::Scalar { multipliers, once }
                 }
             }
             Rescale::Float(scales) => {
@@ -284,7 +296,12 @@ impl Requantiser {
         for (i, (&acc, out)) in acc.iter().zip(out).enumerate() {
             let channel = first + i;
             *out = match &self.method {
-                Method::Scalar(multipliers) => self.output.byte(multipliers[channel].apply(acc)),
+                Method::Scalar { multipliers, once: false } => {
+                    self.output.byte(multipliers[channel].apply(acc))
+                }
+                Method::Scalar { multipliers, once: true } => {
+                    self.output.byte(multipliers[channel].apply_once(acc))
+                }
                 Method::Fixed(factors) => self.output.byte(factors.apply(channel, acc)),
                 Method::Float(scales) => self.output.byte_from_float(acc as f32 * scales[channel]),
             };
@@ -310,7 +327,7 @@ impl FixedFactors {
             mantissa: self.mantissa[channel],
             shift: self.left[channel] - self.shift[channel],
         };
-        multiplier.apply(x)
+        if self.once { multiplier.apply_once(x) } else { multiplier.apply(x) }
     }
 }
 
@@ -370,6 +387,9 @@ mod tests {
                         Rescale::Fixed(m) => {
                             output.byte(m[if m.len() == 1 { 0 } else { channel }].apply(x))
                         }
+                        Rescale::FixedOnce(m) => {
+                            output.byte(m[if m.len() == 1 { 0 } else { channel }].apply_once(x))
+                        }
                         Rescale::Float(s) => {
                             let scale = s[if s.len() == 1 { 0 } else { channel }];
                             let steps = f64::from(x as f32 * scale).round_ties_even();
@@ -421,6 +441,8 @@ mod tests {
                             channels,
                             largest,
                         );
+                        let once = Rescale::FixedOnce(multipliers.clone());
+                        check(isa, &once, output, channels, largest);
                         let scales =
                             multipliers.iter().map(|m| m.to_f64() as f32).collect::<Vec<_>>();
                         check(isa, &Rescale::Float(scales), output, channels, largest);

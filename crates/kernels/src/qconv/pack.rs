@@ -68,6 +68,7 @@ pub(super) fn pack(
         QOutput::Bytes(rescale, output) => {
             let rescale = match rescale {
                 Rescale::Fixed(factors) => Rescale::Fixed(permute(factors, &order)),
+                Rescale::FixedOnce(factors) => Rescale::FixedOnce(permute(factors, &order)),
                 Rescale::Float(factors) => Rescale::Float(permute(factors, &order)),
             };
             Some(Requantiser::new(isa, &rescale, *output, packed_columns, largest))

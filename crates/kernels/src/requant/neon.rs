@@ -14,6 +14,10 @@ pub(super) unsafe fn fixed(factors: &FixedFactors, output: &ByteOutput, first: u
             let channel = first + column;
             let at = |values: &[i32]| vld1q_s32(values.as_ptr().add(channel));
             let x = vshlq_s32(x, at(&factors.left));
+            if factors.once {
+                let right = vaddq_s32(at(&factors.shift), vdupq_n_s32(31));
+                return round_once(x, at(&factors.mantissa), right);
+            }
             let high = vqrdmulhq_s32(x, at(&factors.mantissa));
             // The rounding shift rounds ties up; take one off negative values to round them away
             // from zero, where there is a shift.
@@ -21,6 +25,18 @@ pub(super) unsafe fn fixed(factors: &FixedFactors, output: &ByteOutput, first: u
             vrshlq_s32(vaddq_s32(high, sign), vnegq_s32(at(&factors.shift)))
         });
     }
+}
+
+/// `x * mantissa / 2^right`, rounded once, halves up.
+#[inline]
+#[target_feature(enable = "neon")]
+fn round_once(x: int32x4_t, mantissa: int32x4_t, right: int32x4_t) -> int32x4_t {
+    let left = vnegq_s32(right);
+    let low = vmull_s32(vget_low_s32(x), vget_low_s32(mantissa));
+    let high = vmull_high_s32(x, mantissa);
+    let low = vrshlq_s64(low, vmovl_s32(vget_low_s32(left)));
+    let high = vrshlq_s64(high, vmovl_high_s32(left));
+    vcombine_s32(vmovn_s64(low), vmovn_s64(high))
 }
 
 /// # Safety

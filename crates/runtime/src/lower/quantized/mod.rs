@@ -63,6 +63,7 @@ fn byte_output(value: &Value, clamp: Clamp) -> Option<ByteOutput> {
 fn rescale(factors: Factors) -> Option<Rescale> {
     match factors {
         Factors::Fixed(all) => Some(Rescale::Fixed(all)),
+        Factors::FixedOnce(all) => Some(Rescale::FixedOnce(all)),
         Factors::Float(all) => all.iter().all(|f| f.is_finite()).then_some(Rescale::Float(all)),
     }
 }
