@@ -109,7 +109,8 @@ impl Model {
     }
 
     fn input_shapes(&self, given: &[(usize, Vec<usize>)]) -> Result<Vec<Dims>, Error> {
-        let shape = |(index, (name, ty)): (usize, (&str, &ValueType))| match given
+        let shape = |(index, (name, ty)): (usize, (&str, &ValueType))| {
+            match given
             .iter()
             .find(|(given, _)| *given == index)
         {
@@ -119,9 +120,11 @@ impl Model {
             ))),
             None => one_at_a_time(&ty.shape).ok_or_else(|| {
                 Error::input(format!(
-                    "input '{name}' takes {ty}, whose sizes are open: say which to plan for"
+                    "input '{name}' takes {ty}, whose sizes are open: say which to take (on the command line \
+                         with --shape NAME=SIZE,…)"
                 ))
             }),
+        }
         };
         self.inputs().enumerate().map(shape).collect()
     }

@@ -42,7 +42,7 @@ fn integer_models_give_the_golden_tensors() {
     for (name, input) in [
         ("kws_ref_model", "input_1"),
         ("ad01_int8", "input_1"),
-        ("hello_world_int8", "serving_default_dense_input:0"),
+        ("hello_world_int8", "dense_input"),
         ("keyword_scrambled", "0"),
     ] {
         let Some(path) = model(&format!("tiny/{name}.tflite")) else { return };
@@ -142,7 +142,7 @@ fn a_graph_is_drawn() {
     let ops: u64 =
         report["ops"].as_array().unwrap().iter().map(|op| op["count"].as_u64().unwrap()).sum();
     assert!(svg.matches("<rect class=").count() as u64 >= 2 + ops / 2);
-    assert!(svg.contains("Add") && svg.contains("1×32×32×3"));
+    assert!(svg.contains("QAdd") && svg.contains("1×32×32×3"));
     assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
     let nowhere = kinglet(["inspect", &path, "--svg", "no/such/folder/graph.svg"]);
     assert!(nowhere.refusal().contains("cannot write the drawing"));

@@ -14,7 +14,8 @@ use kinglet::Error;
 
 /// On-device AI: runs the model files you already have.
 #[derive(Parser)]
-#[command(name = "kinglet", version, max_term_width = 100)]
+#[command(name = "kinglet", version)]
+#[command(after_help = "Exit status: 0 done, 1 the work failed, 2 bad usage or bad input.")]
 pub struct Program {
     #[command(subcommand)]
     command: Command,

@@ -42,6 +42,18 @@ pub struct QBinary {
 }
 
 impl Op for QBinary {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            QBinaryKind::Add => "QAdd",
+            QBinaryKind::Sub => "QSub",
+            QBinaryKind::Mul => "QMul",
+            QBinaryKind::Div => "QDiv",
+            QBinaryKind::SquaredDifference => "QSquaredDifference",
+            QBinaryKind::Max => "QMax",
+            QBinaryKind::Min => "QMin",
+        }
+    }
+
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let (a, b) = (quantized_input(cx, 0)?, quantized_input(cx, 1)?);
         if a.dtype != b.dtype {

@@ -34,6 +34,13 @@ pub struct QPool {
 }
 
 impl Op for QPool {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            QPoolKind::Average => "QAveragePool",
+            QPoolKind::Max => "QMaxPool",
+        }
+    }
+
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let ty = quantized_input(cx, 0)?;
         Clamp::of(ty.dtype)?;

@@ -28,6 +28,13 @@ pub struct QReduce {
 }
 
 impl Op for QReduce {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            QReduceKind::Mean => "QReduceMean",
+            QReduceKind::Sum => "QReduceSum",
+        }
+    }
+
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let ty = quantized_input(cx, 0)?;
         let Some(dims) = ty.shape.dims() else {

@@ -51,6 +51,23 @@ pub struct QUnary {
 type Function = Box<dyn Fn(i32) -> OpResult<i32>>;
 
 impl Op for QUnary {
+    fn name(&self) -> &'static str {
+        match self.function {
+            QFunction::Identity => "QRequantize",
+            QFunction::LeakyRelu { .. } => "QLeakyRelu",
+            QFunction::HardSwish => "QHardSwish",
+            QFunction::Logistic => "QLogistic",
+            QFunction::Tanh => "QTanh",
+            QFunction::Elu => "QElu",
+            QFunction::Gelu { .. } => "QGelu",
+            QFunction::Exp => "QExp",
+            QFunction::Log => "QLog",
+            QFunction::Abs => "QAbs",
+            QFunction::Rsqrt => "QRsqrt",
+            QFunction::Neg => "QNeg",
+        }
+    }
+
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let ty = quantized_input(cx, 0)?;
         Clamp::of(ty.dtype)?;
