@@ -46,7 +46,7 @@ pub enum Answer {
     /// A class for each pixel.
     Mask(Mask),
     /// A person's joints.
-    Pose([Keypoint; 17]),
+    Pose(Box<[Keypoint; 17]>),
     /// Things and where they are, the surest first.
     Things(Vec<Detection>),
     /// The model's outputs are only numbers.
@@ -181,7 +181,7 @@ impl Vision {
             }
             Task::Pose if count == 1 => {
                 let points = pose::keypoints(&reals(&plan.output(0))?, placement);
-                points.map(Answer::Pose).ok_or_else(wrong)
+                points.map(|points| Answer::Pose(Box::new(points))).ok_or_else(wrong)
             }
             Task::Detect if count == 4 => {
                 let outputs: Result<Vec<Vec<f32>>, Error> =

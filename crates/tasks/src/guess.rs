@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn shapes_tell_the_task() {
         let picture = &[1, 224, 224, 3];
-        let cases: [(&[usize], &[&[usize]], bool, Task); 13] = [
+        type Case<'a> = (&'a [usize], &'a [&'a [usize]], bool, Task);
+        let cases: [Case; 13] = [
             (picture, &[&[1, 1001]], false, Task::Classify),
             (&[1, 3, 224, 224], &[&[1, 1000, 1, 1]], false, Task::Classify),
             (&[1, 28, 28], &[&[1, 10]], false, Task::Classify),

@@ -1,8 +1,6 @@
 //! Wrong input: one clear message and exit status 2.
 
-mod common;
-
-use common::{file, folder, kinglet, model};
+use crate::common::{file, folder, kinglet, model};
 use kinglet_testing::Array;
 
 fn npy(array: &Array) -> Vec<u8> {

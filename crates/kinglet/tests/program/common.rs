@@ -50,13 +50,11 @@ pub fn model(path: &str) -> Option<String> {
 }
 
 /// A folder of this test's own, empty.
-#[allow(dead_code, reason = "not every test binary writes files")]
 pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
 /// A file in a folder, as a word of a command line.
-#[allow(dead_code, reason = "not every test binary writes files")]
 pub fn file(folder: &tempfile::TempDir, name: &str, content: &[u8]) -> String {
     let path: PathBuf = folder.path().join(name);
     std::fs::write(&path, content).expect("the file is written");

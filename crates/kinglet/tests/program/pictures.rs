@@ -1,8 +1,6 @@
 //! `kinglet run MODEL PICTURE` on trained models.
 
-mod common;
-
-use common::{folder, kinglet, model};
+use crate::common::{folder, kinglet, model};
 use kinglet::tasks::{Picture, Placement, segment};
 
 /// The path of each, or an end to the test where there are no models.
@@ -77,7 +75,7 @@ fn a_person_is_told_from_a_cat_through_a_signed_input() {
         cat = "images/cat.bmp"
     );
     let folder = folder();
-    let labels = common::file(&folder, "labels.txt", b"no person\nperson\n");
+    let labels = crate::common::file(&folder, "labels.txt", b"no person\nperson\n");
     let best = |picture: &str| {
         let answer = kinglet(["run", &path, picture, "--labels", &labels, "--json"]).json();
         answer["top"][0]["label"].as_str().unwrap().to_string()

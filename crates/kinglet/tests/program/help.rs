@@ -1,8 +1,6 @@
 //! What the program says of itself.
 
-mod common;
-
-use common::kinglet;
+use crate::common::kinglet;
 
 #[test]
 fn help_is_as_it_was() {

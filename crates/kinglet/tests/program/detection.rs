@@ -2,9 +2,7 @@
 //! that takes a picture and answers with the four outputs of TFLite's detection post-processing, as
 //! constants.
 
-mod common;
-
-use common::{file, folder, kinglet, model};
+use crate::common::{file, folder, kinglet, model};
 use kinglet::tasks::Picture;
 
 /// Just enough protocol buffers to write an ONNX file.

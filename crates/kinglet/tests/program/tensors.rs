@@ -1,8 +1,6 @@
 //! `kinglet run` on tensors, and `kinglet inspect`.
 
-mod common;
-
-use common::{folder, kinglet, model};
+use crate::common::{folder, kinglet, model};
 use kinglet_testing::{Array, golden, npz};
 
 /// The model's outputs for its golden inputs, through files.
@@ -18,7 +16,7 @@ fn through_files(path: &str, inputs: &[(String, Array)], zipped: bool) -> Vec<Ar
         for (index, (name, array)) in inputs.iter().enumerate() {
             let mut content = Vec::new();
             array.write(&mut content).unwrap();
-            let file = common::file(&folder, &format!("{index}.npy"), &content);
+            let file = crate::common::file(&folder, &format!("{index}.npy"), &content);
             words.extend(["--input".into(), format!("{name}={file}")]);
         }
     }
@@ -69,7 +67,7 @@ fn small_outputs_are_shown() {
     let folder = folder();
     let mut content = Vec::new();
     case.inputs[0].write(&mut content).unwrap();
-    let file = common::file(&folder, "x.npy", &content);
+    let file = crate::common::file(&folder, "x.npy", &content);
     let answer = kinglet(["run", &path, &file, "--json"]).json();
     let found = answer["outputs"][0]["values"][0].as_f64().unwrap();
     let expected = f64::from(case.outputs[0].to_vec::<f32>().unwrap()[0]);

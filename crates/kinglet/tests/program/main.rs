@@ -1,0 +1,8 @@
+//! The program, run as a person would run it.
+
+mod common;
+mod detection;
+mod help;
+mod pictures;
+mod refusals;
+mod tensors;
