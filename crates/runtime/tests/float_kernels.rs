@@ -5,7 +5,10 @@ use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
 use kinglet_graph::ops::matmul::MatMul;
+use kinglet_graph::ops::norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
 use kinglet_graph::ops::pool::{GlobalPool, Pool, PoolKind};
+use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
+use kinglet_graph::ops::resize::{Coordinates, Interpolation, Resize};
 use kinglet_graph::ops::softmax::{LogSoftmax, Softmax};
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::Unary;
@@ -226,4 +229,66 @@ fn permutations() {
     check(Transpose, &[Data(&[2, 30, 40, 24]), Ints(&[0, 3, 1, 2])]);
     check(Transpose, &[Data(&[40, 50]), In::None]);
     check(Transpose, &[Data(&[3, 4, 5, 6, 7]), Ints(&[3, 0, 4, 1, 2])]);
+}
+
+#[test]
+fn reductions() {
+    use ReduceKind::*;
+    for kind in [Sum, Mean, Max, Min, Product, L1, L2, SumSquare] {
+        let op = Reduce { kind, keep_dims: false, none_by_default: false };
+        check(op, &[Data(&[3, 40, 30]), Ints(&[-1])]);
+        check(op, &[Data(&[3, 4, 5, 30]), Ints(&[1, 2])]);
+        check(Reduce { keep_dims: true, ..op }, &[Data(&[20, 1, 3, 1]), Ints(&[0, 3])]);
+        check(op, &[Data(&[6, 7])]);
+    }
+}
+
+#[test]
+fn normalisations() {
+    check(
+        LayerNorm { axis: -1, epsilon: 1e-3 },
+        &[Data(&[3, 20, 65]), Constant(&[65]), Constant(&[65])],
+    );
+    check(LayerNorm { axis: 1, epsilon: 1e-3 }, &[Data(&[30, 8, 9]), Data(&[8, 9])]);
+    check(RmsNorm { axis: -1, epsilon: 1e-3 }, &[Data(&[300, 64]), Constant(&[64])]);
+    let layout = Layout::ChannelsLast;
+    check(
+        GroupNorm { groups: None, epsilon: 1e-3, layout },
+        &[Data(&[3, 9, 9, 20]), Constant(&[20]), Data(&[20])],
+    );
+}
+
+#[test]
+fn batch_normalisation() {
+    let op = BatchNorm { epsilon: 2.0, layout: Layout::ChannelsLast };
+    let vector = || Constant(&[19]);
+    check(op, &[Data(&[2, 9, 9, 19]), vector(), vector(), vector(), vector()]);
+}
+
+#[test]
+fn resizes() {
+    let sizes = |v| [Data(&[2, 9, 11, 7]), In::None, In::None, Ints(v)];
+    for (align, half) in [(false, false), (true, false), (false, true)] {
+        check(Resize::tflite_bilinear(align, half), &sizes(&[20, 5]));
+        check(Resize::tflite_nearest(align, half), &sizes(&[20, 5]));
+    }
+    for interpolation in [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic] {
+        for coordinates in [Coordinates::HalfPixel, Coordinates::AlignCorners] {
+            let op = Resize {
+                interpolation,
+                coordinates,
+                axes: Some(vec![1, 2]),
+                cubic_coefficient: -0.75,
+                ..Resize::default()
+            };
+            check(op, &sizes(&[20, 5]));
+        }
+    }
+    let first = Resize {
+        interpolation: Interpolation::Linear,
+        antialias: true,
+        axes: Some(vec![2, 3]),
+        ..Resize::default()
+    };
+    check(first, &[Data(&[2, 3, 16, 18]), In::None, In::None, Ints(&[5, 7])]);
 }

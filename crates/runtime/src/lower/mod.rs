@@ -9,10 +9,12 @@ mod conv;
 mod elementwise;
 mod float;
 mod matmul;
+mod norm;
 mod pool;
 mod quantized;
 mod reduce;
 mod reference;
+mod resize;
 mod softmax;
 mod transpose;
 
@@ -31,6 +33,9 @@ const FAMILIES: &[Family] = &[
     elementwise::lower,
     pool::lower,
     softmax::lower,
+    reduce::lower,
+    norm::lower,
+    resize::lower,
     transpose::lower,
     quantized::lower,
 ];

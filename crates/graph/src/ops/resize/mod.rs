@@ -301,6 +301,56 @@ impl Op for Resize {
     }
 }
 
+/// For each output of one dimension, the inputs it is made of and their weights.
+pub type DimTaps = Vec<Vec<(usize, f64)>>;
+
+impl Resize {
+    /// What each output of each dimension is made of, for floats of sizes `dims`: an output
+    /// element is the sum over the product of its dimensions' taps. `None` for samples that are
+    /// not sums (outside the data), and for dimensions that stay as they are.
+    pub fn taps(
+        &self,
+        dims: &[usize],
+        roi: Option<TensorView<'_>>,
+        scales: Option<TensorView<'_>>,
+        sizes: Option<TensorView<'_>>,
+    ) -> OpResult<Option<Vec<Option<DimTaps>>>> {
+        let axes = self.plan(dims, roi, scales, sizes)?;
+        let nearest = self.interpolation == Interpolation::Nearest;
+        if nearest && self.antialias {
+            return Ok(None);
+        }
+        let mut all = Vec::with_capacity(axes.len());
+        for axis in &axes {
+            if axis.is_kept() {
+                all.push(None);
+                continue;
+            }
+            let mut of_axis = DimTaps::with_capacity(axis.output);
+            for i in 0..axis.output {
+                let mut taps = Taps::new();
+                let inside = match (self.arithmetic, nearest) {
+                    (Arithmetic::TfLite, _) => {
+                        taps = tflite::taps(self, axis.input, axis.output, i)?;
+                        true
+                    }
+                    (_, true) => {
+                        taps.extend(axis.nearest(self, i).map(|x| (x, 1.0)));
+                        !taps.is_empty()
+                    }
+                    _ => axis.taps(self, i, &mut taps),
+                };
+                if !inside {
+                    return Ok(None);
+                }
+                of_axis.push(taps.to_vec());
+            }
+            all.push(Some(of_axis));
+        }
+        Ok(Some(all))
+    }
+}
+
 /// The dimensions that change, from the first to the last: their range, the count of elements
 /// before, and of those after.
 fn changed(axes: &[Axis]) -> (std::ops::Range<usize>, usize, usize) {

@@ -1,7 +1,7 @@
 //! Resizing as TFLite's reference kernels round it.
 
 use super::super::movement::{each_index, fail, whole, write_whole};
-use super::{Coordinates, Interpolation, Resize};
+use super::{Coordinates, Interpolation, Resize, Taps};
 use crate::op::OpResult;
 use crate::{DType, Outputs, TensorView};
 
@@ -13,6 +13,50 @@ enum Centres {
     HalfPixel,
 }
 
+fn centres(resize: &Resize) -> OpResult<Centres> {
+    match resize.coordinates {
+        Coordinates::AlignCorners => Ok(Centres::AlignedCorners),
+        Coordinates::HalfPixel | Coordinates::TfHalfPixelForNearest => Ok(Centres::HalfPixel),
+        Coordinates::Asymmetric => Ok(Centres::Corner),
+        other => fail(format!("TFLite has no {other:?} coordinates")),
+    }
+}
+
+/// What sample `i` of a dimension of floats is made of.
+pub(super) fn taps(resize: &Resize, input: usize, output: usize, i: usize) -> OpResult<Taps> {
+    let centres = centres(resize)?;
+    Ok(match resize.interpolation {
+        Interpolation::Nearest => {
+            [(nearest_place(centres, input, output, i), 1.0)].into_iter().collect()
+        }
+        _ => {
+            let (x, lower, upper) = linear_place(centres, input, output, i);
+            let d = f64::from(x - lower as f32);
+            [(lower, 1.0 - d), (upper, d)].into_iter().collect()
+        }
+    })
+}
+
+/// The element nearest to sample `i`.
+fn nearest_place(centres: Centres, input: usize, output: usize, i: usize) -> usize {
+    let scale = scale(centres, input, output);
+    let offset = if centres == Centres::HalfPixel { 0.5 } else { 0.0 };
+    let x = (i as f32 + offset) * scale;
+    let x = if centres == Centres::AlignedCorners { x.round() } else { x.floor() };
+    (x as usize).min(input.saturating_sub(1))
+}
+
+/// Where sample `i` lies, and its two neighbours.
+fn linear_place(centres: Centres, input: usize, output: usize, i: usize) -> (f32, usize, usize) {
+    let scale = scale(centres, input, output);
+    let x = match centres {
+        Centres::HalfPixel => (i as f32 + 0.5) * scale - 0.5,
+        _ => i as f32 * scale,
+    };
+    let upper = (x.ceil() as usize).min(input - 1);
+    (x, x.floor().max(0.0) as usize, upper)
+}
+
 /// Resizes dimensions 1 and 2 of `data` to those of `dims`.
 pub(super) fn resize(
     resize: &Resize,
@@ -20,12 +64,7 @@ pub(super) fn resize(
     dims: &[usize],
     outputs: &mut Outputs<'_>,
 ) -> OpResult {
-    let centres = match resize.coordinates {
-        Coordinates::AlignCorners => Centres::AlignedCorners,
-        Coordinates::HalfPixel | Coordinates::TfHalfPixelForNearest => Centres::HalfPixel,
-        Coordinates::Asymmetric => Centres::Corner,
-        other => return fail(format!("TFLite has no {other:?} coordinates")),
-    };
+    let centres = centres(resize)?;
     let fits = |d: &[usize]| d.len() == 4 && d.iter().all(|n| i32::try_from(*n).is_ok());
     if !fits(data.dims) || !fits(dims) || (data.dims[0], data.dims[3]) != (dims[0], dims[3]) {
         return fail(format!(
@@ -53,14 +92,7 @@ fn nearest(
     dims: &[usize],
     outputs: &mut Outputs<'_>,
 ) -> OpResult {
-    let place = |i: usize, d: usize| {
-        let (input, output) = (data.dims[d], dims[d]);
-        let scale = scale(centres, input, output);
-        let offset = if centres == Centres::HalfPixel { 0.5 } else { 0.0 };
-        let x = (i as f32 + offset) * scale;
-        let x = if centres == Centres::AlignedCorners { x.round() } else { x.floor() };
-        (x as usize).min(input.saturating_sub(1))
-    };
+    let place = |i: usize, d: usize| nearest_place(centres, data.dims[d], dims[d], i);
     let src = whole(data);
     let block = dims[3] * src.width;
     write_whole(outputs, 0, data.dtype, dims, |dst| {
@@ -118,15 +150,7 @@ fn bilinear<T: crate::Element>(
     if out.is_empty() {
         return Ok(());
     }
-    let place = |i: usize, d: usize| {
-        let scale = scale(centres, data.dims[d], dims[d]);
-        let x = match centres {
-            Centres::HalfPixel => (i as f32 + 0.5) * scale - 0.5,
-            _ => i as f32 * scale,
-        };
-        let upper = (x.ceil() as usize).min(data.dims[d] - 1);
-        (x, x.floor().max(0.0) as usize, upper)
-    };
+    let place = |i: usize, d: usize| linear_place(centres, data.dims[d], dims[d], i);
     let mut cells = out.chunks_exact_mut(dims[3]);
     samples(data, dims, place, |[ll, lu, rl, ru], [y, x], [y0, x0]| {
         let (dy, dx) = (y - y0 as f32, x - x0 as f32);
