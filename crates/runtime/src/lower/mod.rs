@@ -12,6 +12,7 @@ mod matmul;
 mod norm;
 mod pool;
 mod quantized;
+mod recurrent;
 mod reduce;
 mod reference;
 mod resize;
@@ -36,6 +37,7 @@ const FAMILIES: &[Family] = &[
     reduce::lower,
     norm::lower,
     resize::lower,
+    recurrent::lower,
     transpose::lower,
     quantized::lower,
 ];
