@@ -147,7 +147,8 @@ impl Op for HybridMatMul {
 }
 
 /// A convolution of f32 x with int8 weights of one scale or one for each output channel, and an
-/// f32 bias: each image is quantised by itself, with a zero point.
+/// f32 bias. Each image is quantised by itself: with a zero point where the weights have many
+/// scales, symmetrically where they have one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HybridConv {
     /// The convolution.
@@ -176,8 +177,9 @@ impl Op for HybridConv {
         let out_dims = &inputs.output_dims(self, 1)?[0];
         let bias = biases(inputs, dims.out_channels)?;
         let image = x.len() / dims.batch.max(1);
+        let asymmetric = quant.scale.len() > 1;
         let images: Vec<Dynamic> =
-            x.slice::<f32>()?.chunks(image.max(1)).map(Dynamic::asymmetric).collect();
+            x.slice::<f32>()?.chunks(image.max(1)).map(|i| Dynamic::of(i, asymmetric)).collect();
         let w = stored(&weights)?;
         let x_at = ImageStrides::of(*layout, x.dims)?;
         let w_at = WeightStrides::of(*weight_layout, weights.dims)?;

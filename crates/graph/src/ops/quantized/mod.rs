@@ -10,11 +10,13 @@ mod compare;
 mod conv;
 mod convert;
 mod hybrid;
+mod lstm;
 mod matmul;
 mod norm;
 mod pool;
 mod reduce;
 mod softmax;
+mod svdf;
 mod unary;
 
 pub use binary::{QBinary, QBinaryKind, QPRelu};
@@ -22,11 +24,13 @@ pub use compare::QCompare;
 pub use conv::{QConv, QConvTranspose};
 pub use convert::{Dequantize, FakeQuant, Quantize, RoundTo};
 pub use hybrid::{HybridConv, HybridMatMul};
+pub use lstm::QLstm;
 pub use matmul::QMatMul;
 pub use norm::QL2Norm;
 pub use pool::{QPool, QPoolKind};
 pub use reduce::{QReduce, QReduceKind};
 pub use softmax::{QLogSoftmax, QSoftmax};
+pub use svdf::{QSvdf, Svdf};
 pub use unary::{QFunction, QUnary};
 
 use crate::{DType, InferCx, OpError, OpResult, Outputs, Quant, TensorView, ValueType};
