@@ -3,45 +3,11 @@
 //! 1e-5 of their scale (recurrent ones 1e-4).
 
 use kinglet_formats::tflite;
-use kinglet_graph::{Bytes, DType, Fold, Graph, Interpreter, Tensor, infer};
-use kinglet_testing::{Array, Type, golden, model};
-use std::sync::Arc;
+use kinglet_graph::{Fold, Graph, Interpreter, Tensor, infer};
+use kinglet_testing::{golden, model};
 
-fn dtype(ty: Type) -> DType {
-    match ty {
-        Type::F32 => DType::F32,
-        Type::U8 => DType::U8,
-        Type::I8 => DType::I8,
-        Type::I16 => DType::I16,
-        Type::I32 => DType::I32,
-        Type::I64 => DType::I64,
-        Type::Bool => DType::Bool,
-        other => panic!("no tensors of {other:?} in the goldens"),
-    }
-}
-
-fn tensor(array: &Array) -> Tensor {
-    Tensor::from_bytes(dtype(array.dtype), &array.shape, Bytes::new(Arc::new(array.data.clone())))
-        .unwrap()
-}
-
-/// The numbers of an array, and whether they are floats.
-fn reals(array: &Array) -> Vec<f64> {
-    macro_rules! each {
-        ($t:ty) => {
-            array.to_vec::<$t>().unwrap().into_iter().map(|v| v as f64).collect()
-        };
-    }
-    match array.dtype {
-        Type::F32 => each!(f32),
-        Type::U8 => each!(u8),
-        Type::I8 => each!(i8),
-        Type::I16 => each!(i16),
-        Type::I32 => each!(i32),
-        Type::I64 => each!(i64),
-        other => panic!("no tensors of {other:?} in the goldens"),
-    }
-}
+mod compare;
+use compare::{difference, tensor};
 
 fn load(file: &str) -> Option<Graph> {
     let path = model(file)?;
@@ -65,21 +31,8 @@ fn check(folder: &str, name: &str, steps: f64, part: f64) {
         let outputs = interpreter.run(&graph, &inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(outputs.len(), case.outputs.len(), "{name}");
         for (i, (got, want)) in outputs.iter().zip(&case.outputs).enumerate() {
-            let place = format!("{name}, {}, output {i}", case.name);
-            assert_eq!(got.dtype(), dtype(want.dtype), "{place}");
-            assert_eq!(got.dims(), want.shape, "{place}");
-            let got =
-                Array { dtype: want.dtype, shape: want.shape.clone(), data: got.bytes().to_vec() };
-            let (got, want) = (reals(&got), reals(want));
-            let scale = want.iter().fold(0f64, |m, v| m.max(v.abs())).max(1.0);
-            let allowed = if outputs[i].dtype().is_float() { part * scale } else { steps };
-            let worst = got.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            let off = got.iter().zip(&want).filter(|(a, b)| a != b).count();
-            assert!(
-                worst <= allowed,
-                "{place}: {off} of {} differ, by {worst} at most; {allowed} is allowed",
-                want.len()
-            );
+            difference(got, want, steps, part)
+                .unwrap_or_else(|e| panic!("{name}, {}, output {i}: {e}", case.name));
         }
     }
 }

@@ -69,6 +69,18 @@ impl Multiplier {
         ((i64::from(x) * i64::from(self.mantissa) + (1i64 << (shift - 1))) >> shift) as i32
     }
 
+    /// [`Multiplier::apply_once`] for the 64-bit accumulators of fully connected layers.
+    #[inline]
+    pub fn apply_once_i64(self, x: i64) -> i32 {
+        let product = i128::from(x) * i128::from(self.mantissa);
+        let shift = 31 - self.shift;
+        if shift <= 0 {
+            return product.wrapping_shl(-shift as u32) as i32;
+        }
+        let rounded = (product + (1i128 << (shift - 1))) >> shift;
+        rounded.clamp(i32::MIN.into(), i32::MAX.into()) as i32
+    }
+
     /// `x` times the factor with a mantissa cut to 16 bits and one rounding:
     /// `MultiplyByQuantizedMultiplier` for the 64-bit accumulators of int16 operators.
     /// The original requires `|x| < 2^47` and `shift < 8`; beyond that the result wraps.

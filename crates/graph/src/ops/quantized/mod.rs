@@ -94,8 +94,9 @@ impl Factors {
     #[inline]
     pub fn apply_i64(&self, channel: usize, x: i64) -> i32 {
         match self {
-            Factors::Fixed(all) | Factors::FixedOnce(all) => {
-                all[if all.len() == 1 { 0 } else { channel }].apply_i64(x)
+            Factors::Fixed(all) => all[if all.len() == 1 { 0 } else { channel }].apply_i64(x),
+            Factors::FixedOnce(all) => {
+                all[if all.len() == 1 { 0 } else { channel }].apply_once_i64(x)
             }
             Factors::Float(all) => {
                 let scale = f64::from(all[if all.len() == 1 { 0 } else { channel }]);
