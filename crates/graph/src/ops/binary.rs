@@ -3,12 +3,11 @@
 //! A line of the table is all that a new function takes: its value at two reals and, after `int`,
 //! at two integers, if it takes integers as well.
 
-use crate::number::Number;
+use crate::number::{Number, to_f64s};
 use crate::ops::activation::Activation;
 use crate::ops::broadcast::{Offsets, broadcast_inputs};
-use crate::ops::unary::Unary;
-use crate::ops::unary::is_number;
-use crate::{InferCx, Inputs, Op, OpError, OpResult, Outputs, TensorView, ValueType};
+use crate::ops::unary::{Unary, is_number};
+use crate::{InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
 use std::fmt;
 use std::sync::Arc;
 
@@ -168,10 +167,18 @@ impl Op for Binary {
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
         let dims = &inputs.output_dims(self, 1)?[0];
-        crate::dispatch_number!(a.dtype, A => {
-            let out = outputs.slice::<A>(0, dims)?;
-            crate::dispatch_number!(b.dtype, B => self.elements::<A, B>(a, b, dims, out),
-                else => unreachable!("the shape rule took the type"))
+        let offsets = Offsets::broadcast(dims, [a.dims, b.dims]);
+        if a.dtype == b.dtype {
+            return crate::dispatch_number!(a.dtype, T => {
+                let (a, b, out) = (a.slice::<T>()?, b.slice::<T>()?, outputs.slice::<T>(0, dims)?);
+                self.elements(a, |j| (b[j].to_integer(), b[j].to_f64()), offsets, out)
+            }, else => unreachable!("the shape rule took the type"));
+        }
+        let integers = b.dtype.is_integer();
+        let b = to_f64s(&b)?;
+        crate::dispatch_number!(a.dtype, T => {
+            let (a, out) = (a.slice::<T>()?, outputs.slice::<T>(0, dims)?);
+            self.elements(a, |j| (integers.then_some(b[j] as i128), b[j]), offsets, out)
         }, else => unreachable!("the shape rule took the type"))
     }
 
@@ -182,19 +189,18 @@ impl Op for Binary {
 }
 
 impl Binary {
-    fn elements<A: Number, B: Number>(
+    /// `b` gives an element as integer, if it is one, and as float.
+    fn elements<T: Number>(
         &self,
-        a: TensorView<'_>,
-        b: TensorView<'_>,
-        dims: &[usize],
-        out: &mut [A],
+        a: &[T],
+        b: impl Fn(usize) -> (Option<i128>, f64),
+        offsets: Offsets<2>,
+        out: &mut [T],
     ) -> OpResult {
-        let offsets = Offsets::broadcast(dims, [a.dims, b.dims]);
-        let (a, b) = (a.slice::<A>()?, b.slice::<B>()?);
         for (to, [i, j]) in out.iter_mut().zip(offsets) {
-            *to = match (a[i].to_integer(), b[j].to_integer()) {
-                (Some(a), Some(b)) => A::of_integer(self.function.at_integers(a, b)?),
-                _ => A::of_f64(self.function.at(a[i].to_f64(), b[j].to_f64())),
+            *to = match (a[i].to_integer(), b(j)) {
+                (Some(a), (Some(b), _)) => T::of_integer(self.function.at_integers(a, b)?),
+                (_, (_, b)) => T::of_f64(self.function.at(a[i].to_f64(), b)),
             };
             *to = self.activation.on(to.wide());
         }
