@@ -10,6 +10,7 @@ mod elementwise;
 mod float;
 mod matmul;
 mod norm;
+mod order;
 mod pool;
 mod quantized;
 mod recurrent;
@@ -38,6 +39,7 @@ const FAMILIES: &[Family] = &[
     norm::lower,
     resize::lower,
     recurrent::lower,
+    order::lower,
     transpose::lower,
     quantized::lower,
 ];
