@@ -149,6 +149,8 @@ impl Op for Range {
             crate::dispatch_number!(dtype, T => {
                 Dim::from(range_ends(|i| get(i)?.scalar::<T>())?.2)
             }, else => return fail(format!("there is no range of {dtype}")))
+        } else if !dtype.is_integer() {
+            cx.unknown_dim()
         } else {
             match (cx.sizes(0)?.as_deref(), cx.sizes(1)?.as_deref(), cx.sizes(2)?.as_deref()) {
                 (Some([start]), Some([limit]), Some([step]))

@@ -6,12 +6,8 @@ use kinglet_graph::{Bool, DType, Dim, OpError, OpResult, Shape, ValueId, ValueTy
 use super::{Entry, op};
 use crate::onnx::context::Cx;
 
-pub const TABLE: &[Entry] = &[
-    op("If", 1, if_),
-    op("Loop", 1, loop_),
-    op("Scan", 8, scan_batched),
-    op("Scan", 9, scan),
-];
+pub const TABLE: &[Entry] =
+    &[op("If", 1, if_), op("Loop", 1, loop_), op("Scan", 8, scan_batched), op("Scan", 9, scan)];
 
 fn if_(cx: &mut Cx<'_, '_>) -> OpResult {
     let condition = cx.input(0)?;
@@ -44,7 +40,8 @@ fn emit(
 
 fn loop_(cx: &mut Cx<'_, '_>) -> OpResult {
     let graph = cx.graph("body")?;
-    let carried: Vec<ValueId> = (2..cx.input_count()).map(|i| cx.input(i)).collect::<OpResult<_>>()?;
+    let carried: Vec<ValueId> =
+        (2..cx.input_count()).map(|i| cx.input(i)).collect::<OpResult<_>>()?;
     let scalar = |dtype| ValueType::new(dtype, Shape::new(Vec::new()));
     let mut types = vec![scalar(DType::I64), scalar(DType::Bool)];
     // Their sizes may change from turn to turn.
@@ -138,6 +135,7 @@ fn counts(cx: &Cx<'_, '_>, before: usize) -> OpResult<(usize, usize)> {
     let scanned = cx.need("num_scan_inputs", cx.opt_int("num_scan_inputs")?)?;
     let all = cx.input_count().saturating_sub(before);
     let scanned = usize::try_from(scanned).ok().filter(|n| *n <= all);
-    let scanned = scanned.ok_or_else(|| OpError::new(format!("num_scan_inputs of {all} inputs")))?;
+    let scanned =
+        scanned.ok_or_else(|| OpError::new(format!("num_scan_inputs of {all} inputs")))?;
     Ok((all - scanned, scanned))
 }

@@ -2,6 +2,7 @@
 //! function. Entries stand by subject in the files of this folder.
 
 mod attention;
+mod control;
 mod elementwise;
 mod image;
 mod linear_algebra;
@@ -12,6 +13,8 @@ mod norm;
 mod optional;
 mod quantize;
 mod reduce;
+mod rnn;
+mod scatter;
 mod signal;
 
 use kinglet_graph::{OpError, OpResult};
@@ -45,6 +48,7 @@ const fn op_in(domain: &'static str, op_type: &'static str, since: i64, import: 
 /// The whole table.
 const TABLE: &[&[Entry]] = &[
     attention::TABLE,
+    control::TABLE,
     elementwise::TABLE,
     image::TABLE,
     linear_algebra::TABLE,
@@ -55,6 +59,8 @@ const TABLE: &[&[Entry]] = &[
     optional::TABLE,
     quantize::TABLE,
     reduce::TABLE,
+    rnn::TABLE,
+    scatter::TABLE,
     signal::TABLE,
 ];
 
