@@ -3,6 +3,7 @@
 
 mod attention;
 mod control;
+mod detection;
 mod elementwise;
 mod image;
 mod linear_algebra;
@@ -49,6 +50,7 @@ const fn op_in(domain: &'static str, op_type: &'static str, since: i64, import: 
 const TABLE: &[&[Entry]] = &[
     attention::TABLE,
     control::TABLE,
+    detection::TABLE,
     elementwise::TABLE,
     image::TABLE,
     linear_algebra::TABLE,
