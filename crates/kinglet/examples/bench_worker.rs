@@ -12,10 +12,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::{self, BufRead, Write};
-use std::path::Path;
 use std::time::Instant;
 
-use kinglet_runtime::{Plan, PlanOptions};
+use kinglet::{Model, PlanOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -27,11 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = PlanOptions { threads: threads.parse()?, ..PlanOptions::default() };
 
     let began = Instant::now();
-    let graph = kinglet_formats::load(Path::new(model))?;
-    let mut plan = Plan::new(&graph, &options)?;
+    let mut plan = Model::open(model)?.plan(options)?;
     let loaded = began.elapsed();
     let began = Instant::now();
-    plan.input_mut(0).copy_from_slice(&input);
+    plan.inner().input_mut(0).copy_from_slice(&input);
     plan.run()?;
     black_box(plan.output(0).bytes.to_vec());
     println!("{} {}", loaded.as_nanos(), began.elapsed().as_nanos());
@@ -46,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut answer = String::new();
         for _ in 0..question.parse()? {
             // A plan may reuse its input's memory, so each run gets it anew.
-            plan.input_mut(0).copy_from_slice(&input);
+            plan.inner().input_mut(0).copy_from_slice(&input);
             let began = Instant::now();
             plan.run()?;
             write!(answer, "{} ", began.elapsed().as_nanos())?;

@@ -111,11 +111,7 @@ impl Op for Conv {
         let layouts = (self.layout, self.weight_layout);
         let shape = conv_shape(&self.window, self.groups, layouts, &x.shape, &weights.shape)?;
         let out = ValueType::new(float(cx, 4)?, shape);
-        let channels = out.shape.dims().and_then(|d| match self.layout {
-            Layout::ChannelsFirst => d.get(1),
-            Layout::ChannelsLast => d.last(),
-        });
-        check_bias(cx.opt(2), channels)?;
+        check_bias(cx.opt(2), self.layout.channels(&out.shape))?;
         if let Some(residual) = cx.opt(3) {
             check_same(&residual.shape, &out.shape)?;
         }

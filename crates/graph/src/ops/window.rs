@@ -1,7 +1,7 @@
 //! The geometry of sliding windows that convolutions and pools of every kind share: strides,
 //! dilations, padding, and where channels lie.
 
-use crate::{Dim, OpError, OpResult};
+use crate::{Dim, OpError, OpResult, Shape};
 use smallvec::SmallVec;
 
 /// How the edges of an image are padded.
@@ -298,6 +298,14 @@ impl Layout {
                 Ok((n.clone(), c.clone(), spatial.to_vec()))
             }
             _ => Err(OpError::new(format!("rank {} is no batch of images", dims.len()))),
+        }
+    }
+
+    /// The channels of a batch of images of this shape, where its rank is known.
+    pub fn channels(self, shape: &Shape) -> Option<&Dim> {
+        match self {
+            Layout::ChannelsFirst => shape.dims()?.get(1),
+            Layout::ChannelsLast => shape.dims()?.last(),
         }
     }
 

@@ -89,6 +89,7 @@ impl Op for QConv {
         Clamp::of(self.to)?;
         let layouts = (self.layout, self.weight_layout);
         let shape = conv_shape(&self.window, self.groups, layouts, &x.shape, &weights.shape)?;
+        Bias::check(cx.opt(2), self.layout.channels(&shape))?;
         Ok(vec![ValueType::new(self.to, shape)])
     }
 

@@ -5,7 +5,7 @@ use crate::ops::broadcast::{Offsets, broadcast_dims, broadcast_shapes};
 use crate::{
     Cost, DType, Dim, Dims, InferCx, Inputs, Op, OpError, OpResult, Outputs, Quant, Shape,
 };
-use crate::{TensorView, ValueType};
+use crate::{TensorView, ValueType, elements};
 
 /// `a [.., m, k] × b [.., k, n] (+ bias [n])`, leading dimensions broadcast like NumPy's.
 ///
@@ -63,6 +63,7 @@ impl Op for QMatMul {
             return Err(OpError::new(format!("inner sizes {k} and {k2} differ")));
         }
         check_scales(b.quant.as_deref(), bd.len(), self.transpose_b)?;
+        Bias::check(cx.opt(2), Some(&n))?;
         let lead = |dims: &[Dim]| Shape::new(dims[..dims.len() - 2].to_vec());
         let shape = broadcast_shapes(&[&lead(ad), &lead(bd)])?;
         let mut dims = shape.dims().unwrap_or_default().to_vec();
@@ -164,6 +165,18 @@ impl Bias {
                 Ok(Bias { values: view.ints()?, narrow: view.dtype == DType::I32 })
             }
             other => Err(OpError::new(format!("its bias is {other}, neither i32 nor i64"))),
+        }
+    }
+
+    /// The shape rule's part of [`Bias::of`]: as many values as there are channels, where both are
+    /// known.
+    pub(super) fn check(ty: Option<&ValueType>, channels: Option<&Dim>) -> OpResult {
+        let values = ty.and_then(|ty| elements(&ty.shape.fixed()?));
+        match values.zip(channels.and_then(Dim::fixed)) {
+            Some((values, channels)) if values != channels => {
+                Err(OpError::new(format!("its bias has {values} values for {channels} channels")))
+            }
+            _ => Ok(()),
         }
     }
 
