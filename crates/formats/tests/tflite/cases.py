@@ -94,8 +94,8 @@ table("abs_i8", "ABS", "i8", IN["i8"], (0.05, -128))
 table("abs_i16", "ABS", "i16", IN["i16"], (0.0003, 0))
 table("log_i8", "LOG", "i8", (0.043, -128), (0.03, 4))
 table("rsqrt_i8", "RSQRT", "i8", (0.043, -128), (0.02, -128))
-for dtype in ("i8", "u8", "i16"):
-    op(f"prelu_{dtype}", "PRELU", [T(dtype, (4, 6), Q8[dtype][0]), weights("prelu" + dtype, dtype, (1, 6), (0.01 if dtype != "i16" else 0.00003, Q8[dtype][1][1]))],
+for dtype in ("i8", "u8"):
+    op(f"prelu_{dtype}", "PRELU", [T(dtype, (4, 6), Q8[dtype][0]), weights("prelu" + dtype, dtype, (1, 6), (0.01, Q8[dtype][1][1]))],
        [T(dtype, (4, 6), Q8[dtype][2])])
 
 # Comparisons, logic, choice.

@@ -148,6 +148,9 @@ fn add_n(node: &mut Node<'_, '_>) -> OpResult {
 
 fn prelu(node: &mut Node<'_, '_>) -> OpResult {
     let inputs = node.inputs()?;
+    if node.dtype(0)? == DType::I16 {
+        return Err(no_quantized(node));
+    }
     match node.is_quantized(0)? {
         true => node.emit(QPRelu { rescale: Rescale::FixedPoint }, inputs),
         false => node.emit(Binary::new(BinaryFn::PRelu), inputs),

@@ -126,6 +126,10 @@ struct Builder<'m> {
     variables: HashMap<usize, StateId>,
     /// Resource variables, by their shared name.
     resources: HashMap<String, StateId>,
+    /// Their first contents.
+    initial: HashMap<String, Tensor>,
+    /// The names of the variables that tensors are handles of.
+    handles: HashMap<usize, String>,
 }
 
 impl<'m> Builder<'m> {
@@ -156,6 +160,8 @@ impl<'m> Builder<'m> {
             values: vec![None; source.tensors.len()],
             variables: HashMap::new(),
             resources: HashMap::new(),
+            initial: HashMap::new(),
+            handles: HashMap::new(),
         })
     }
 

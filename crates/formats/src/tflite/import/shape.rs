@@ -8,6 +8,7 @@ use kinglet_graph::ops::pad::{Pad, PadMode};
 use kinglet_graph::ops::reshape::{RankOf, Reshape, ShapeOf, Squeeze, Unsqueeze};
 use kinglet_graph::ops::resize::{Arithmetic, Coordinates, Interpolation, Resize, Rounding};
 use kinglet_graph::ops::reverse::{Reverse, ReverseSequence};
+use kinglet_graph::ops::scatter::ScatterNdZeros;
 use kinglet_graph::ops::slice::{SliceSizes, StridedSlice};
 use kinglet_graph::ops::space::{
     BatchToSpace, BlockOrder, DepthToSpace, SpaceToBatch, SpaceToDepth,
@@ -32,6 +33,11 @@ pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
     ("SPLIT_V", split_v),
     ("GATHER", gather),
     ("GATHER_ND", |n| plain(n, GatherNd { batch_dims: 0 })),
+    ("SCATTER_ND", |n| {
+        n.same_quantization(1..2)?;
+        let inputs = n.inputs()?;
+        n.emit(ScatterNdZeros, inputs)
+    }),
     ("PAD", |n| plain(n, Pad { mode: PadMode::Constant })),
     ("PADV2", |n| plain(n, Pad { mode: PadMode::Constant })),
     ("MIRROR_PAD", mirror_pad),
