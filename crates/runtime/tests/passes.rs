@@ -15,7 +15,7 @@ use kinglet_graph::ops::resize::{Interpolation, Resize};
 use kinglet_graph::ops::slice::Slice;
 use kinglet_graph::ops::softmax::Softmax;
 use kinglet_graph::ops::transpose::Transpose;
-use kinglet_graph::ops::unary::Unary;
+use kinglet_graph::ops::unary::{Clip, Unary};
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
 use kinglet_graph::{DType, Graph, Tensor, ValueId, ValueType, interpret};
 use kinglet_runtime::{Plan, PlanOptions};
@@ -65,6 +65,20 @@ fn activations_join_the_op_before_and_clamps_each_other() {
     // A value that something else needs stays.
     g.outputs = vec![clamp, sum];
     assert_eq!(ops_after(&g).len(), 2);
+}
+
+#[test]
+fn clips_of_constant_bounds_are_activations() {
+    let mut g = Graph::new("clip");
+    let x = input(&mut g, &[3, 5]);
+    let sum = g.apply("sum", Binary::new(BinaryFn::Add), &[x, x], DType::F32);
+    let low = g.add_constant("low", Tensor::scalar(-1.0f32));
+    let high = g.add_constant("high", Tensor::scalar(1.5f32));
+    let clip = g.apply("clip", Clip, &[sum, low, high], DType::F32);
+    g.outputs = vec![clip];
+    let fused =
+        Binary { function: BinaryFn::Add, activation: Activation::Clamp { min: -1.0, max: 1.5 } };
+    assert_eq!(ops_after(&g), [format!("{fused:?}")]);
 }
 
 #[test]

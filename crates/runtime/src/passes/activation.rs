@@ -1,10 +1,12 @@
 //! An activation becomes part of the op whose result it is applied to.
 
 use super::Rewriter;
-use kinglet_graph::ops::unary::Unary;
-use kinglet_graph::{Graph, GraphError};
+use kinglet_graph::ops::unary::{Clip, Unary};
+use kinglet_graph::{DType, Graph, GraphError};
+use std::sync::Arc;
 
 pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
+    clips(graph);
     let links = Rewriter::new(graph);
     for i in 0..graph.nodes().len() {
         // Chains fuse from the front: a node's op may already be the result of a fusion.
@@ -28,4 +30,25 @@ pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
     graph.nodes_mut().retain(|n| !n.outputs.is_empty() || n.op.state().is_some());
     graph.remove_unused();
     Ok(())
+}
+
+/// A clip whose bounds are constant is a function of one element.
+fn clips(graph: &mut Graph) {
+    for i in 0..graph.nodes().len() {
+        let node = &graph.nodes()[i];
+        let input = |i: usize| node.inputs.get(i).copied().flatten().map(|v| graph.value(v));
+        let floats = input(0).is_some_and(|x| x.ty.dtype == DType::F32);
+        let bound = |i: usize| match input(i) {
+            None => Some(None),
+            Some(value) => value.data.as_ref().map(|data| Some(data.view())),
+        };
+        let (true, true, Some(min), Some(max)) = (node.op.is::<Clip>(), floats, bound(1), bound(2))
+        else {
+            continue;
+        };
+        let Some(clamp) = Clip::bounds(min, max).ok().and_then(|a| a.function()) else { continue };
+        let node = &mut graph.nodes_mut()[i];
+        node.op = Arc::new(clamp);
+        node.inputs.truncate(1);
+    }
 }
