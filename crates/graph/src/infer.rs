@@ -3,7 +3,8 @@
 use crate::graph::type_of;
 use crate::interpret::eval_open;
 use crate::{
-    Dims, Graph, GraphError, InferCx, Interpreter, Known, Shape, TensorView, ValueType, elements,
+    DType, Dim, Dims, Graph, GraphError, InferCx, Interpreter, Known, Shape, Tensor, TensorView,
+    ValueType, elements,
 };
 use std::cell::Cell;
 
@@ -48,6 +49,7 @@ pub fn set_input_shapes(graph: &mut Graph, dims: &[Dims]) -> Result<(), GraphErr
 pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
     let next_symbol = Cell::new(first_free_symbol(graph));
     let interpreter = Interpreter::default();
+    let mut sizes: Vec<Option<Vec<Dim>>> = vec![None; graph.values().len()];
     for i in 0..graph.nodes().len() {
         let node = graph.nodes()[i].clone();
         let known: Vec<Option<Known<'_>>> = node
@@ -60,7 +62,9 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
                 })
             })
             .collect();
-        let cx = InferCx::new(&known, node.outputs.len(), &next_symbol);
+        let of_inputs: Vec<Option<&[Dim]>> =
+            node.inputs.iter().map(|v| v.and_then(|v| sizes[v.index()].as_deref())).collect();
+        let cx = InferCx::new(&known, node.outputs.len(), &next_symbol).with_sizes(&of_inputs);
         let types = node.op.infer(&cx).map_err(|e| GraphError::at(&node, &e))?;
         if types.len() != node.outputs.len() {
             return Err(GraphError::new(
@@ -68,6 +72,13 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
                 format!("has {} outputs, the op makes {}", node.outputs.len(), types.len()),
             ));
         }
+        let expressions = match types.first() {
+            Some(ty) if ty.dtype.is_integer() && node.op.is_pure() && small(&node, &known) => {
+                node.op.sizes(&cx)
+            }
+            _ => Ok(None),
+        };
+        let expressions = expressions.map_err(|e| GraphError::at(&node, &e))?;
         let folded = folds(graph, i, &types, fold).then(|| {
             let dims: Vec<Dims> = known
                 .iter()
@@ -105,6 +116,13 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
                 graph.value_mut(*id).data = Some(tensor);
             }
         }
+        if let (Some(id), Some(found)) = (node.outputs.first().copied(), expressions) {
+            let value = graph.value_mut(id);
+            if value.data.is_none() && found.len() <= SHAPE_ELEMENTS {
+                value.data = constant_of(&value.ty, &found);
+                sizes[id.index()] = Some(found);
+            }
+        }
     }
     let mut i = 0;
     let mut constant = Vec::new();
@@ -117,6 +135,29 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
         !constant[i - 1]
     });
     Ok(())
+}
+
+/// Whether what a node reads is no larger than what sizes are made of.
+fn small(node: &crate::Node, known: &[Option<Known<'_>>]) -> bool {
+    known.iter().enumerate().all(|(i, k)| {
+        let data = k.and_then(|k| k.data);
+        data.is_none_or(|d| d.len() <= SHAPE_ELEMENTS || !node.op.reads(i))
+    })
+}
+
+/// The tensor of these elements, when all are numbers and as many as `ty` has.
+fn constant_of(ty: &ValueType, found: &[Dim]) -> Option<Tensor> {
+    let ints: Vec<i64> = found.iter().map(Dim::as_i64).collect::<Option<_>>()?;
+    let dims = ty.shape.fixed().filter(|d| elements(d) == Some(ints.len()))?;
+    match ty.dtype {
+        DType::I64 => Tensor::from_slice(&dims, &ints).ok(),
+        DType::I32 => {
+            let ints: Vec<i32> =
+                ints.iter().map(|v| i32::try_from(*v).ok()).collect::<Option<_>>()?;
+            Tensor::from_slice(&dims, &ints).ok()
+        }
+        _ => None,
+    }
 }
 
 fn folds(graph: &Graph, node: usize, types: &[ValueType], fold: Fold) -> bool {
@@ -178,7 +219,7 @@ fn merge(declared: &ValueType, inferred: ValueType) -> Result<ValueType, String>
     Ok(ValueType { dtype: inferred.dtype, shape, quant: declared.quant.clone().or(inferred.quant) })
 }
 
-fn is_unknown(dim: &crate::Dim) -> bool {
+fn is_unknown(dim: &Dim) -> bool {
     dim.as_symbol().is_some_and(|name| name.starts_with('?'))
 }
 
@@ -191,4 +232,75 @@ fn first_free_symbol(graph: &Graph) -> usize {
     }
     let numbers = names.iter().filter_map(|n| n.strip_prefix('?')?.parse::<usize>().ok());
     numbers.max().map_or(0, |n| n.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ValueId;
+    use crate::ops::activation::Activation;
+    use crate::ops::binary::{Binary, BinaryFn};
+    use crate::ops::concat::Concat;
+    use crate::ops::expand::Expand;
+    use crate::ops::gather::Gather;
+    use crate::ops::reshape::{Reshape, ShapeOf, Unsqueeze};
+
+    fn ints(graph: &mut Graph, dims: &[usize], data: &[i64]) -> ValueId {
+        graph.add_constant("", Tensor::from_slice(dims, data).unwrap())
+    }
+
+    /// `x` of `[n, 3, h, w]` reshaped to `[n, -1]`, and a one expanded to `[2 n, 3]`, as exporters
+    /// write it: with the sizes computed in the graph.
+    fn model() -> Graph {
+        let mut g = Graph::new("sizes");
+        let sizes = ["n", "3", "h", "w"];
+        let size = |s: &str| s.parse::<usize>().map_or_else(|_| Dim::symbol(s), Dim::from);
+        let x = g.add_input("x", ValueType::new(DType::F32, sizes.map(size).to_vec()));
+        let (zero, one) = (ints(&mut g, &[], &[0]), ints(&mut g, &[], &[1]));
+        let (axes, rest) = (ints(&mut g, &[1], &[0]), ints(&mut g, &[1], &[-1]));
+        let two = ints(&mut g, &[], &[2]);
+        let all = g.apply("all", ShapeOf::default(), &[x], DType::I64);
+        let n = g.apply("n", Gather::default(), &[all, zero], DType::I64);
+        let row = g.apply("row", Unsqueeze, &[n, axes], DType::I64);
+        let flat = g.apply("flat", Concat { axis: 0 }, &[row, rest], DType::I64);
+        let out = g.apply("out", Reshape::default(), &[x, flat], DType::F32);
+        let mul = Binary { function: BinaryFn::Mul, activation: Activation::None };
+        let twice = g.apply("twice", mul, &[n, two], DType::I64);
+        let twice = g.apply("row2", Unsqueeze, &[twice, axes], DType::I64);
+        let three = g.apply("three", Gather::default(), &[all, one], DType::I64);
+        let three = g.apply("row3", Unsqueeze, &[three, axes], DType::I64);
+        let shape = g.apply("shape", Concat { axis: 0 }, &[twice, three], DType::I64);
+        let ones = g.add_constant("ones", Tensor::from_slice(&[1, 1], &[1f32]).unwrap());
+        let wide = g.apply("wide", Expand, &[ones, shape], DType::F32);
+        g.outputs = vec![out, wide];
+        g
+    }
+
+    fn shapes(graph: &Graph) -> Vec<String> {
+        graph.outputs.iter().map(|v| graph.value(*v).ty.shape.to_string()).collect()
+    }
+
+    #[test]
+    fn sizes_are_followed_through_arithmetic_as_expressions() {
+        let mut graph = model();
+        infer(&mut graph, Fold::Shapes).unwrap();
+        graph.verify().unwrap();
+        assert_eq!(shapes(&graph), ["[n, (3*h)*(w)]", "[2*n, 3]"]);
+        // The 3 is a number whatever n is.
+        assert!(!graph.nodes().iter().any(|n| n.name == "row3"));
+    }
+
+    #[test]
+    fn given_sizes_leave_no_arithmetic() {
+        let mut graph = model();
+        infer(&mut graph, Fold::Shapes).unwrap();
+        set_input_shapes(&mut graph, &[Dims::from_slice(&[5, 3, 2, 7])]).unwrap();
+        infer(&mut graph, Fold::Shapes).unwrap();
+        assert_eq!(shapes(&graph), ["[5, 42]", "[10, 3]"]);
+        graph.remove_unused();
+        let x = Tensor::zeros(DType::F32, &[5, 3, 2, 7]).unwrap();
+        let out = crate::interpret(&graph, &[x]).unwrap();
+        assert_eq!((out[0].dims(), out[1].dims()), (&[5, 42][..], &[10, 3][..]));
+        assert!(graph.nodes().len() <= 1, "{graph}");
+    }
 }

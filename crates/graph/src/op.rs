@@ -47,6 +47,12 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
     /// is the graph's to say and need not be given.
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>>;
 
+    /// The elements of output 0, where it holds integers that sizes are made of and these can be
+    /// told from symbolic sizes, in row-major order. What shape arithmetic is followed through.
+    fn sizes(&self, _cx: &InferCx<'_>) -> OpResult<Option<Vec<Dim>>> {
+        Ok(None)
+    }
+
     /// The reference implementation: slow, obvious, and the meaning of the op. Writes every
     /// element of every output. Given inputs that `infer` accepts it may still fail (an index out
     /// of range), never panic.
@@ -125,6 +131,7 @@ pub struct Known<'a> {
 /// The inputs of a shape rule.
 pub struct InferCx<'a> {
     inputs: &'a [Option<Known<'a>>],
+    sizes: &'a [Option<&'a [Dim]>],
     outputs: usize,
     next_symbol: &'a Cell<usize>,
 }
@@ -137,7 +144,13 @@ impl<'a> InferCx<'a> {
         outputs: usize,
         next_symbol: &'a Cell<usize>,
     ) -> InferCx<'a> {
-        InferCx { inputs, outputs, next_symbol }
+        InferCx { inputs, sizes: &[], outputs, next_symbol }
+    }
+
+    /// The same, where the elements of some inputs are known as expressions.
+    #[must_use]
+    pub fn with_sizes(self, sizes: &'a [Option<&'a [Dim]>]) -> InferCx<'a> {
+        InferCx { sizes, ..self }
     }
 
     /// How many inputs the node lists, left-out ones included.
@@ -185,9 +198,13 @@ impl<'a> InferCx<'a> {
         self.data(i).map(|d| d.ints()).transpose()
     }
 
-    /// The integers in input `i`, when it is there and known, as sizes for a shape rule.
+    /// The integers in input `i`, when it is there and they are known, be it as expressions over
+    /// symbols, for a shape rule.
     pub fn sizes(&self, i: usize) -> OpResult<Option<Vec<Dim>>> {
-        Ok(self.ints(i)?.map(|v| v.into_iter().map(Dim::constant).collect()))
+        match self.ints(i)? {
+            Some(ints) => Ok(Some(ints.into_iter().map(Dim::constant).collect())),
+            None => Ok(self.sizes.get(i).copied().flatten().map(<[Dim]>::to_vec)),
+        }
     }
 
     /// A size that only running tells: a symbol of its own.

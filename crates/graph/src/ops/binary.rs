@@ -164,6 +164,33 @@ impl Op for Binary {
         Ok(vec![ValueType::new(a, broadcast_inputs(cx, 0..2)?)])
     }
 
+    fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<crate::Dim>>> {
+        let (Some(a), Some(b)) = (cx.sizes(0)?, cx.sizes(1)?) else {
+            return Ok(None);
+        };
+        let n = a.len().max(b.len());
+        let fits = |v: &[crate::Dim]| v.len() == n || v.len() == 1;
+        let rank = |i: usize| cx.ty(i).map(|ty| ty.shape.rank().is_some_and(|r| r < 2));
+        if !fits(&a) || !fits(&b) || !rank(0)? || !rank(1)? || self.activation != Activation::None {
+            return Ok(None);
+        }
+        let at = |v: &[crate::Dim], i: usize| v[if v.len() == 1 { 0 } else { i }].clone();
+        let one = |i: usize| {
+            let (a, b) = (at(&a, i), at(&b, i));
+            match self.function {
+                BinaryFn::Add => Some(a + b),
+                BinaryFn::Sub => Some(a - b),
+                BinaryFn::Mul => Some(a.mul(&b)),
+                // Rounding down and towards zero agree where nothing is negative.
+                BinaryFn::Div if a.is_nonnegative() && b.as_i64().is_some_and(|b| b > 0) => {
+                    Some(a.floor_div(&b))
+                }
+                _ => None,
+            }
+        };
+        Ok((0..n).map(one).collect())
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
         let dims = &inputs.output_dims(self, 1)?[0];

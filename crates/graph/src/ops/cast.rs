@@ -32,6 +32,11 @@ impl Op for Cast {
         Ok(vec![ValueType::new(self.to, from.shape.clone())])
     }
 
+    fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<crate::Dim>>> {
+        let wide = |d| matches!(d, DType::I64 | DType::I32);
+        if wide(cx.dtype(0)?) && wide(self.to) { cx.sizes(0) } else { Ok(None) }
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
         let out = outputs.bytes(0, self.to, x.dims)?;

@@ -89,6 +89,17 @@ impl Op for Concat {
         Ok(vec![ValueType { dtype: first.dtype, shape, quant: one_scale }])
     }
 
+    fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<Dim>>> {
+        let mut all = Vec::new();
+        for i in 0..cx.len() {
+            match (cx.ty(i)?.shape.rank(), cx.sizes(i)?) {
+                (Some(1), Some(sizes)) => all.extend(sizes),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(all))
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let first = inputs.get(0)?;
         let axis = axis_of(self.axis, first.dims.len())?;
@@ -281,6 +292,17 @@ impl Op for Stack {
         };
         let one_scale = first.quant.clone().filter(|q| q.axis.is_none());
         Ok(vec![ValueType { dtype: first.dtype, shape, quant: one_scale }])
+    }
+
+    fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<Dim>>> {
+        let mut all = Vec::new();
+        for i in 0..cx.len() {
+            match (cx.ty(i)?.shape.rank(), cx.sizes(i)?) {
+                (Some(0), Some(sizes)) => all.extend(sizes),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(all))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -61,6 +61,20 @@ impl Op for Gather {
         Ok(vec![ValueType { dtype: ty.dtype, shape, quant: one_scale }])
     }
 
+    fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<Dim>>> {
+        let (Some(sizes), Some(places)) = (cx.sizes(0)?, cx.ints(1)?) else {
+            return Ok(None);
+        };
+        if cx.ty(0)?.shape.rank() != Some(1) || self.batch_dims != 0 {
+            return Ok(None);
+        }
+        places
+            .iter()
+            .map(|p| Ok(sizes[axis_of(*p, sizes.len())?].clone()))
+            .collect::<OpResult<_>>()
+            .map(Some)
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (data, places) = (inputs.get(0)?, inputs.get(1)?);
         let (axis, batch) = self.places(data.dims.len(), places.dims.len())?;

@@ -147,6 +147,15 @@ impl Reshape {
     }
 }
 
+/// The elements of a view are those of input 0.
+macro_rules! passes_sizes_on {
+    () => {
+        fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<Dim>>> {
+            cx.sizes(0)
+        }
+    };
+}
+
 impl Op for Reshape {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let Some(shape) = cx.sizes(1)? else {
@@ -175,6 +184,7 @@ impl Op for Reshape {
         put_as(inputs, outputs, &dims)
     }
 
+    passes_sizes_on!();
     is_a_view!();
 }
 
@@ -203,6 +213,7 @@ impl Op for Flatten {
         put_as(inputs, outputs, &[count(rows)?, count(columns)?])
     }
 
+    passes_sizes_on!();
     is_a_view!();
 }
 
@@ -244,6 +255,7 @@ impl Op for Squeeze {
         put_as(inputs, outputs, &kept)
     }
 
+    passes_sizes_on!();
     is_a_view!();
 }
 
@@ -284,6 +296,7 @@ impl Op for Unsqueeze {
         put_as(inputs, outputs, &dims)
     }
 
+    passes_sizes_on!();
     is_a_view!();
 }
 
@@ -296,6 +309,7 @@ impl Op for Identity {
         outputs.put(0, &inputs.get(0)?)
     }
 
+    passes_sizes_on!();
     is_a_view!();
 }
 
@@ -337,6 +351,10 @@ impl Op for ShapeOf {
         Ok(vec![ValueType::new(self.dtype, vec![count])])
     }
 
+    fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<Dim>>> {
+        Ok(cx.dims(0)?.map(|dims| dims[self.range(dims.len())].to_vec()))
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let dims = inputs.get(0)?.dims;
         let sizes = &dims[self.range(dims.len())];
@@ -356,6 +374,10 @@ impl Op for SizeOf {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         cx.ty(0)?;
         Ok(vec![ValueType::new(DType::I64, Vec::new())])
+    }
+
+    fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<Dim>>> {
+        Ok(cx.dims(0)?.map(|dims| vec![product(dims)]))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -149,6 +149,21 @@ impl Op for Slice {
         part(cx, out)
     }
 
+    fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<Dim>>> {
+        let steps = cx.ints(4)?.unwrap_or_else(|| vec![1]);
+        let known = cx.opt(4).is_none() || cx.data(4).is_some();
+        match (cx.sizes(0)?, cx.ints(1)?.as_deref(), cx.ints(2)?.as_deref(), steps.as_slice()) {
+            (Some(sizes), Some([start]), Some([end]), [step])
+                if known && cx.ty(0)?.shape.rank() == Some(1) =>
+            {
+                let (start, count) = clamp(*start, *end, *step, sizes.len())?;
+                let place = |k: usize| start.wrapping_add_signed(k as isize * *step as isize);
+                Ok(Some((0..count).map(|k| sizes[place(k)].clone()).collect()))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let dims = inputs.get(0)?.dims;
         let (starts, ends) = (ints_in(inputs, 1)?, ints_in(inputs, 2)?);
@@ -357,6 +372,35 @@ impl Op for StridedSlice {
             });
         }
         part(cx, out)
+    }
+
+    fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<Dim>>> {
+        let (Some(sizes), Some(begin), Some(end), Some(step)) =
+            (cx.sizes(0)?, cx.ints(1)?, cx.ints(2)?, cx.ints(3)?)
+        else {
+            return Ok(None);
+        };
+        let ([begin], [end], [step], Some(1)) =
+            (&begin[..], &end[..], &step[..], cx.ty(0)?.shape.rank())
+        else {
+            return Ok(None);
+        };
+        let n = sizes.len();
+        match self.entries(1, 1)?.as_slice() {
+            [Entry::Pick { .. }] => {
+                let at = if self.begin_mask & 1 == 1 { 0 } else { *begin };
+                Ok(Some(vec![sizes[axis_of_index(at, n)?].clone()]))
+            }
+            [Entry::Range { .. }] => {
+                let Some((from, to)) = self.bounds(0, *begin, *end, *step, &Dim::from(n)) else {
+                    return Ok(None);
+                };
+                let (start, count) = clamp(from, to, *step, n)?;
+                let place = |k: usize| start.wrapping_add_signed(k as isize * *step as isize);
+                Ok(Some((0..count).map(|k| sizes[place(k)].clone()).collect()))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
