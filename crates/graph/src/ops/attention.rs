@@ -341,7 +341,8 @@ pub struct RotaryEmbedding {
 
 impl Op for RotaryEmbedding {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
-        (cx.ty(1)?, cx.ty(2)?);
+        cx.ty(1)?;
+        cx.ty(2)?;
         Ok(vec![ValueType::new(cx.dtype(0)?, cx.ty(0)?.shape.clone())])
     }
 

@@ -238,7 +238,7 @@ impl Binary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{eval, eval_error};
+    use crate::ops::test::{eval, eval_error};
     use crate::{Element, Tensor};
 
     fn on<A: Element, B: Element>(function: BinaryFn, a: &[A], b: &[B]) -> Vec<A> {

@@ -76,7 +76,7 @@ impl Op for CenterCropPad {
 mod tests {
     use super::*;
     use crate::Tensor;
-    use crate::ops::testing::eval;
+    use crate::ops::test::eval;
 
     #[test]
     fn crops_and_pads_around_the_middle() {

@@ -440,7 +440,7 @@ fn check_same(a: &Shape, b: &Shape) -> OpResult {
 mod tests {
     use super::*;
     use crate::Tensor;
-    use crate::ops::testing::{eval, eval_error, eval_opt};
+    use crate::ops::test::{eval, eval_error, eval_opt};
     use crate::ops::window::Padding;
 
     fn conv(groups: usize, layout: Layout, weight_layout: WeightLayout, padding: Padding) -> Conv {

@@ -187,7 +187,7 @@ impl Op for Einsum {
 mod tests {
     use super::*;
     use crate::Tensor;
-    use crate::ops::testing::{eval, eval_error};
+    use crate::ops::test::{eval, eval_error};
 
     #[test]
     fn sums_products_and_traces() {
@@ -197,11 +197,11 @@ mod tests {
             out[0].slice::<f32>().unwrap().to_vec()
         };
         assert_eq!(run("ij,jk->ik", &[a.clone(), a.clone()]), [7.0, 10.0, 15.0, 22.0]);
-        assert_eq!(run("ii", &[a.clone()]), [5.0]);
-        assert_eq!(run("ij->ji", &[a.clone()]), [1.0, 3.0, 2.0, 4.0]);
-        assert_eq!(run("...j->...", &[a.clone()]), [3.0, 7.0]);
+        assert_eq!(run("ii", std::slice::from_ref(&a)), [5.0]);
+        assert_eq!(run("ij->ji", std::slice::from_ref(&a)), [1.0, 3.0, 2.0, 4.0]);
+        assert_eq!(run("...j->...", std::slice::from_ref(&a)), [3.0, 7.0]);
         let op = Einsum::new("ij,ij->ij").unwrap();
-        assert!(eval_error(&op, &[a.clone()]).contains("2 terms"));
+        assert!(eval_error(&op, std::slice::from_ref(&a)).contains("2 terms"));
         for wrong in ["i->k", "i1", "......", "ij->ii"] {
             assert!(Einsum::new(wrong).is_err(), "{wrong}");
         }

@@ -27,7 +27,8 @@ pub struct LinearAttention {
 
 impl LinearAttention {
     fn check(&self) -> OpResult {
-        if self.heads == 0 || self.query_heads == 0 || self.query_heads % self.heads != 0 {
+        if self.heads == 0 || self.query_heads == 0 || !self.query_heads.is_multiple_of(self.heads)
+        {
             let (q, kv) = (self.query_heads, self.heads);
             return Err(OpError::new(format!("{q} query heads do not share {kv} heads")));
         }

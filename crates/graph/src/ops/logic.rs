@@ -302,7 +302,7 @@ impl Op for Where {
 mod tests {
     use super::*;
     use crate::Tensor;
-    use crate::ops::testing::{eval, eval_error};
+    use crate::ops::test::{eval, eval_error};
 
     fn bools(t: &Tensor) -> Vec<bool> {
         t.slice::<Bool>().unwrap().iter().map(|b| b.get()).collect()

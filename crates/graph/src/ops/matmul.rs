@@ -164,7 +164,7 @@ impl Op for MatMul {
 mod tests {
     use super::*;
     use crate::Tensor;
-    use crate::ops::testing::{eval, eval_error};
+    use crate::ops::test::{eval, eval_error};
 
     fn f32s(dims: &[usize], data: &[f32]) -> Tensor {
         Tensor::from_slice(dims, data).unwrap()

@@ -51,8 +51,6 @@ pub mod state;
 pub mod tensor_scatter;
 #[cfg(test)]
 mod test;
-#[cfg(test)]
-pub(crate) mod testing;
 pub mod transpose;
 pub mod unary;
 pub mod unique;

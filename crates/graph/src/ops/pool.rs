@@ -459,7 +459,7 @@ impl Op for MaxRoiPool {
 mod tests {
     use super::*;
     use crate::Tensor;
-    use crate::ops::testing::{eval, eval_error, eval_opt};
+    use crate::ops::test::{eval, eval_error, eval_opt};
     use crate::ops::window::Padding;
 
     fn pool(kind: PoolKind, kernel: usize, stride: usize, pads: usize, ceil: bool) -> Pool {
@@ -509,7 +509,7 @@ mod tests {
     fn bytes_have_maxima_but_no_means() {
         let x = Tensor::from_slice(&[1, 1, 2], &[-5i8, -7]).unwrap();
         let op = pool(PoolKind::Max, 2, 1, 1, false);
-        assert_eq!(eval(&op, &[x.clone()])[0].slice::<i8>().unwrap(), [-5, -5, -7]);
+        assert_eq!(eval(&op, std::slice::from_ref(&x))[0].slice::<i8>().unwrap(), [-5, -5, -7]);
         let op = pool(PoolKind::Average { include_padding: false }, 2, 1, 0, false);
         assert!(eval_error(&op, &[x]).contains("i8"));
     }

@@ -98,7 +98,9 @@ impl Recurrent {
 /// Refuses a bound that nothing lies within.
 fn check_bound(bound: Option<f32>) -> OpResult {
     match bound {
-        Some(bound) if !(bound >= 0.0) => Err(OpError::new(format!("a clip of {bound}"))),
+        Some(bound) if bound.is_nan() || bound < 0.0 => {
+            Err(OpError::new(format!("a clip of {bound}")))
+        }
         _ => Ok(()),
     }
 }

@@ -328,7 +328,7 @@ impl StridedSlice {
                 let from = match (start, n) {
                     (i64::MAX, Some(n)) => n.saturating_sub(1),
                     (s, Some(n)) => s.saturating_add(n).max(0),
-                    (s, None) if s >= 0 && s < i64::MAX => s,
+                    (s, None) if (0..i64::MAX).contains(&s) => s,
                     _ => return None,
                 };
                 (from, from.saturating_add(end))

@@ -152,7 +152,7 @@ impl Op for Hardmax {
 mod tests {
     use super::*;
     use crate::Tensor;
-    use crate::ops::testing::{eval, eval_error};
+    use crate::ops::test::{eval, eval_error};
 
     fn near(found: &Tensor, wanted: &[f32]) {
         let found = found.slice::<f32>().unwrap();
@@ -167,13 +167,16 @@ mod tests {
         let ln2 = 2f32.ln();
         let x = Tensor::from_slice(&[2, 2], &[0., ln2, 0., ln2]).unwrap();
         let (third, sixth) = (1. / 3., 1. / 6.);
-        near(&eval(&Softmax::new(-1), &[x.clone()])[0], &[third, 2. * third, third, 2. * third]);
-        near(&eval(&Softmax::new(0), &[x.clone()])[0], &[0.5; 4]);
+        near(
+            &eval(&Softmax::new(-1), std::slice::from_ref(&x))[0],
+            &[third, 2. * third, third, 2. * third],
+        );
+        near(&eval(&Softmax::new(0), std::slice::from_ref(&x))[0], &[0.5; 4]);
         let flat = Softmax { axis: 0, flatten: true, beta: 1.0 };
-        near(&eval(&flat, &[x.clone()])[0], &[sixth, third, sixth, third]);
+        near(&eval(&flat, std::slice::from_ref(&x))[0], &[sixth, third, sixth, third]);
         let op = LogSoftmax { axis: 1, flatten: false };
         near(
-            &eval(&op, &[x.clone()])[0],
+            &eval(&op, std::slice::from_ref(&x))[0],
             &[-3f32.ln(), -(1.5f32.ln()), -3f32.ln(), -(1.5f32.ln())],
         );
         assert!(eval_error(&Softmax::new(2), &[x]).contains("axis 2"));

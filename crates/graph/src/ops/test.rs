@@ -66,6 +66,22 @@ pub fn run(op: &dyn Op, inputs: &[&Tensor]) -> OpResult<Tensor> {
     Ok(run_opt(op, &inputs, 1)?.remove(0))
 }
 
+/// The outputs of `op`, `outputs` of them, on inputs of which some may be left out.
+pub fn eval_opt(op: &dyn Op, inputs: &[Option<Tensor>], outputs: usize) -> OpResult<Vec<Tensor>> {
+    let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
+    run_opt(op, &inputs, outputs)
+}
+
+/// The one output of `op` on `inputs`, in a list.
+pub fn eval(op: &dyn Op, inputs: &[Tensor]) -> Vec<Tensor> {
+    vec![run(op, &inputs.iter().collect::<Vec<_>>()).unwrap()]
+}
+
+/// The message with which `op` refuses `inputs`.
+pub fn eval_error(op: &dyn Op, inputs: &[Tensor]) -> String {
+    error(op, &inputs.iter().collect::<Vec<_>>())
+}
+
 /// The message of the error that running `op` gives.
 pub fn error(op: &dyn Op, inputs: &[&Tensor]) -> String {
     run(op, inputs).expect_err("should fail").to_string()

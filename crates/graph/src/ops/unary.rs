@@ -312,7 +312,7 @@ impl Op for Clip {
 mod tests {
     use super::*;
     use crate::Tensor;
-    use crate::ops::testing::{eval, eval_error};
+    use crate::ops::test::{eval, eval_error};
 
     fn at(function: Unary, x: &[f32]) -> Vec<f32> {
         let x = Tensor::from_slice(&[x.len()], x).unwrap();
@@ -352,8 +352,11 @@ mod tests {
     #[test]
     fn integers_where_they_make_sense() {
         let x = Tensor::from_slice(&[2], &[-128i8, 5]).unwrap();
-        assert_eq!(eval(&Unary::Abs, &[x.clone()])[0].slice::<i8>().unwrap(), [-128, 5]);
-        assert_eq!(eval(&Unary::Relu, &[x.clone()])[0].slice::<i8>().unwrap(), [0, 5]);
+        assert_eq!(
+            eval(&Unary::Abs, std::slice::from_ref(&x))[0].slice::<i8>().unwrap(),
+            [-128, 5]
+        );
+        assert_eq!(eval(&Unary::Relu, std::slice::from_ref(&x))[0].slice::<i8>().unwrap(), [0, 5]);
         assert!(eval_error(&Unary::Exp, &[x]).contains("does not take i8"));
     }
 
@@ -363,7 +366,7 @@ mod tests {
         let clip = |bounds: &[Option<Tensor>]| {
             let mut inputs = vec![Some(x.clone())];
             inputs.extend(bounds.iter().cloned());
-            crate::ops::testing::eval_opt(&Clip, &inputs, 1).unwrap()[0]
+            crate::ops::test::eval_opt(&Clip, &inputs, 1).unwrap()[0]
                 .slice::<i32>()
                 .unwrap()
                 .to_vec()

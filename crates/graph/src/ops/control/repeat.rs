@@ -132,7 +132,7 @@ impl Op for Loop {
         };
         for ty in &types[1 + self.carried..] {
             out.push(match ty.shape.dims() {
-                Some(dims) => ty.with_shape([&[turns.clone()], dims].concat()),
+                Some(dims) => ty.with_shape([std::slice::from_ref(&turns), dims].concat()),
                 None => ty.clone(),
             });
         }

@@ -188,6 +188,7 @@ pub(crate) fn single(quant: &Quant) -> OpResult<(f32, i32)> {
 }
 
 /// The stored integers of a tensor of any integer type of at most 32 bits.
+#[expect(clippy::useless_conversion, reason = "i32 is one of the types")]
 pub(crate) fn stored(view: &TensorView<'_>) -> OpResult<Vec<i32>> {
     if view.dtype == DType::I4 {
         let nibble = |i: usize| {
