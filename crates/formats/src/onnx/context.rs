@@ -130,11 +130,6 @@ impl<'c, 'm> Cx<'c, 'm> {
         self.version
     }
 
-    /// The op's name.
-    pub fn op_type(&self) -> &'c str {
-        self.op_type
-    }
-
     // Inputs.
 
     /// How many inputs the node lists.

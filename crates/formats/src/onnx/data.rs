@@ -151,7 +151,7 @@ pub fn densify(
     indices: &[i64],
     rank: usize,
 ) -> Result<Vec<u8>, String> {
-    if head.dtype.bits() % 8 != 0 {
+    if !head.dtype.bits().is_multiple_of(8) {
         return Err(format!("is a sparse tensor of {}, which is not supported", head.dtype));
     }
     let width = head.dtype.bits() / 8;

@@ -175,13 +175,11 @@ pub enum AttributeValue<'a> {
     Tensor(Box<Tensor<'a>>),
     Graph(Box<Graph<'a>>),
     SparseTensor(Box<SparseTensor<'a>>),
-    Type(Box<Type<'a>>),
     Floats(Vec<f32>),
     Ints(Vec<i64>),
     Strings(Vec<&'a [u8]>),
-    Tensors(Vec<Tensor<'a>>),
-    /// A kind that no supported op takes, by its number in `AttributeProto.AttributeType`.
-    Other(i32),
+    /// A kind that no supported op takes.
+    Other,
 }
 
 impl<'a> Attribute<'a> {
@@ -197,11 +195,9 @@ impl<'a> Attribute<'a> {
             tensor: Option<Tensor<'a>>,
             graph: Option<Graph<'a>>,
             sparse: Option<SparseTensor<'a>>,
-            ty: Option<Type<'a>>,
             floats: Packed<'a>,
             ints: Packed<'a>,
             strings: Vec<&'a [u8]>,
-            tensors: Vec<Tensor<'a>>,
         }
         use AttributeValue as V;
         let mut raw = read(message, |m: &mut Raw<'a>, f| match f.number {
@@ -214,8 +210,6 @@ impl<'a> Attribute<'a> {
             7 => f.append_list(&mut m.floats),
             8 => f.append_list(&mut m.ints),
             9 => f.push(&mut m.strings, f.bytes()?),
-            10 => f.push(&mut m.tensors, Tensor::read(f.message()?)?),
-            14 => f.set(&mut m.ty, Type::read(f.message()?)?),
             20 => f.int32().map(|v| m.kind = v),
             21 => f.str().map(|v| m.reference = v),
             22 => f.set(&mut m.sparse, SparseTensor::read(f.message()?)?),
@@ -232,7 +226,6 @@ impl<'a> Attribute<'a> {
                 _ if !raw.floats.is_empty() => 6,
                 _ if !raw.ints.is_empty() => 7,
                 _ if !raw.strings.is_empty() => 8,
-                _ if !raw.tensors.is_empty() => 9,
                 _ => 0,
             };
         }
@@ -246,10 +239,8 @@ impl<'a> Attribute<'a> {
             6 => floats(&raw.floats).map(V::Floats),
             7 => varints(&raw.ints).map(V::Ints),
             8 => Some(V::Strings(raw.strings)),
-            9 => Some(V::Tensors(raw.tensors)),
             11 => raw.sparse.map(|t| V::SparseTensor(Box::new(t))),
-            13 => raw.ty.map(|t| V::Type(Box::new(t))),
-            other => Some(V::Other(other)),
+            _ => Some(V::Other),
         };
         let value = value.unwrap_or(V::None);
         Ok(Self { name: raw.name, reference: raw.reference, value })

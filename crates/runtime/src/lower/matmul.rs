@@ -155,12 +155,14 @@ impl Kernel for Product {
         };
         let a_of = |at: usize| &a[at * m * k..][..m * k];
         let b_of = |at: usize| &b[at * k * n..][..k * n];
-        // SAFETY (of all that follows): a product's results, and a worker's or a product's
-        // scratch, are touched by one task at a time; packing is done before products begin.
-        let run = |matrix: usize, rows, panels, a: &[f32], b: &[f32]| unsafe {
-            let out = SharedMut::new(out.slice(matrix * m * n..(matrix + 1) * m * n));
-            let gemm = Gemm { layout: self.layout, b, epilogue: epilogue(matrix) };
-            gemm.run(rows, panels, Rows { data: a, stride: k }, out, n);
+        let run = |matrix: usize, rows, panels, a: &[f32], b: &[f32]| {
+            // SAFETY (of all that follows): a product's results, and a worker's or a product's
+            // scratch, are touched by one task at a time; packing is done before products begin.
+            unsafe {
+                let out = SharedMut::new(out.slice(matrix * m * n..(matrix + 1) * m * n));
+                let gemm = Gemm { layout: self.layout, b, epilogue: epilogue(matrix) };
+                gemm.run(rows, panels, Rows { data: a, stride: k }, out, n);
+            }
         };
         if self.whole {
             io.pool.run(self.by_matrix.tasks, |task, worker| {
