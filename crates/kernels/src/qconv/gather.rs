@@ -94,11 +94,10 @@ fn patches(
     let pixel = |image: usize, y: usize, x: usize| {
         ((image * height + y) * width + x) * shape.in_channels + group * channels
     };
-    for (index, row) in rows.enumerate() {
+    let (mut ox, lines) = (rows.start % shape.output[1], rows.start / shape.output[1]);
+    let (mut oy, mut image) = (lines % shape.output[0], lines / shape.output[0]);
+    for index in 0..rows.len() {
         let out = &mut out[index * conv.row_bytes..];
-        let (image, within) =
-            (row / (shape.output[0] * shape.output[1]), row % (shape.output[0] * shape.output[1]));
-        let (oy, ox) = (within / shape.output[1], within % shape.output[1]);
         let left = (ox * shape.stride[1]) as isize - shape.pad[1] as isize;
         let right = left + ((shape.kernel[1] - 1) * shape.dilation[1]) as isize;
         let whole =
@@ -128,6 +127,13 @@ fn patches(
                     at += channels;
                 }
             }
+        }
+        ox += 1;
+        if ox == shape.output[1] {
+            (ox, oy) = (0, oy + 1);
+        }
+        if oy == shape.output[0] {
+            (oy, image) = (0, image + 1);
         }
     }
 }

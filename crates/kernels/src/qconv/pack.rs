@@ -19,7 +19,7 @@ pub(super) fn pack(
     let padded = depth.next_multiple_of(micro.depth_step);
     let zero = micro.element.zero_point(input_kind, input_zero_point);
     // Weights are kept as `i8`: unsigned ones are moved down by 128, and so are zero points.
-    let shift = if weights.kind == Byte::Unsigned { 128 } else { 0 };
+    let (shift, flip) = if weights.kind == Byte::Unsigned { (128, 0x80) } else { (0, 0) };
     let zero_point = |channel: usize| match weights.zero_points {
         [] => 0,
         [one] => *one,
@@ -41,21 +41,24 @@ pub(super) fn pack(
         for column in 0..panel.columns {
             let channel = panel.column + column;
             let row = &weights.data[channel * depth..][..depth];
-            let (vector, lane) = (column / micro.lanes, column % micro.lanes);
-            let mut sum = 0i32;
-            let mut magnitude = 0i64;
-            for (k, &byte) in row.iter().enumerate() {
-                let value = weights.kind.value(byte);
-                let (step, within) = (k / micro.depth_step, k % micro.depth_step);
-                let at = ((step * panel.vectors + vector) * micro.lanes + lane) * micro.depth_step;
-                packed[panel.weights + at + within] = (value - shift) as i8;
-                sum = sum.wrapping_add(value - shift);
-                magnitude += i64::from((value - zero_point(channel)).abs());
+            let zero_point = zero_point(channel);
+            // Plain sums over the row, which compilers vectorise.
+            let value = |&byte: &u8| weights.kind.value(byte);
+            let sum = row.iter().map(|byte| value(byte) - shift).sum::<i32>();
+            let magnitude = row.iter().map(|byte| i64::from((value(byte) - zero_point).abs()));
+            let magnitude = magnitude.sum::<i64>();
+            let first = panel.weights + column * micro.depth_step;
+            let stride = panel.vectors * micro.lanes * micro.depth_step;
+            for (step, bytes) in row.chunks(micro.depth_step).enumerate() {
+                let at = first + step * stride;
+                for (packed, byte) in packed[at..at + bytes.len()].iter_mut().zip(bytes) {
+                    *packed = (byte ^ flip) as i8;
+                }
             }
             let bias = weights.bias.get(channel).copied().unwrap_or(0);
             largest = largest.max(255 * magnitude + i64::from(bias).abs());
             start[panel.start + column] = bias.wrapping_sub(zero.wrapping_mul(sum));
-            weight_zero[panel.start + column] = zero_point(channel) - shift;
+            weight_zero[panel.start + column] = zero_point - shift;
             order[panel.start + column] = channel;
         }
     }

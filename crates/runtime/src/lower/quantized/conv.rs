@@ -6,7 +6,7 @@ use crate::lower::LowerCx;
 use kinglet_graph::ops::conv::conv_dims;
 use kinglet_graph::ops::quantized::{QConv, QMatMul};
 use kinglet_graph::ops::window::{AxisWindow, Layout, WeightLayout};
-use kinglet_graph::{DType, OpError, OpResult};
+use kinglet_graph::{DType, OpError, OpResult, Quant};
 use kinglet_kernels::qconv::{ConvShape, PackedQConv, QOutput, QWeights};
 use kinglet_kernels::qdepthwise::PackedQDepthwise;
 use kinglet_kernels::requant::{Byte, ByteOutput, Rescale};
@@ -28,6 +28,8 @@ pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         return Ok(None);
     }
     let (x_dims, w_dims) = (cx.dims(x)?, cx.dims(w)?);
+    let position: Vec<usize> = (0..w_dims.len()).collect();
+    let (channel_axis, ..) = op.weight_layout.split(&position)?;
     let dims = conv_dims(&op.window, op.groups, (op.layout, op.weight_layout), &x_dims, &w_dims)?;
     let Some(shape) =
         shape(&dims.windows, dims.batch, dims.in_channels, dims.out_channels, op.groups)
@@ -36,6 +38,9 @@ pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     };
     let factors = op.factors(x.ty.dtype, x_quant, w_quant, y_quant)?;
     let Some(rescale) = rescale(factors) else { return Ok(None) };
+    if !weights.fit(w_quant, channel_axis, dims.out_channels) {
+        return Ok(None);
+    }
     let depthwise = op.groups == dims.in_channels && op.groups > 1;
     // Depthwise weights lie kernel, then channels; others channels, kernel, input channels.
     let data = if depthwise {
@@ -73,6 +78,9 @@ pub(super) fn lower_matmul(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         return Ok(None);
     }
     let Some(rescale) = rescale(op.factors(a_quant, b_quant, y_quant)?) else { return Ok(None) };
+    if !weights.fit(b_quant, if op.transpose_b { 0 } else { 1 }, columns) {
+        return Ok(None);
+    }
     let order = if op.transpose_b { [0, 1] } else { [1, 0] };
     let data = permuted(weights.data, &b_dims, &order);
     let weights = QWeights {
@@ -104,6 +112,17 @@ impl<'a> Weights<'a> {
         Ok(Some(Weights { data: view.bytes, kind, bias }))
     }
 
+    /// Whether the bias and the quantisation are of `channels` output channels along `axis`, and
+    /// zero points are values of the type; the reference implementation says what is wrong.
+    fn fit(&self, quant: &Quant, axis: usize, channels: usize) -> bool {
+        let (low, high) = self.kind.limits();
+        let one_or_each = |len: usize| len == 1 || len == channels && quant.axis == Some(axis);
+        (self.bias.is_empty() || self.bias.len() == channels)
+            && one_or_each(quant.scale.len())
+            && one_or_each(quant.zero_point.len())
+            && quant.zero_point.iter().all(|zero| (low..=high).contains(zero))
+    }
+
     /// The weights in the order of dimensions `order`, whose elements stand for output channels
     /// (0), input channels (1), kernel rows (2) and kernel columns (3).
     fn arranged(
@@ -132,7 +151,9 @@ impl<'a> Weights<'a> {
 
 /// Bytes of a tensor of `dims` with its dimensions in another order.
 fn permuted(data: &[u8], dims: &[usize], order: &[usize]) -> Vec<u8> {
-    if order.iter().enumerate().all(|(i, axis)| i == *axis) {
+    // Dimensions of one element lie anywhere.
+    let long: Vec<usize> = order.iter().copied().filter(|axis| dims[*axis] != 1).collect();
+    if long.is_sorted() {
         return data.to_vec();
     }
     let mut strides = vec![1; dims.len()];

@@ -1,0 +1,257 @@
+//! Quantised ops run by kernels give exactly what their reference implementations give, on every
+//! instruction set this CPU has and on one thread as on three.
+
+use kinglet_graph::ops::quantized::{
+    Clamp, Dequantize, QBinary, QBinaryKind, QConv, QFunction, QMatMul, QPool, QPoolKind, QReduce,
+    QReduceKind, QSoftmax, QUnary, Quantize, Rescale, RoundTo,
+};
+use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
+use kinglet_graph::{DType, Graph, Op, Quant, Shape, Tensor, ValueType, interpret};
+use kinglet_kernels::isa::Isa;
+use kinglet_runtime::{Plan, PlanOptions};
+use std::sync::Arc;
+
+const FULL: Clamp = Clamp { low: -128, high: 127 };
+const BYTES: Clamp = Clamp { low: 0, high: 255 };
+
+fn number(i: usize, seed: usize) -> u64 {
+    let mixed = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (seed as u64 * 7919);
+    mixed.wrapping_mul(0xff51_afd7_ed55_8ccd) >> 33
+}
+
+fn per_tensor(scale: f32, zero_point: i32) -> Arc<Quant> {
+    Arc::new(Quant::per_tensor(scale, zero_point))
+}
+
+/// Different scales along `axis`, symmetric.
+fn along(axis: usize, len: usize) -> Arc<Quant> {
+    let scale = (0..len).map(|i| 0.002 + 0.0001 * (i % 7) as f32).collect();
+    Arc::new(Quant { scale, zero_point: vec![0; len], axis: Some(axis) })
+}
+
+fn bytes(dtype: DType, dims: &[usize], seed: usize, quant: &Arc<Quant>) -> Tensor {
+    let n = dims.iter().product();
+    let values: Vec<u8> = (0..n).map(|i| number(i, seed) as u8).collect();
+    let tensor = match dtype {
+        DType::I8 => Tensor::from_slice(dims, &values.iter().map(|v| *v as i8).collect::<Vec<_>>()),
+        _ => Tensor::from_slice(dims, &values),
+    };
+    tensor.unwrap().with_quant(Some(quant.clone()))
+}
+
+fn floats(dims: &[usize], seed: usize) -> Tensor {
+    let n = dims.iter().product();
+    let values: Vec<f32> = (0..n).map(|i| (number(i, seed) % 4001) as f32 / 100.0 - 20.0).collect();
+    Tensor::from_slice(dims, &values).unwrap()
+}
+
+fn biases(len: usize) -> Tensor {
+    let values: Vec<i32> = (0..len).map(|i| (number(i, 3) % 4001) as i32 - 2000).collect();
+    Tensor::from_slice(&[len], &values).unwrap()
+}
+
+enum In {
+    Data(Tensor),
+    Constant(Tensor),
+}
+use In::{Constant, Data};
+
+/// Runs `op` by its kernel everywhere and compares with its reference implementation, for an
+/// output of type `dtype` and quantisation `out`.
+fn check(op: impl Op, inputs: Vec<In>, (dtype, out): (DType, Option<&Arc<Quant>>)) {
+    let what = format!("{op:?}");
+    let mut graph = Graph::new("case");
+    let (mut given, mut ids) = (Vec::new(), Vec::new());
+    for (i, input) in inputs.into_iter().enumerate() {
+        ids.push(Some(match input {
+            Data(tensor) => {
+                let mut ty = ValueType::new(tensor.dtype(), tensor.dims());
+                ty.quant = tensor.quant().cloned();
+                given.push(tensor);
+                graph.add_input(format!("x{i}"), ty)
+            }
+            Constant(tensor) => graph.add_constant(format!("w{i}"), tensor),
+        }));
+    }
+    let mut ty = ValueType::new(dtype, Shape::unknown());
+    ty.quant = out.cloned();
+    let y = graph.add_value("y", ty);
+    graph.add_node("node", op, ids, vec![y]);
+    graph.outputs = vec![y];
+    kinglet_graph::infer(&mut graph, kinglet_graph::Fold::Shapes).unwrap();
+    let want = interpret(&graph, &given).unwrap();
+    for isa in Isa::available() {
+        for threads in [1, 3] {
+            let options = PlanOptions { isa: Some(isa), threads, ..PlanOptions::default() };
+            let mut plan = Plan::new(&graph, &options).unwrap();
+            for step in plan.steps() {
+                assert_ne!(step.kernel, "reference", "{what}: no kernel");
+            }
+            for (i, tensor) in given.iter().enumerate() {
+                plan.set_input(i, &tensor.view()).unwrap();
+            }
+            // Twice: nothing of the first run may be left.
+            for _ in 0..2 {
+                plan.run().unwrap();
+                let got = plan.output(0);
+                assert_eq!((got.dtype, got.dims), (want[0].dtype(), want[0].dims()), "{what}");
+                let differs = got.bytes.iter().zip(want[0].bytes()).position(|(a, b)| a != b);
+                assert_eq!(differs, None, "{what} {isa:?} {threads}: the first byte that differs");
+            }
+        }
+    }
+}
+
+fn window(stride: usize, dilation: usize) -> Window {
+    Window { stride: vec![stride; 2], dilation: vec![dilation; 2], padding: Padding::SameUpper }
+}
+
+fn conv(groups: usize, window: Window, weight_layout: WeightLayout, clamp: Clamp) -> QConv {
+    QConv {
+        window,
+        groups,
+        layout: Layout::ChannelsLast,
+        weight_layout,
+        to: if clamp == BYTES { DType::U8 } else { DType::I8 },
+        clamp,
+        rescale: Rescale::FixedPoint,
+    }
+}
+
+#[test]
+fn convolutions() {
+    use WeightLayout::{InSpatialOut, OutInSpatial, OutSpatialIn};
+    let (x, y) = (per_tensor(0.03, -7), per_tensor(0.5, -20));
+    let image = |dims: &[usize]| Data(bytes(DType::I8, dims, 1, &x));
+    let signed =
+        |dims: &[usize], axis: usize| Constant(bytes(DType::I8, dims, 2, &along(axis, dims[axis])));
+    let relu = Clamp { low: -20, high: 127 };
+    check(
+        conv(1, window(1, 1), OutSpatialIn, relu),
+        vec![image(&[1, 9, 7, 5]), signed(&[20, 1, 1, 5], 0), Constant(biases(20))],
+        (DType::I8, Some(&y)),
+    );
+    check(
+        conv(1, window(2, 1), OutInSpatial, FULL),
+        vec![image(&[2, 11, 13, 3]), signed(&[16, 3, 3, 3], 0)],
+        (DType::I8, Some(&y)),
+    );
+    check(
+        conv(3, window(1, 1), OutSpatialIn, FULL),
+        vec![image(&[1, 5, 5, 6]), signed(&[9, 3, 3, 2], 0), Constant(biases(9))],
+        (DType::I8, Some(&y)),
+    );
+    for stride in [1, 2] {
+        check(
+            conv(40, window(stride, 1), InSpatialOut, relu),
+            vec![image(&[1, 9, 10, 40]), signed(&[1, 3, 3, 40], 3), Constant(biases(40))],
+            (DType::I8, Some(&y)),
+        );
+    }
+    check(
+        conv(20, window(1, 2), OutInSpatial, FULL),
+        vec![image(&[1, 9, 10, 20]), signed(&[20, 1, 3, 3], 0), Constant(biases(20))],
+        (DType::I8, Some(&y)),
+    );
+    // One input channel, eight output channels.
+    check(
+        conv(1, window(2, 1), InSpatialOut, FULL),
+        vec![image(&[1, 12, 12, 1]), signed(&[1, 5, 4, 8], 3), Constant(biases(8))],
+        (DType::I8, Some(&y)),
+    );
+    check(
+        conv(4, window(1, 1), InSpatialOut, FULL),
+        vec![image(&[1, 6, 6, 4]), signed(&[1, 3, 3, 12], 3)],
+        (DType::I8, Some(&y)),
+    );
+
+    // Unsigned, with a zero point of the weights.
+    let (x, w, y) = (per_tensor(0.03, 120), per_tensor(0.002, 141), per_tensor(0.5, 100));
+    let image = |dims: &[usize]| Data(bytes(DType::U8, dims, 1, &x));
+    let weights = |dims: &[usize]| Constant(bytes(DType::U8, dims, 2, &w));
+    check(
+        conv(1, window(2, 1), OutSpatialIn, BYTES),
+        vec![image(&[1, 9, 7, 16]), weights(&[24, 3, 3, 16]), Constant(biases(24))],
+        (DType::U8, Some(&y)),
+    );
+    check(
+        conv(24, window(1, 1), InSpatialOut, BYTES),
+        vec![image(&[1, 7, 7, 24]), weights(&[1, 3, 3, 24]), Constant(biases(24))],
+        (DType::U8, Some(&y)),
+    );
+    let float = QConv { rescale: Rescale::Float, ..conv(1, window(1, 1), OutSpatialIn, BYTES) };
+    check(float, vec![image(&[1, 8, 8, 8]), weights(&[32, 1, 1, 8])], (DType::U8, Some(&y)));
+}
+
+#[test]
+fn matrix_products() {
+    let (a, y) = (per_tensor(0.03, 4), per_tensor(0.4, -1));
+    for (rescale, transpose_b) in
+        [(Rescale::FixedPoint, true), (Rescale::FixedPointOnce, true), (Rescale::Float, false)]
+    {
+        for rows in [1, 9] {
+            let op =
+                QMatMul { transpose_a: false, transpose_b, to: DType::I8, clamp: FULL, rescale };
+            let (dims, axis) = if transpose_b { ([90, 130], 0) } else { ([130, 90], 1) };
+            let inputs = vec![
+                Data(bytes(DType::I8, &[rows, 130], 1, &a)),
+                Constant(bytes(DType::I8, &dims, 2, &along(axis, 90))),
+                Constant(biases(90)),
+            ];
+            check(op, inputs, (DType::I8, Some(&y)));
+        }
+    }
+}
+
+#[test]
+fn element_by_element() {
+    let quants = [per_tensor(0.03, 4), per_tensor(0.05, -9), per_tensor(0.06, 3)];
+    let cases: [(&[usize], &[usize]); 4] = [
+        (&[2, 3, 70], &[2, 3, 70]),
+        (&[2, 3, 70], &[70]),
+        (&[1], &[2, 3, 70]),
+        (&[3, 70], &[2, 3, 70]),
+    ];
+    for kind in [QBinaryKind::Add, QBinaryKind::Sub, QBinaryKind::Mul] {
+        for (a, b) in cases {
+            let op =
+                QBinary { kind, clamp: FULL, rescale: Rescale::FixedPoint, power_of_two: false };
+            let a = Data(bytes(DType::I8, a, 1, &quants[0]));
+            let b = Data(bytes(DType::I8, b, 2, &quants[1]));
+            check(op, vec![a, b], (DType::I8, Some(&quants[2])));
+        }
+    }
+    let x = || Data(bytes(DType::I8, &[5, 77], 1, &quants[0]));
+    for function in [QFunction::Identity, QFunction::HardSwish, QFunction::Tanh] {
+        let op = QUnary { function, to: DType::I8, clamp: FULL, rescale: Rescale::FixedPoint };
+        check(op, vec![x()], (DType::I8, Some(&quants[1])));
+    }
+    check(Dequantize, vec![x()], (DType::F32, None));
+    for round in [RoundTo::AwayFromZero, RoundTo::Even] {
+        let op = Quantize { to: DType::U8, round };
+        check(op, vec![Data(floats(&[5, 77], 4))], (DType::U8, Some(&per_tensor(0.125, 100))));
+    }
+}
+
+#[test]
+fn pools_means_and_softmax() {
+    let q = per_tensor(0.04, -3);
+    let x = |dims: &[usize]| Data(bytes(DType::I8, dims, 1, &q));
+    for kind in [QPoolKind::Average, QPoolKind::Max] {
+        let op = QPool {
+            kind,
+            kernel: vec![3, 2],
+            window: window(2, 1),
+            layout: Layout::ChannelsLast,
+            clamp: FULL,
+            rescale: Rescale::FixedPoint,
+        };
+        check(op, vec![x(&[2, 9, 8, 70])], (DType::I8, Some(&q)));
+    }
+    for (kind, axes) in [(QReduceKind::Mean, vec![1, 2]), (QReduceKind::Sum, vec![-1])] {
+        let op = QReduce { kind, axes, keep_dims: false, rescale: Rescale::FixedPoint };
+        check(op, vec![x(&[2, 7, 7, 40])], (DType::I8, Some(&per_tensor(0.3, 11))));
+    }
+    let op = QSoftmax { beta: 1.0, to: DType::I8, rescale: Rescale::FixedPoint };
+    check(op, vec![x(&[6, 90])], (DType::I8, Some(&per_tensor(1.0 / 256.0, -128))));
+}
