@@ -171,16 +171,17 @@ impl Importer<'_> {
     }
 
     /// The value called `name` at `level`, which may lie in a graph around it.
-    fn lookup(&mut self, level: usize, name: &str) -> Option<ValueId> {
+    fn lookup(&mut self, level: usize, name: &str) -> Result<Option<ValueId>, GraphError> {
         let at = &self.levels[level];
-        if let Some(id) = at.frames.last()?.get(name) {
-            return Some(*id);
+        if let Some(id) = at.frames.last().and_then(|frame| frame.get(name)) {
+            return Ok(Some(*id));
         }
         // A function sees nothing of its caller.
         if at.frames.len() > 1 || level == 0 {
-            return None;
+            return Ok(None);
         }
-        let outer = self.lookup(level - 1, name)?;
+        let Some(outer) = self.lookup(level - 1, name)? else { return Ok(None) };
+        self.charge(name.len()).map_err(|e| GraphError::new("graph", e.to_string()))?;
         let value = self.levels[level - 1].graph.value(outer).clone();
         let at = &mut self.levels[level];
         let inner = match value.data {
@@ -192,7 +193,7 @@ impl Importer<'_> {
             }
         };
         at.frames[0].insert(name.into(), inner);
-        Some(inner)
+        Ok(Some(inner))
     }
 
     fn nested<T>(
@@ -292,7 +293,7 @@ impl Importer<'_> {
             }
             let level = this.levels.len() - 1;
             let outputs = graph.outputs.iter().map(|o| {
-                this.lookup(level, o.name).ok_or_else(|| {
+                this.lookup(level, o.name)?.ok_or_else(|| {
                     GraphError::new(format!("output '{}'", o.name), "no node computes it")
                 })
             });
@@ -323,7 +324,7 @@ impl Importer<'_> {
         tensor: impl FnOnce(&Weights<'_>) -> Result<Tensor, String>,
     ) -> Result<(), GraphError> {
         let error = |m: String| GraphError::new(format!("initializer '{name}'"), m);
-        self.charge_node().map_err(|e| error(e.to_string()))?;
+        self.charge(name.len()).map_err(|e| error(e.to_string()))?;
         let tensor = tensor(&self.weights).map_err(error)?;
         let id = self.graph().add_constant(name, tensor);
         self.define(name, id)
@@ -341,7 +342,7 @@ impl Importer<'_> {
             let place = || format!("output '{}'", output.name);
             let level = self.levels.len() - 1;
             let id = self
-                .lookup(level, output.name)
+                .lookup(level, output.name)?
                 .ok_or_else(|| GraphError::new(place(), "no node computes it"))?;
             let computed = self.graph().value(id).ty.dtype;
             match &output.ty {
@@ -406,19 +407,24 @@ impl Importer<'_> {
         InferCx::new(known, outputs, &self.next_symbol)
     }
 
-    fn charge_node(&self) -> OpResult {
-        self.weights.budget.charge(NODE_BYTES).map_err(|e| OpError::new(e.to_string()))
+    /// Pays for a node, a value or a call, and for the copies of a name of `name` bytes.
+    fn charge(&self, name: usize) -> OpResult {
+        let bytes = NODE_BYTES.saturating_add(name.saturating_mul(2));
+        self.weights.budget.charge(bytes).map_err(|e| OpError::new(e.to_string()))
     }
 
     fn node(&mut self, node: &proto::Node<'_>, context: &Context<'_>) -> Result<(), GraphError> {
         let place = place(node);
         let error = |m: String| GraphError::new(place.clone(), m);
+        // A function that makes nothing must pay as well: its calls may multiply.
+        let names: usize = node.outputs.iter().map(|name| name.len()).sum();
+        self.charge(names).map_err(|e| error(e.to_string()))?;
         let mut inputs = Vec::with_capacity(node.inputs.len());
         let level = self.levels.len() - 1;
         for name in &node.inputs {
             inputs.push(match *name {
                 "" => None,
-                name => Some(self.lookup(level, name).ok_or_else(|| {
+                name => Some(self.lookup(level, name)?.ok_or_else(|| {
                     error(format!("uses '{name}', which nothing before it defines"))
                 })?),
             });
@@ -488,8 +494,13 @@ impl Importer<'_> {
             this.level().frames.push(frame);
             let context = Context { opsets: &function.opset_imports, attributes: &known };
             context.check_opsets()?;
+            let all_given =
+                (0..function.inputs.len()).all(|i| matches!(inputs.get(i), Some(Some(_))));
             for node in &function.nodes {
-                this.node(&without_missing(node, function, inputs), &context)?;
+                match all_given {
+                    true => this.node(node, &context)?,
+                    false => this.node(&without_missing(node, function, inputs), &context)?,
+                }
             }
             let frame = this.level().frames.pop().expect("the frame pushed above");
             let outputs = function.outputs.iter().map(|name| {
@@ -510,7 +521,7 @@ impl Importer<'_> {
         inputs: Vec<Option<ValueId>>,
         outputs: usize,
     ) -> OpResult<Vec<ValueId>> {
-        self.charge_node()?;
+        self.charge(name.len())?;
         let graph = &self.levels.last().expect("import runs within a graph").graph;
         let known: Vec<Option<Known<'_>>> = inputs
             .iter()
