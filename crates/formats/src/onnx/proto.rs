@@ -109,7 +109,6 @@ pub struct Graph<'a> {
     pub sparse_initializers: Vec<SparseTensor<'a>>,
     pub inputs: Vec<ValueInfo<'a>>,
     pub outputs: Vec<ValueInfo<'a>>,
-    pub value_infos: Vec<ValueInfo<'a>>,
 }
 
 impl<'a> Graph<'a> {
@@ -120,7 +119,6 @@ impl<'a> Graph<'a> {
             5 => f.push(&mut m.initializers, Tensor::read(f.message()?)?),
             11 => f.push(&mut m.inputs, ValueInfo::read(f.message()?)?),
             12 => f.push(&mut m.outputs, ValueInfo::read(f.message()?)?),
-            13 => f.push(&mut m.value_infos, ValueInfo::read(f.message()?)?),
             15 => f.push(&mut m.sparse_initializers, SparseTensor::read(f.message()?)?),
             _ => Ok(()),
         })
