@@ -37,6 +37,15 @@ impl<'a, T> SharedMut<'a, T> {
         self.len == 0
     }
 
+    /// The part `range`, still shared.
+    ///
+    /// # Panics
+    /// Where `range` is not inside.
+    pub fn part(self, range: std::ops::Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.len, "range out of bounds");
+        Self { start: self.start.wrapping_add(range.start), len: range.len(), slice: PhantomData }
+    }
+
     /// The elements of `range`.
     ///
     /// # Safety

@@ -156,18 +156,15 @@ impl Kernel for Product {
         let a_of = |at: usize| &a[at * m * k..][..m * k];
         let b_of = |at: usize| &b[at * k * n..][..k * n];
         let run = |matrix: usize, rows, panels, a: &[f32], b: &[f32]| {
-            // SAFETY (of all that follows): a product's results, and a worker's or a product's
-            // scratch, are touched by one task at a time; packing is done before products begin.
-            unsafe {
-                let out = SharedMut::new(out.slice(matrix * m * n..(matrix + 1) * m * n));
-                let gemm = Gemm { layout: self.layout, b, epilogue: epilogue(matrix) };
-                gemm.run(rows, panels, Rows { data: a, stride: k }, out, n);
-            }
+            let out = out.part(matrix * m * n..(matrix + 1) * m * n);
+            let gemm = Gemm { layout: self.layout, b, epilogue: epilogue(matrix) };
+            // SAFETY: every task has its own product, or its own rows and panels of one.
+            unsafe { gemm.run(rows, panels, Rows { data: a, stride: k }, out, n) };
         };
         if self.whole {
             io.pool.run(self.by_matrix.tasks, |task, worker| {
                 let start = worker * (b_scratch + a_scratch);
-                // SAFETY: as said above.
+                // SAFETY: every worker has its own scratch.
                 let (own_b, own_a) = unsafe {
                     let own = scratch.slice(start..start + b_scratch + a_scratch);
                     own.split_at_mut(b_scratch)
@@ -198,18 +195,19 @@ impl Kernel for Product {
             if self.packed.is_none() {
                 io.pool.run(self.packing.tasks, |task, _| {
                     let panels = self.packing.part(task);
-                    let start = panels.start * self.layout.panel_columns() * k;
-                    // SAFETY: as said above; panels lie one after the other.
-                    let own = unsafe { scratch.slice(start..b_scratch) };
+                    let width = self.layout.panel_columns() * k;
+                    let (start, end) = (panels.start * width, (panels.end * width).min(b_scratch));
+                    // SAFETY: panels lie one after the other; every task has its own.
+                    let own = unsafe { scratch.slice(start..end) };
                     self.layout.pack(panels, b_of(at_b), self.b_strides, own);
                 });
             }
             if let Some(turn) = &self.turn {
-                // SAFETY: as said above.
+                // SAFETY: no task is running.
                 let own = unsafe { scratch.slice(b_scratch..b_scratch + m * k) };
                 turn.run(0..turn.slices(), a_of(at_a), own);
             }
-            // SAFETY: as said above; nobody writes the scratch while it is shared.
+            // SAFETY: nobody writes the scratch while it is shared.
             let (own_b, own_a) = unsafe {
                 (&*scratch.slice(0..b_scratch), &*scratch.slice(b_scratch..b_scratch + a_scratch))
             };
