@@ -3,6 +3,7 @@
 mod common;
 mod detection;
 mod help;
+mod library;
 mod pictures;
 mod refusals;
 mod tensors;
