@@ -206,15 +206,22 @@ impl PackedQConv {
 
     /// Bytes of scratch that a run needs.
     pub fn scratch_bytes(&self) -> usize {
-        let block = self.block_rows(usize::MAX);
+        let block = self.block_rows(self.shape.rows());
         // Gathering may write a whole vector past a row.
-        block * self.row_bytes + gather::SLACK + block * 4 + self.micro.tile_len() * 4 + 2 * 64
+        let gathered =
+            if self.reads_in_place() { 0 } else { block * self.row_bytes + gather::SLACK };
+        gathered + (self.sums(block) + self.micro.tile_len()) * 4 + 2 * 64
     }
 
     /// Rows gathered at a time: about 16 KB of them, and at least one tile.
     fn block_rows(&self, rows: usize) -> usize {
         let tile = self.micro.most_rows();
         (16384 / self.row_bytes.max(1)).clamp(tile, 96).min(rows.max(1))
+    }
+
+    /// Sums of rows that weights with zero points need, for a block of rows.
+    fn sums(&self, block: usize) -> usize {
+        if self.weight_zero.is_empty() { 0 } else { block }
     }
 
     /// Computes the output's bytes for ranges of output pixels and of panels
@@ -280,7 +287,7 @@ impl PackedQConv {
         }
 
         let block = self.block_rows(rows.len());
-        let (sums, scratch) = carve::<i32>(scratch, block);
+        let (sums, scratch) = carve::<i32>(scratch, self.sums(block));
         let (tile, scratch) = carve::<i32>(scratch, self.micro.tile_len());
         let mut first = rows.start;
         while first < rows.end {

@@ -31,8 +31,10 @@ pub struct PlanOptions {
 pub struct Memory {
     /// For all that is computed on the way.
     pub planned: usize,
-    /// The largest sum of what is needed at one step: no plan can take less.
+    /// The largest sum of values needed at one step: no plan can take less.
     pub lower_bound: usize,
+    /// The most that a kernel takes for itself while it runs; part of `planned`.
+    pub scratch: usize,
     /// Copies of weights, packed for the kernels.
     pub packed: usize,
     /// State kept between runs.
@@ -191,6 +193,7 @@ impl Plan {
         Memory {
             planned: report.planned,
             lower_bound: report.lower_bound,
+            scratch: self.plan.steps().map(|step| step.scratch).max().unwrap_or(0),
             packed: report.packed,
             state: report.state,
         }

@@ -88,6 +88,7 @@ struct WeightLine {
 struct MemoryLine {
     planned_bytes: usize,
     lower_bound_bytes: usize,
+    scratch_bytes: usize,
     packed_weights_bytes: usize,
     state_bytes: usize,
 }
@@ -238,6 +239,7 @@ fn report(model: &Model, plan: &mut Plan, svg: Option<&PathBuf>) -> Result<Repor
         memory: MemoryLine {
             planned_bytes: memory.planned,
             lower_bound_bytes: memory.lower_bound,
+            scratch_bytes: memory.scratch,
             packed_weights_bytes: memory.packed,
             state_bytes: memory.state,
         },
@@ -390,8 +392,9 @@ fn people(report: &Report) -> String {
     row("work", vec![format!("{} multiply-accumulates a run", number(report.macs))]);
     let memory = &report.memory;
     let mut lines = vec![format!(
-        "{} at the peak, planned; {} is the lower bound",
+        "{} at the peak, planned, of which {} at most are a kernel's own; {} is the lower bound",
         bytes(memory.planned_bytes),
+        bytes(memory.scratch_bytes),
         bytes(memory.lower_bound_bytes)
     )];
     if memory.packed_weights_bytes > 0 {

@@ -232,9 +232,11 @@ impl Product<'_> {
         let by_panels = packed.panels() >= 6 * cx.threads
             && self.weights.data.len() > shape.input_len().max(64 << 10)
             || shape.rows() < cx.threads;
+        let units = if by_panels { packed.panels() } else { shape.rows() };
+        let workers = workers(tasks.min(units), cx.threads);
         let (name, bytes) = (cx.isa.name(), packed.packed_bytes());
         Lowered::new(Conv { packed, per_worker, tasks, by_panels, name })
-            .with_scratch(per_worker * cx.threads)
+            .with_scratch(per_worker * workers)
             .with_absorbed(&[1, 2], bytes)
     }
 
@@ -246,11 +248,18 @@ impl Product<'_> {
         let cost = shape.output_len().saturating_mul(8 * shape.kernel[0] * shape.kernel[1]);
         let by_blocks = packed.blocks() >= packed.lines();
         let tasks = tasks(packed.lines().max(packed.blocks()), cost, cx.threads);
+        let units = if by_blocks { packed.blocks() } else { packed.lines() };
+        let workers = workers(tasks.min(units), cx.threads);
         let (name, bytes) = (cx.isa.name(), packed.packed_bytes());
         Lowered::new(Depthwise { packed, per_worker, tasks, by_blocks, name })
-            .with_scratch(per_worker * cx.threads)
+            .with_scratch(per_worker * workers)
             .with_absorbed(&[1, 2], bytes)
     }
+}
+
+/// Workers that may take part: a lone task is the caller's, who is worker 0.
+fn workers(tasks: usize, threads: usize) -> usize {
+    if tasks <= 1 { 1 } else { threads }
 }
 
 /// The bytes of input 0, which must be there.
