@@ -72,14 +72,7 @@ fn run(name: &str, case: &Case) -> Result<(), String> {
 }
 
 /// Cases that are not supported, with the reason that the importer gives.
-const REFUSED: &[(&str, &str)] = &[
-    ("dynamic_update_slice", "not supported"),
-    ("lstm_hybrid", "integer weights"),
-    ("lstm_hybrid_asym", "integer weights"),
-    ("lstm_hybrid_full", "integer weights"),
-    ("rnn_f32", "not supported"),
-    ("rnn_hybrid", "not supported"),
-];
+const REFUSED: &[(&str, &str)] = &[("dynamic_update_slice", "not supported")];
 
 #[test]
 fn every_operator_computes_what_lite_rt_does() {

@@ -1,6 +1,6 @@
 //! Recurrent operators. Their memory is a variable tensor of the file: state of the graph.
 
-use kinglet_graph::ops::quantized::{QLstm, QSvdf, Svdf};
+use kinglet_graph::ops::quantized::{HybridLstm, QLstm, QSvdf, SequenceRnn, Svdf};
 use kinglet_graph::ops::rnn::SequenceLstm;
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::{DType, OpError, OpResult, Quant, StateId, ValueId};
@@ -8,8 +8,11 @@ use kinglet_graph::{DType, OpError, OpResult, Quant, StateId, ValueId};
 use super::node::{Fused, Node};
 use super::quant;
 
-pub(super) const HANDLERS: &[(&str, super::Handler)] =
-    &[("UNIDIRECTIONAL_SEQUENCE_LSTM", sequence_lstm), ("SVDF", svdf)];
+pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
+    ("UNIDIRECTIONAL_SEQUENCE_LSTM", sequence_lstm),
+    ("UNIDIRECTIONAL_SEQUENCE_RNN", sequence_rnn),
+    ("SVDF", svdf),
+];
 
 /// The state that input `i`, a variable tensor, is.
 fn state(node: &mut Node<'_, '_>, i: usize) -> OpResult<StateId> {
@@ -117,15 +120,25 @@ fn sequence_lstm(node: &mut Node<'_, '_>) -> OpResult {
         let op = QLstm { cell_clip, projection_clip, time_major, gate_scales, hidden };
         return emit_with_state(node, op, inputs, &states);
     }
-    if node.dtype(FIRST_WEIGHTS)? != DType::F32 {
-        return Err(OpError::new("an LSTM of floats with integer weights is not supported"));
-    }
     let bound = |clip: f32| (clip > 0.0).then_some(clip);
-    let op = SequenceLstm {
+    let lstm = SequenceLstm {
         activation: cell_activation(fused)?,
         cell_clip: bound(cell_clip),
         projection_clip: bound(projection_clip),
         time_major,
     };
-    emit_with_state(node, op, inputs, &states)
+    if node.dtype(FIRST_WEIGHTS)? != DType::F32 {
+        let asymmetric = node.option(4, false)?;
+        return emit_with_state(node, HybridLstm { lstm, asymmetric }, inputs, &states);
+    }
+    emit_with_state(node, lstm, inputs, &states)
+}
+
+fn sequence_rnn(node: &mut Node<'_, '_>) -> OpResult {
+    let time_major = node.option(0, false)?;
+    let activation = cell_activation(node.fused(1)?)?;
+    let asymmetric = node.option(2, false)?;
+    let memory = state(node, 4)?;
+    let inputs = node.inputs()?;
+    emit_with_state(node, SequenceRnn { activation, time_major, asymmetric }, inputs, &[memory])
 }
