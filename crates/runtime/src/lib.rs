@@ -23,7 +23,8 @@ pub mod passes;
 mod plan;
 mod pool;
 mod runner;
+mod scratch;
 
 pub use kernel::{Io, Kernel, Lowered, OutView};
 pub use plan::{MemoryReport, Plan, PlanOptions, StepReport};
-pub use pool::Pool;
+pub use pool::{Pool, WORKER_SCRATCH};

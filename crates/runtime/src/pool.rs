@@ -3,6 +3,7 @@
 //! The caller works too, and waits only for workers that took part: one that the system keeps
 //! from its core does not hold up a run.
 
+use kinglet_graph::AlignedBytes;
 use std::cell::UnsafeCell;
 use std::hint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,10 +48,20 @@ struct Worker {
     handle: Option<JoinHandle<()>>,
 }
 
+/// Bytes of scratch that each thread of a pool owns, for kernels to use while they run a task.
+pub const WORKER_SCRATCH: usize = 32 << 10;
+
+struct Scratch(UnsafeCell<AlignedBytes>);
+
+// SAFETY: each is used by the one task that runs with its worker's number, as the contract of
+// `Pool::scratch` says.
+unsafe impl Sync for Scratch {}
+
 /// Threads that share out tasks. One job runs at a time; a second caller waits.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
+    scratch: Vec<Scratch>,
     busy: std::sync::Mutex<()>,
 }
 
@@ -76,8 +87,21 @@ impl Pool {
                     .ok()?;
                 Some(Worker { asleep, handle: Some(handle) })
             })
-            .collect();
-        Pool { shared, workers, busy: std::sync::Mutex::new(()) }
+            .collect::<Vec<_>>();
+        let own = || Scratch(UnsafeCell::new(AlignedBytes::zeroed(WORKER_SCRATCH)));
+        let scratch = (0..=workers.len()).map(|_| own()).collect();
+        Pool { shared, workers, scratch, busy: std::sync::Mutex::new(()) }
+    }
+
+    /// The [`WORKER_SCRATCH`] bytes, aligned to 64, that belong to worker number `worker`.
+    ///
+    /// # Safety
+    /// Call it from a task that [`Pool::run`] called with this number, and let go of the bytes
+    /// before the task ends or asks again.
+    #[expect(clippy::mut_from_ref, reason = "each worker number is one task's at a time")]
+    pub(crate) unsafe fn scratch(&self, worker: usize) -> &mut [u8] {
+        // SAFETY: no two tasks have one number at one time, so nobody else uses these bytes.
+        unsafe { (*self.scratch[worker].0.get()).as_mut() }
     }
 
     /// How many threads work, the caller included.
@@ -86,14 +110,15 @@ impl Pool {
     }
 
     /// Calls `task(i, worker)` once for each `i < tasks`, on any worker `< self.threads()`, and
-    /// returns when all are done. No two calls at one time have the same worker number. Panics
+    /// returns when all are done. A task must not call this. No two calls at one time have the same worker number. Panics
     /// if a task did.
     pub fn run(&self, tasks: usize, task: impl Fn(usize, usize) + Sync) {
+        // Worker number 0 is the caller's, so callers take turns with single tasks too.
+        let busy = self.busy.lock().unwrap_or_else(|e| e.into_inner());
         if tasks <= 1 || self.workers.is_empty() {
             (0..tasks).for_each(|i| task(i, 0));
             return;
         }
-        let busy = self.busy.lock().unwrap_or_else(|e| e.into_inner());
         let shared = &*self.shared;
         let run: &Task<'_> = &task;
         // SAFETY: the gate is closed and no worker is in it (the last `run` waited for that), so

@@ -392,11 +392,11 @@ fn people(report: &Report) -> String {
     row("work", vec![format!("{} multiply-accumulates a run", number(report.macs))]);
     let memory = &report.memory;
     let mut lines = vec![format!(
-        "{} at the peak, planned, of which {} at most are a kernel's own; {} is the lower bound",
+        "{} at the peak, planned; {} is the lower bound",
         bytes(memory.planned_bytes),
-        bytes(memory.scratch_bytes),
         bytes(memory.lower_bound_bytes)
     )];
+    lines.push(format!("{} of scratch for each thread", bytes(kinglet_runtime::WORKER_SCRATCH)));
     if memory.packed_weights_bytes > 0 {
         lines.push(format!(
             "{} of weights packed for the kernels",

@@ -3,6 +3,7 @@
 use super::LowerCx;
 use super::float::{Cut, GridCut, activation, constant, geometry, is_f32};
 use crate::kernel::{Io, Kernel, Lowered};
+use crate::scratch::PerWorker;
 use kinglet_graph::ops::broadcast::strides;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose, conv_dims};
 use kinglet_graph::ops::window::{Layout, WeightLayout};
@@ -113,10 +114,10 @@ fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
     let (rows, tile) = (batch * output.pixels(), packed.tile_rows());
     let work = work * (dims.in_channels / op.groups);
     let cut = GridCut::new(rows, tile, packed.panels(), work, cx.threads);
-    let (bytes, scratch) = (packed.bytes(), packed.scratch_bytes().next_multiple_of(64));
+    let (bytes, scratch) = (packed.bytes(), PerWorker::new(packed.scratch_bytes()));
     let kernel = FloatConv { isa: cx.isa, packed, finish, cut, scratch };
     let lowered = Lowered::new(kernel).with_absorbed(&absorbed, bytes);
-    Ok(Some(lowered.with_scratch(scratch * cx.threads)))
+    Ok(Some(lowered.with_scratch(scratch.planned(cx.threads))))
 }
 
 fn constant_weights<'a>(cx: &LowerCx<'a>) -> OpResult<Option<&'a [f32]>> {
@@ -131,8 +132,7 @@ struct FloatConv {
     packed: PackedConv,
     finish: Finish,
     cut: GridCut,
-    /// Bytes of each thread's scratch.
-    scratch: usize,
+    scratch: PerWorker,
 }
 
 impl Kernel for FloatConv {
@@ -140,12 +140,12 @@ impl Kernel for FloatConv {
         let conv = ConvF32 { packed: &self.packed, epilogue: self.finish.epilogue(io)? };
         let input = io.input(0)?;
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
-        let scratch = SharedMut::new(&mut *io.scratch);
+        let (pool, planned) = (io.pool, SharedMut::new(&mut *io.scratch));
         io.pool.run(self.cut.tasks(), |task, worker| {
             let (rows, panels) = self.cut.part(task);
             // SAFETY: every task has its own rows and panels, every worker its own scratch.
             unsafe {
-                let scratch = scratch.slice(worker * self.scratch..(worker + 1) * self.scratch);
+                let scratch = self.scratch.of(pool, planned, worker);
                 conv.run(rows, panels, input, out, scratch);
             }
         });
@@ -215,10 +215,10 @@ fn transposed(cx: &LowerCx<'_>, op: &ConvTranspose) -> OpResult<Option<Lowered>>
     let taps = window.kernel[0] * window.kernel[1];
     let work = dims.batch * input.len() * taps * (dims.out_channels / op.groups.max(1));
     let cut = Cut::new(dims.batch * output.height, 1, work, cx.threads);
-    let (bytes, scratch) = (packed.bytes(), packed.scratch_bytes().next_multiple_of(64));
+    let (bytes, scratch) = (packed.bytes(), PerWorker::new(packed.scratch_bytes()));
     let kernel = FloatConvTransposed { isa: cx.isa, packed, finish, cut, scratch };
     let lowered = Lowered::new(kernel).with_absorbed(&absorbed, bytes);
-    Ok(Some(lowered.with_scratch(scratch * cx.threads)))
+    Ok(Some(lowered.with_scratch(scratch.planned(cx.threads))))
 }
 
 struct FloatConvTransposed {
@@ -226,8 +226,7 @@ struct FloatConvTransposed {
     packed: PackedConvTransposed,
     finish: Finish,
     cut: Cut,
-    /// Bytes of each thread's scratch.
-    scratch: usize,
+    scratch: PerWorker,
 }
 
 impl Kernel for FloatConvTransposed {
@@ -236,11 +235,11 @@ impl Kernel for FloatConvTransposed {
         let conv = ConvTransposedF32 { packed: &self.packed, epilogue };
         let input = io.input(0)?;
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
-        let scratch = SharedMut::new(&mut *io.scratch);
+        let (pool, planned) = (io.pool, SharedMut::new(&mut *io.scratch));
         io.pool.run(self.cut.tasks, |task, worker| {
             // SAFETY: every task has its own lines, every worker its own scratch.
             unsafe {
-                let scratch = scratch.slice(worker * self.scratch..(worker + 1) * self.scratch);
+                let scratch = self.scratch.of(pool, planned, worker);
                 conv.run(self.cut.part(task), input, out, scratch);
             }
         });

@@ -3,6 +3,7 @@
 use super::{byte, byte_output, byte_value, part, rescale, tasks};
 use crate::kernel::{Io, Kernel, Lowered};
 use crate::lower::LowerCx;
+use crate::scratch::PerWorker;
 use kinglet_graph::ops::conv::conv_dims;
 use kinglet_graph::ops::quantized::{QConv, QMatMul};
 use kinglet_graph::ops::window::{AxisWindow, Layout, WeightLayout};
@@ -225,7 +226,7 @@ impl Product<'_> {
     fn conv(self, cx: &LowerCx<'_>, shape: &ConvShape) -> Lowered {
         let output = QOutput::Bytes(self.rescale, self.output);
         let packed = PackedQConv::new(cx.isa, shape, self.x, &self.weights, &output);
-        let per_worker = packed.scratch_bytes().next_multiple_of(64);
+        let scratch = PerWorker::new(packed.scratch_bytes());
         let cost = shape.output_len().saturating_mul(shape.depth());
         let tasks = tasks(shape.rows().max(packed.panels()), cost, cx.threads);
         // Weights that outweigh the input are read by one thread only: each takes some columns.
@@ -235,15 +236,15 @@ impl Product<'_> {
         let units = if by_panels { packed.panels() } else { shape.rows() };
         let workers = workers(tasks.min(units), cx.threads);
         let (name, bytes) = (cx.isa.name(), packed.packed_bytes());
-        Lowered::new(Conv { packed, per_worker, tasks, by_panels, name })
-            .with_scratch(per_worker * workers)
+        Lowered::new(Conv { packed, scratch, tasks, by_panels, name })
+            .with_scratch(scratch.planned(workers))
             .with_absorbed(&[1, 2], bytes)
     }
 
     fn depthwise(self, cx: &LowerCx<'_>, shape: &ConvShape) -> Lowered {
         let output = QOutput::Bytes(self.rescale, self.output);
         let packed = PackedQDepthwise::new(cx.isa, shape, self.x, &self.weights, &output);
-        let per_worker = packed.scratch_bytes().next_multiple_of(64);
+        let scratch = PerWorker::new(packed.scratch_bytes());
         // A tap of a depthwise kernel costs several times one of a dense one.
         let cost = shape.output_len().saturating_mul(8 * shape.kernel[0] * shape.kernel[1]);
         let by_blocks = packed.blocks() >= packed.lines();
@@ -251,8 +252,8 @@ impl Product<'_> {
         let units = if by_blocks { packed.blocks() } else { packed.lines() };
         let workers = workers(tasks.min(units), cx.threads);
         let (name, bytes) = (cx.isa.name(), packed.packed_bytes());
-        Lowered::new(Depthwise { packed, per_worker, tasks, by_blocks, name })
-            .with_scratch(per_worker * workers)
+        Lowered::new(Depthwise { packed, scratch, tasks, by_blocks, name })
+            .with_scratch(scratch.planned(workers))
             .with_absorbed(&[1, 2], bytes)
     }
 }
@@ -272,7 +273,7 @@ fn bytes<'a>(io: &Io<'a>) -> OpResult<&'a [u8]> {
 
 struct Conv {
     packed: PackedQConv,
-    per_worker: usize,
+    scratch: PerWorker,
     tasks: usize,
     by_panels: bool,
     name: &'static str,
@@ -282,17 +283,17 @@ impl Kernel for Conv {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
         let input = bytes(io)?;
         let out = SharedMut::new(&mut *io.outputs[0].bytes);
-        let scratch = SharedMut::new(&mut *io.scratch);
+        let planned = SharedMut::new(&mut *io.scratch);
         let (rows, panels) = (self.packed.rows(), self.packed.panels());
         let units = if self.by_panels { panels } else { rows };
         let tasks = self.tasks.min(units);
-        io.pool.run(tasks, |i, worker| {
+        let pool = io.pool;
+        pool.run(tasks, |i, worker| {
             let mine = part(units, tasks, i);
             let (rows, panels) = if self.by_panels { (0..rows, mine) } else { (mine, 0..panels) };
             // SAFETY: each worker has its own scratch, each task its own part of the output.
             unsafe {
-                let scratch =
-                    scratch.slice(worker * self.per_worker..(worker + 1) * self.per_worker);
+                let scratch = self.scratch.of(pool, planned, worker);
                 self.packed.run(rows, panels, input, out, scratch);
             }
         });
@@ -306,7 +307,7 @@ impl Kernel for Conv {
 
 struct Depthwise {
     packed: PackedQDepthwise,
-    per_worker: usize,
+    scratch: PerWorker,
     tasks: usize,
     by_blocks: bool,
     name: &'static str,
@@ -316,17 +317,17 @@ impl Kernel for Depthwise {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
         let input = bytes(io)?;
         let out = SharedMut::new(&mut *io.outputs[0].bytes);
-        let scratch = SharedMut::new(&mut *io.scratch);
+        let planned = SharedMut::new(&mut *io.scratch);
         let (lines, blocks) = (self.packed.lines(), self.packed.blocks());
         let units = if self.by_blocks { blocks } else { lines };
         let tasks = self.tasks.min(units);
-        io.pool.run(tasks, |i, worker| {
+        let pool = io.pool;
+        pool.run(tasks, |i, worker| {
             let mine = part(units, tasks, i);
             let (lines, blocks) = if self.by_blocks { (0..lines, mine) } else { (mine, 0..blocks) };
             // SAFETY: as for `Conv`.
             unsafe {
-                let scratch =
-                    scratch.slice(worker * self.per_worker..(worker + 1) * self.per_worker);
+                let scratch = self.scratch.of(pool, planned, worker);
                 self.packed.run(lines, blocks, input, out, scratch);
             }
         });
