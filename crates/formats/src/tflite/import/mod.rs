@@ -55,23 +55,6 @@ fn handler(name: &str) -> Option<Handler> {
     .map(|(_, handler)| *handler)
 }
 
-/// The names of all supported operators.
-#[cfg(test)]
-pub(super) fn supported() -> Vec<&'static str> {
-    let all = [
-        conv::HANDLERS,
-        matmul::HANDLERS,
-        elementwise::HANDLERS,
-        shape::HANDLERS,
-        reduce::HANDLERS,
-        quantize::HANDLERS,
-        recurrent::HANDLERS,
-        control::HANDLERS,
-        detection::HANDLERS,
-    ];
-    all.into_iter().flatten().map(|(name, _)| *name).collect()
-}
-
 /// What is common to all subgraphs of a file.
 struct File<'m> {
     bytes: Bytes,
