@@ -1,14 +1,15 @@
 //! The making of a plan: steps and kernels for the nodes, lifetimes, places.
 
 use crate::Pool;
+use crate::kernel::Lowered;
 use crate::lower::{LowerCx, lower};
 use crate::memory::{Item, Layout, lower_bound, place};
 use crate::plan::{Action, MemoryReport, Operand, Place, Plan, Step};
 use crate::runner::PlanRunner;
 use kinglet_graph::ops::state::{StateRead, StateWrite};
-use kinglet_graph::{AlignedBytes, DType, Graph, GraphError, Interpreter, Tensor, ValueId};
+use kinglet_graph::{AlignedBytes, DType, Graph, GraphError, Interpreter, Node, Tensor, ValueId};
 use kinglet_kernels::isa::Isa;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) fn initial_states(graph: &Graph) -> Result<Vec<Tensor>, GraphError> {
     Ok(Interpreter::new(graph)?.into_states())
@@ -48,30 +49,21 @@ impl<'g> Compiler<'g> {
 
     fn make_steps(&mut self, isa: Isa, reference: bool) -> Result<(), GraphError> {
         let graph = self.graph;
+        let mut kernels = self.make_kernels(isa, reference)?;
         for (i, node) in graph.nodes().iter().enumerate() {
-            let is_dynamic = |v: &ValueId| self.dynamic[v.index()];
-            let any_dynamic =
-                node.inputs.iter().flatten().any(is_dynamic) || node.outputs.iter().any(is_dynamic);
-            let aliased = node.op.alias().and_then(|i| node.inputs[i]);
-            if let (Some(input), [output], false) = (aliased, node.outputs.as_slice(), any_dynamic)
-            {
-                self.root[output.index()] = self.root[input.index()];
+            if let Some(input) = self.aliased(node) {
+                self.root[node.outputs[0].index()] = self.root[input.index()];
                 continue;
             }
             let action = if let Some(read) = node.op.downcast::<StateRead>() {
                 Action::ReadState(read.state.index())
             } else if let Some(write) = node.op.downcast::<StateWrite>() {
                 Action::WriteState(write.state.index())
-            } else if any_dynamic {
-                Action::Dynamic(node.op.clone())
             } else {
-                let cx = LowerCx { graph, node, isa, threads: self.pool.threads() };
-                let lowered = if reference {
-                    crate::lower::reference(node, &self.runner)
-                } else {
-                    lower(&cx, &self.runner)?
-                };
-                Action::Kernel { lowered, scratch: 0 }
+                match kernels[i].take() {
+                    Some(lowered) => Action::Kernel { lowered, scratch: 0 },
+                    None => Action::Dynamic(node.op.clone()),
+                }
             };
             self.steps.push(Step {
                 node: graph.node_id(i),
@@ -82,6 +74,40 @@ impl<'g> Compiler<'g> {
             });
         }
         Ok(())
+    }
+
+    /// The kernel of each node that has one. Packing weights is most of what loading a model
+    /// takes, so the pool's threads share it.
+    fn make_kernels(&self, isa: Isa, reference: bool) -> Result<Vec<Option<Lowered>>, GraphError> {
+        let graph = self.graph;
+        let threads = self.pool.threads();
+        let made: Vec<OnceLock<Result<Lowered, GraphError>>> =
+            graph.nodes().iter().map(|_| OnceLock::new()).collect();
+        self.pool.run(graph.nodes().len(), |i, _| {
+            let node = &graph.nodes()[i];
+            if self.is_dynamic(node) || self.aliased(node).is_some() || node.op.state().is_some() {
+                return;
+            }
+            let lowered = if reference {
+                Ok(crate::lower::reference(node, &self.runner))
+            } else {
+                lower(&LowerCx { graph, node, isa, threads }, &self.runner)
+            };
+            // Each node is one task's, so the place was empty.
+            let _ = made[i].set(lowered);
+        });
+        made.into_iter().map(|lowered| lowered.into_inner().transpose()).collect()
+    }
+
+    /// Whether sizes of the node's values depend on data.
+    fn is_dynamic(&self, node: &Node) -> bool {
+        node.inputs.iter().flatten().chain(&node.outputs).any(|v| self.dynamic[v.index()])
+    }
+
+    /// The input whose bytes the node's one output is.
+    fn aliased(&self, node: &Node) -> Option<ValueId> {
+        let input = node.inputs[node.op.alias()?]?;
+        (node.outputs.len() == 1 && !self.is_dynamic(node)).then_some(input)
     }
 
     /// For each value that has bytes of its own, the first and last step that needs them.

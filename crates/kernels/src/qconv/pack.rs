@@ -42,18 +42,21 @@ pub(super) fn pack(
             let channel = panel.column + column;
             let row = &weights.data[channel * depth..][..depth];
             let zero_point = zero_point(channel);
-            // Plain sums over the row, which compilers vectorise.
+            // Plain sums over parts whose sums fit 32 bits, which compilers vectorise.
             let value = |&byte: &u8| weights.kind.value(byte);
-            let sum = row.iter().map(|byte| value(byte) - shift).sum::<i32>();
-            let magnitude = row.iter().map(|byte| i64::from((value(byte) - zero_point).abs()));
-            let magnitude = magnitude.sum::<i64>();
-            let first = panel.weights + column * micro.depth_step;
+            let (mut sum, mut magnitude) = (0i32, 0i64);
+            for part in row.chunks(1 << 20) {
+                let plain = part.iter().map(|byte| value(byte) - shift).sum::<i32>();
+                let far = part.iter().map(|byte| (value(byte) - zero_point).unsigned_abs());
+                sum = sum.wrapping_add(plain);
+                magnitude += i64::from(far.sum::<u32>());
+            }
+            let first = &mut packed[panel.weights + column * micro.depth_step..];
             let stride = panel.vectors * micro.lanes * micro.depth_step;
-            for (step, bytes) in row.chunks(micro.depth_step).enumerate() {
-                let at = first + step * stride;
-                for (packed, byte) in packed[at..at + bytes.len()].iter_mut().zip(bytes) {
-                    *packed = (byte ^ flip) as i8;
-                }
+            match micro.depth_step {
+                4 => spread::<4>(row, flip, first, stride),
+                2 => spread::<2>(row, flip, first, stride),
+                _ => spread::<1>(row, flip, first, stride),
             }
             let bias = weights.bias.get(channel).copied().unwrap_or(0);
             largest = largest.max(255 * magnitude + i64::from(bias).abs());
@@ -88,6 +91,18 @@ pub(super) fn pack(
         weight_zero,
         requantiser,
         row_bytes: padded * micro.element.bytes(),
+    }
+}
+
+/// Writes `row`, its bits flipped by `flip`, `STEP` bytes to the beginning of each `stride`.
+fn spread<const STEP: usize>(row: &[u8], flip: u8, packed: &mut [i8], stride: usize) {
+    let (whole, rest) = row.as_chunks::<STEP>();
+    let mut places = packed.chunks_mut(stride);
+    for (from, to) in whole.iter().zip(&mut places) {
+        to[..STEP].copy_from_slice(&from.map(|byte| (byte ^ flip) as i8));
+    }
+    if let (false, Some(to)) = (rest.is_empty(), places.next()) {
+        to.iter_mut().zip(rest).for_each(|(to, byte)| *to = (byte ^ flip) as i8);
     }
 }
 

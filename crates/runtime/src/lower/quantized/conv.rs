@@ -12,6 +12,7 @@ use kinglet_kernels::qconv::{ConvShape, PackedQConv, QOutput, QWeights};
 use kinglet_kernels::qdepthwise::PackedQDepthwise;
 use kinglet_kernels::requant::{Byte, ByteOutput, Rescale};
 use kinglet_kernels::shared::SharedMut;
+use std::borrow::Cow;
 
 /// [`QConv`] over one or two spatial dimensions, channels last.
 pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
@@ -131,7 +132,7 @@ impl<'a> Weights<'a> {
         layout: WeightLayout,
         dims: &[usize],
         order: [usize; 4],
-    ) -> OpResult<Vec<u8>> {
+    ) -> OpResult<Cow<'_, [u8]>> {
         // What each dimension stands for: labels ride along with `split`.
         let spatial: &[usize] = if dims.len() == 3 { &[3] } else { &[2, 3] };
         let position: Vec<usize> = (0..dims.len()).collect();
@@ -151,11 +152,11 @@ impl<'a> Weights<'a> {
 }
 
 /// Bytes of a tensor of `dims` with its dimensions in another order.
-fn permuted(data: &[u8], dims: &[usize], order: &[usize]) -> Vec<u8> {
+fn permuted<'a>(data: &'a [u8], dims: &[usize], order: &[usize]) -> Cow<'a, [u8]> {
     // Dimensions of one element lie anywhere.
     let long: Vec<usize> = order.iter().copied().filter(|axis| dims[*axis] != 1).collect();
     if long.is_sorted() {
-        return data.to_vec();
+        return Cow::Borrowed(data);
     }
     let mut strides = vec![1; dims.len()];
     for i in (1..dims.len()).rev() {
@@ -174,7 +175,7 @@ fn permuted(data: &[u8], dims: &[usize], order: &[usize]) -> Vec<u8> {
             index[place] = 0;
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 /// The kernels' geometry; one spatial dimension is an image of one row.
@@ -346,8 +347,8 @@ mod tests {
     #[test]
     fn permuted_reorders_dimensions() {
         let data = [0, 1, 2, 3, 4, 5];
-        assert_eq!(permuted(&data, &[2, 3], &[1, 0]), [0, 3, 1, 4, 2, 5]);
-        assert_eq!(permuted(&data, &[1, 2, 3], &[0, 1, 2]), data);
-        assert_eq!(permuted(&data, &[3, 1, 2], &[2, 0, 1]), [0, 2, 4, 1, 3, 5]);
+        assert_eq!(*permuted(&data, &[2, 3], &[1, 0]), [0, 3, 1, 4, 2, 5]);
+        assert_eq!(*permuted(&data, &[1, 2, 3], &[0, 1, 2]), data);
+        assert_eq!(*permuted(&data, &[3, 1, 2], &[2, 0, 1]), [0, 2, 4, 1, 3, 5]);
     }
 }
