@@ -6,42 +6,8 @@ use crate::{DType, Dims, Element, Quant};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-/// Bytes that start at a multiple of 64, zero at first.
-#[derive(Clone)]
-pub struct AlignedBytes {
-    lines: Vec<Line>,
-    len: usize,
-}
-
-impl AlignedBytes {
-    /// `len` zero bytes.
-    pub fn zeroed(len: usize) -> AlignedBytes {
-        AlignedBytes { lines: vec![Line([0; 64]); len.div_ceil(64)], len }
-    }
-
-    /// A copy of `bytes`.
-    pub fn copy_of(bytes: &[u8]) -> AlignedBytes {
-        let mut copy = AlignedBytes::zeroed(bytes.len());
-        copy.as_mut().copy_from_slice(bytes);
-        copy
-    }
-}
-
-impl AsRef<[u8]> for AlignedBytes {
-    fn as_ref(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
-    }
-}
-
-impl AsMut<[u8]> for AlignedBytes {
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
-    }
-}
+/// Bytes that start at a multiple of 64.
+pub type AlignedBytes = kinglet_kernels::aligned::Aligned<u8>;
 
 /// A range of shared read-only bytes, such as a part of a memory-mapped file.
 #[derive(Clone)]
@@ -103,7 +69,7 @@ impl Tensor {
         if len > 1 << 30 && probe.try_reserve_exact(len).is_err() {
             return Err(OpError::new(format!("a tensor of {len} bytes does not fit in memory")));
         }
-        Ok(Self::owned(dtype, dims, AlignedBytes::zeroed(len)))
+        Ok(Self::owned(dtype, dims, AlignedBytes::zeros(len)))
     }
 
     fn owned(dtype: DType, dims: &[usize], bytes: AlignedBytes) -> Tensor {

@@ -22,8 +22,28 @@ impl<T: AnyBitPattern + NoUninit> Aligned<T> {
     /// Where `len` elements are more bytes than memory can hold.
     pub fn zeros(len: usize) -> Self {
         let bytes = len.checked_mul(size_of::<T>()).expect("buffer too large");
-        let lines = vec![Line([0; 64]); bytes.div_ceil(64)];
+        // Zero pages as the system gives them: those that nobody writes cost nothing.
+        let lines = bytemuck::zeroed_vec(bytes.div_ceil(64));
         Self { lines, len, element: std::marker::PhantomData }
+    }
+
+    /// A copy of `data`.
+    pub fn copy_of(data: &[T]) -> Self {
+        let mut copy = Self::zeros(data.len());
+        copy.copy_from_slice(data);
+        copy
+    }
+}
+
+impl<T: AnyBitPattern + NoUninit> AsRef<[T]> for Aligned<T> {
+    fn as_ref(&self) -> &[T] {
+        self
+    }
+}
+
+impl<T: AnyBitPattern + NoUninit> AsMut<[T]> for Aligned<T> {
+    fn as_mut(&mut self) -> &mut [T] {
+        self
     }
 }
 

@@ -7,7 +7,7 @@ use crate::memory::{Item, Layout, lower_bound, place};
 use crate::plan::{Action, MemoryReport, Operand, Place, Plan, Step};
 use crate::runner::PlanRunner;
 use kinglet_graph::ops::state::{StateRead, StateWrite};
-use kinglet_graph::{AlignedBytes, DType, Graph, GraphError, Interpreter, Node, Tensor, ValueId};
+use kinglet_graph::{AlignedBytes, Graph, GraphError, Interpreter, Node, Tensor, ValueId};
 use kinglet_kernels::isa::Isa;
 use std::sync::{Arc, OnceLock};
 
@@ -265,9 +265,14 @@ impl<'g> Compiler<'g> {
 }
 
 fn arena(size: usize) -> Result<AlignedBytes, GraphError> {
-    Tensor::zeros(DType::U8, &[size])
-        .map(|_| AlignedBytes::zeroed(size))
-        .map_err(|e| GraphError::new("memory plan", e.to_string()))
+    // A size that no machine has must be an error and not an abort of the process.
+    let mut probe: Vec<u8> = Vec::new();
+    if probe.try_reserve_exact(size).is_err() {
+        let m = format!("{size} bytes for the values between steps do not fit in memory");
+        return Err(GraphError::new("memory plan", m));
+    }
+    drop(probe);
+    Ok(AlignedBytes::zeros(size))
 }
 
 /// The contract of `run_step`'s slices.

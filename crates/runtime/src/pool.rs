@@ -88,7 +88,7 @@ impl Pool {
                 Some(Worker { asleep, handle: Some(handle) })
             })
             .collect::<Vec<_>>();
-        let own = || Scratch(UnsafeCell::new(AlignedBytes::zeroed(WORKER_SCRATCH)));
+        let own = || Scratch(UnsafeCell::new(AlignedBytes::zeros(WORKER_SCRATCH)));
         let scratch = (0..=workers.len()).map(|_| own()).collect();
         Pool { shared, workers, scratch, busy: std::sync::Mutex::new(()) }
     }

@@ -51,8 +51,15 @@ pub(super) enum Document {
 
 #[derive(Serialize, Clone, Copy)]
 pub(super) struct Timing {
+    #[serde(serialize_with = "microseconds")]
     pub load_ms: f64,
+    #[serde(serialize_with = "microseconds")]
     pub run_ms: f64,
+}
+
+/// Milliseconds to the microsecond: more digits are noise, of clocks and of sums.
+fn microseconds<S: serde::Serializer>(ms: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((ms * 1e3).round() / 1e3)
 }
 
 #[derive(Serialize)]
