@@ -20,6 +20,8 @@ pub(super) fn pack(
     let zero = micro.element.zero_point(input_kind, input_zero_point);
     // Weights are kept as `i8`: unsigned ones are moved down by 128, and so are zero points.
     let (shift, flip) = if weights.kind == Byte::Unsigned { (128, 0x80) } else { (0, 0) };
+    let (to_unsigned, unsigned_offset) =
+        if weights.kind == Byte::Unsigned { (0, 0) } else { (0x80, 128) };
     let zero_point = |channel: usize| match weights.zero_points {
         [] => 0,
         [one] => *one,
@@ -42,14 +44,21 @@ pub(super) fn pack(
             let channel = panel.column + column;
             let row = &weights.data[channel * depth..][..depth];
             let zero_point = zero_point(channel);
-            // Plain sums over parts whose sums fit 32 bits, which compilers vectorise.
-            let value = |&byte: &u8| weights.kind.value(byte);
+            // As unsigned bytes, whose sums compilers turn into sums of absolute differences; in
+            // parts whose sums fit 32 bits.
+            let zero_byte = u8::try_from(zero_point.saturating_add(unsigned_offset));
             let (mut sum, mut magnitude) = (0i32, 0i64);
             for part in row.chunks(1 << 20) {
-                let plain = part.iter().map(|byte| value(byte) - shift).sum::<i32>();
-                let far = part.iter().map(|byte| (value(byte) - zero_point).unsigned_abs());
-                sum = sum.wrapping_add(plain);
-                magnitude += i64::from(far.sum::<u32>());
+                let plain: u32 = part.iter().map(|byte| u32::from(byte ^ to_unsigned)).sum();
+                let far: u32 = match zero_byte {
+                    Ok(zero) => {
+                        part.iter().map(|byte| u32::from((byte ^ to_unsigned).abs_diff(zero))).sum()
+                    }
+                    // No value of the type: no bound that would let sums be short.
+                    Err(_) => u32::MAX,
+                };
+                sum = sum.wrapping_add(plain as i32 - 128 * part.len() as i32);
+                magnitude += i64::from(far);
             }
             let first = &mut packed[panel.weights + column * micro.depth_step..];
             let stride = panel.vectors * micro.lanes * micro.depth_step;
