@@ -1,6 +1,7 @@
 //! Element types and the Rust types that hold them.
 
 use half::{bf16, f16};
+use kinglet_kernels::encoding::Encoding;
 use std::fmt;
 
 macro_rules! dtypes {
@@ -8,20 +9,32 @@ macro_rules! dtypes {
         /// What one element of a tensor is. Types narrower than a byte are stored packed,
         /// lowest bits first, over the flattened tensor.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum DType { $($(#[$doc])* $name,)* }
+        pub enum DType {
+            $($(#[$doc])* $name,)*
+            /// Real numbers packed in blocks along the last dimension, which is a whole number of
+            /// them. Only constants are: few ops read them ([`crate::Op::reads_encoded`]), and none
+            /// writes them.
+            Encoded(Encoding),
+        }
 
         impl DType {
-            /// Every element type.
+            /// Every scalar element type; [`Encoding::ALL`] are the others.
             pub const ALL: &'static [DType] = &[$(DType::$name,)*];
 
             /// The short name that dumps and messages use.
             pub fn name(self) -> &'static str {
-                match self { $(DType::$name => $text,)* }
+                match self {
+                    $(DType::$name => $text,)*
+                    DType::Encoded(encoding) => encoding.name(),
+                }
             }
 
-            /// Bits of one element.
+            /// Bits of one element; 0 for encoded ones, which have no place of their own.
             pub fn bits(self) -> usize {
-                match self { $(DType::$name => $bits,)* }
+                match self {
+                    $(DType::$name => $bits,)*
+                    DType::Encoded(_) => 0,
+                }
             }
         }
     };
@@ -81,16 +94,43 @@ dtypes! {
 }
 
 impl DType {
-    /// Bytes that `elements` elements take, or `None` past the address space.
-    pub fn bytes(self, elements: usize) -> Option<usize> {
-        if self.bits() >= 8 {
-            elements.checked_mul(self.bits() / 8)
-        } else {
-            Some(elements.checked_mul(self.bits())?.div_ceil(8))
+    /// The smallest whole part of a tensor: its elements and its bytes. More than one element
+    /// where they are encoded, or narrower than a byte.
+    pub fn block(self) -> (usize, usize) {
+        match self {
+            DType::Encoded(encoding) => (encoding.block_len(), encoding.block_bytes()),
+            _ if self.bits() < 8 => (8 / self.bits(), 1),
+            _ => (1, self.bits() / 8),
         }
     }
 
-    /// Whether this is a floating-point type of any width.
+    /// Bytes that `elements` elements take; `None` past the address space, or where encoded ones
+    /// are not whole blocks.
+    pub fn bytes(self, elements: usize) -> Option<usize> {
+        match self {
+            DType::Encoded(encoding) => encoding.bytes(elements),
+            _ if self.bits() < 8 => Some(elements.checked_mul(self.bits())?.div_ceil(8)),
+            _ => elements.checked_mul(self.bits() / 8),
+        }
+    }
+
+    /// Bytes that elements in memory start at a multiple of.
+    pub fn alignment(self) -> usize {
+        match self {
+            DType::Encoded(_) => 1,
+            _ => self.bits().div_ceil(8).min(8),
+        }
+    }
+
+    /// The encoding of blocks, where this is one.
+    pub fn encoding(self) -> Option<Encoding> {
+        match self {
+            DType::Encoded(encoding) => Some(encoding),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a floating-point type of any width (not [`DType::Encoded`]).
     pub fn is_float(self) -> bool {
         use DType::*;
         matches!(
@@ -101,7 +141,14 @@ impl DType {
 
     /// Whether this is a signed or unsigned integer of any width (not [`DType::Bool`]).
     pub fn is_integer(self) -> bool {
-        !self.is_float() && !matches!(self, DType::Bool | DType::C64 | DType::C128)
+        use DType::*;
+        !self.is_float() && !matches!(self, Bool | C64 | C128 | Encoded(_))
+    }
+}
+
+impl From<Encoding> for DType {
+    fn from(encoding: Encoding) -> DType {
+        DType::Encoded(encoding)
     }
 }
 

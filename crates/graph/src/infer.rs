@@ -65,6 +65,8 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
         let of_inputs: Vec<Option<&[Dim]>> =
             node.inputs.iter().map(|v| v.and_then(|v| sizes[v.index()].as_deref())).collect();
         let cx = InferCx::new(&known, node.outputs.len(), &next_symbol).with_sizes(&of_inputs);
+        let dtypes = known.iter().map(|k| k.map(|k| k.ty.dtype));
+        node.op.check_encoded(dtypes).map_err(|e| GraphError::at(&node, &e))?;
         let types = node.op.infer(&cx).map_err(|e| GraphError::at(&node, &e))?;
         if types.len() != node.outputs.len() {
             return Err(GraphError::new(

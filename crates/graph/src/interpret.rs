@@ -127,6 +127,7 @@ pub(crate) fn eval_open(
         .outputs
         .iter()
         .map(|v| Slot::Open { quant: graph.value(*v).ty.quant.as_deref(), tensor: None });
+    node.op.check_encoded(views.iter().map(|v| v.map(|v| v.dtype)))?;
     let mut outputs = Outputs::new(slots);
     node.op.eval(&Inputs::new(views, runner), &mut outputs)?;
     outputs

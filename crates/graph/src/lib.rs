@@ -28,6 +28,7 @@ pub use dtype::{Bool, DType, Element};
 pub use graph::{Graph, GraphError, Metadata, Node, NodeId, State, StateId, Value, ValueId};
 pub use infer::{Fold, infer, set_input_shapes};
 pub use interpret::{Interpreter, interpret};
+pub use kinglet_kernels::encoding::Encoding;
 pub use op::{Gradient, InferCx, Inputs, Known, Op, OpError, OpResult, Outputs, Runner, Slot};
 pub use tensor::{AlignedBytes, Bytes, Tensor, TensorView};
 pub use types::{Dims, Quant, Shape, ValueType, elements};

@@ -79,6 +79,12 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether input `i` may be encoded weights ([`DType::Encoded`]). Other ops are refused them
+    /// before their shape rule is asked.
+    fn reads_encoded(&self, _input: usize) -> bool {
+        false
+    }
+
     /// Whether this op only decodes stored numbers, so that to fold it is to lose an encoding: it
     /// is left alone until passes had the chance to compute on the encoded numbers.
     fn decodes(&self) -> bool {
@@ -108,6 +114,19 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
 }
 
 impl dyn Op {
+    /// An error where an input, of these types, is encoded and this op does not read such.
+    pub fn check_encoded(&self, inputs: impl Iterator<Item = Option<DType>>) -> OpResult {
+        for (i, dtype) in inputs.enumerate() {
+            if let Some(DType::Encoded(encoding)) = dtype
+                && !self.reads_encoded(i)
+            {
+                let name = self.name();
+                return Err(OpError::new(format!("{name} does not read {encoding} (input {i})")));
+            }
+        }
+        Ok(())
+    }
+
     /// This op as `T`, if it is one.
     pub fn downcast<T: Op>(&self) -> Option<&T> {
         (self as &dyn Any).downcast_ref()

@@ -144,7 +144,7 @@ impl Tensor {
         match &*self.storage {
             Storage::Owned(bytes) => bytes.as_ref(),
             Storage::Shared { bytes, aligned } => {
-                if bytes.as_ptr().align_offset(self.dtype.bits().div_ceil(8).min(8)) == 0 {
+                if bytes.as_ptr().align_offset(self.dtype.alignment()) == 0 {
                     bytes
                 } else {
                     aligned.get_or_init(|| AlignedBytes::copy_of(bytes)).as_ref()
@@ -232,6 +232,32 @@ impl<'a> TensorView<'a> {
         }
     }
 
+    /// The elements `from..from + out.len()` of the flattened tensor as f32: floats are converted,
+    /// encoded ones decoded. Encoded ones must start and end with a block.
+    pub fn decode(&self, from: usize, out: &mut [f32]) -> Result<(), OpError> {
+        let part = self.part(from, out.len())?;
+        match self.dtype {
+            DType::Encoded(encoding) => encoding.decode(part, out),
+            DType::F32 => bytemuck::cast_slice_mut(out).copy_from_slice(part),
+            DType::F16 => half_floats(part, out, |v| half::f16::from_le_bytes(v).to_f32()),
+            DType::BF16 => half_floats(part, out, |v| half::bf16::from_le_bytes(v).to_f32()),
+            other => return Err(OpError::new(format!("{other} can't be decoded to f32"))),
+        }
+        Ok(())
+    }
+
+    /// The bytes of `len` elements from element `from`, whole blocks.
+    fn part(&self, from: usize, len: usize) -> Result<&'a [u8], OpError> {
+        let (start, size) = (self.dtype.bytes(from), self.dtype.bytes(len));
+        let range = start.zip(size).and_then(|(start, size)| Some(start..start.checked_add(size)?));
+        range.and_then(|range| self.bytes.get(range)).ok_or_else(|| {
+            OpError::new(format!(
+                "{len} elements from {from} are no whole part of {}{:?}",
+                self.dtype, self.dims
+            ))
+        })
+    }
+
     /// The elements as i64, from any integer type of at least 8 bits.
     #[expect(clippy::useless_conversion, reason = "i64 is one of the types")]
     pub fn ints(&self) -> Result<Vec<i64>, OpError> {
@@ -239,6 +265,12 @@ impl<'a> TensorView<'a> {
             I64 i64, I32 i32, I16 i16, I8 i8, U32 u32, U16 u16, U8 u8,
         ] => Ok(self.slice::<T>()?.iter().map(|v| i64::from(*v)).collect()),
         else => Err(OpError::new(format!("expected integers, found {}", self.dtype))))
+    }
+}
+
+fn half_floats(bytes: &[u8], out: &mut [f32], convert: impl Fn([u8; 2]) -> f32) {
+    for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *out = convert(*bytes);
     }
 }
 
@@ -256,6 +288,14 @@ pub(crate) fn cast_mut<T: Element>(bytes: &mut [u8]) -> Result<&mut [T], OpError
 }
 
 pub(crate) fn bytes_of(dtype: DType, dims: &[usize]) -> Result<usize, OpError> {
+    if let Some(encoding) = dtype.encoding() {
+        let (row, block) = (dims.last().copied().unwrap_or(1), encoding.block_len());
+        if !row.is_multiple_of(block) {
+            return Err(OpError::new(format!(
+                "the last of the sizes {dims:?} is not a multiple of {block}, a block of {dtype}"
+            )));
+        }
+    }
     elements(dims)
         .and_then(|n| dtype.bytes(n))
         .filter(|n| isize::try_from(*n).is_ok())
@@ -291,6 +331,34 @@ mod tests {
         assert!(Tensor::zeros(DType::F32, &[1 << 60]).is_err());
         let t = Tensor::zeros(DType::I4, &[3]).unwrap();
         assert_eq!(t.raw().len(), 2);
+    }
+
+    #[test]
+    fn encoded_rows_are_whole_blocks() {
+        let dtype = DType::Encoded(crate::Encoding::Q8_0);
+        let error = Tensor::zeros(dtype, &[64, 31]).unwrap_err().to_string();
+        assert!(error.contains("multiple of 32"), "{error}");
+        assert!(Tensor::zeros(dtype, &[]).is_err());
+        let mut t = Tensor::zeros(dtype, &[2, 64]).unwrap();
+        assert_eq!(t.raw().len(), 4 * 34);
+        assert!(t.reshaped(&[4, 32]).is_ok() && t.reshaped(&[8, 16]).is_err());
+        // Block 2 starts row 1: its scale is 2, its first element -3.
+        t.bytes_mut()[68..71].copy_from_slice(&[0, 0x40, 253]);
+        let mut row = [1.0; 64];
+        t.view().decode(64, &mut row).unwrap();
+        assert_eq!(row[..2], [-6.0, 0.0]);
+        assert!(t.view().decode(16, &mut row).is_err());
+        assert!(t.view().decode(96, &mut row).is_err());
+    }
+
+    #[test]
+    fn floats_decode_to_themselves() {
+        let halves = [1.5, -2.0].map(half::bf16::from_f32);
+        let t = Tensor::from_slice(&[2], &halves).unwrap();
+        let mut out = [0.0; 1];
+        t.view().decode(1, &mut out).unwrap();
+        assert_eq!(out, [-2.0]);
+        assert!(Tensor::scalar(1i8).view().decode(0, &mut out).is_err());
     }
 
     #[test]

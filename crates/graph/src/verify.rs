@@ -54,6 +54,8 @@ impl Graph {
                     None => return Err(GraphError::new(node.place(), format!("no value {v}"))),
                 }
             }
+            let dtypes = node.inputs.iter().map(|v| v.map(|v| self.value(v).ty.dtype));
+            node.op.check_encoded(dtypes).map_err(|e| GraphError::at(node, &e))?;
             for v in &node.outputs {
                 self.define(*v, &mut defined, || node.place())?;
             }

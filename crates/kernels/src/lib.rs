@@ -6,6 +6,7 @@ pub mod byte_table;
 pub mod conv_f32;
 pub mod depthwise_f32;
 pub mod elementwise;
+pub mod encoding;
 pub mod fixed;
 pub mod gemm_f32;
 pub mod isa;

@@ -63,7 +63,9 @@ impl BitCast {
     /// The last dimension's factor and divisor.
     fn ratio(&self, from: DType) -> OpResult<(usize, usize)> {
         let (from_bits, to_bits) = (from.bits(), self.to.bits());
-        if from_bits % to_bits == 0 {
+        if from_bits == 0 || to_bits == 0 {
+            Err(OpError::new(format!("the bits of {from} can't be {}", self.to)))
+        } else if from_bits % to_bits == 0 {
             Ok((from_bits / to_bits, 1))
         } else if to_bits % from_bits == 0 {
             Ok((1, to_bits / from_bits))

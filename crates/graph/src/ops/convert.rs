@@ -295,6 +295,11 @@ pub fn numbers<'a>(view: &TensorView<'a>) -> OpResult<Box<dyn Fn(usize) -> Numbe
             let code = unpack(bytes, bits, i) << up;
             Number::Int(i128::from((code as i8) >> up))
         }),
+        DType::Encoded(_) => {
+            let mut decoded = vec![0.0; view.len()];
+            view.decode(0, &mut decoded)?;
+            Box::new(move |i| Number::Float(decoded[i].into()))
+        }
         DType::C64 | DType::C128 => {
             return Err(OpError::new(format!("expected real numbers, found {}", view.dtype)));
         }
