@@ -204,6 +204,32 @@ fn matrix_products() {
 }
 
 #[test]
+fn accumulators_as_they_are() {
+    let unit = per_tensor(1.0, 0);
+    let image = |channels: usize| Data(bytes(DType::U8, &[2, 6, 5, channels], 1, &unit));
+    let plain = Clamp::of(DType::I32).unwrap();
+    let conv = |groups, layout| QConv {
+        to: DType::I32,
+        rescale: Rescale::None,
+        ..conv(groups, window(1, 1), layout, plain)
+    };
+    let out = (DType::I32, Some(&unit));
+    let weights = Constant(bytes(DType::I8, &[9, 3, 3, 7], 2, &along(0, 9)));
+    check(conv(1, WeightLayout::OutSpatialIn), vec![image(7), weights], out);
+    let weights = Constant(bytes(DType::U8, &[1, 3, 3, 20], 2, &per_tensor(1.0, 130)));
+    check(conv(20, WeightLayout::InSpatialOut), vec![image(20), weights], out);
+    let (to, rescale) = (DType::I32, Rescale::None);
+    for rows in [1, 9] {
+        let op = QMatMul { transpose_a: false, transpose_b: false, to, clamp: plain, rescale };
+        let inputs = vec![
+            Data(bytes(DType::U8, &[rows, 40], 1, &unit)),
+            Constant(bytes(DType::I8, &[40, 33], 2, &along(1, 33))),
+        ];
+        check(op, inputs, out);
+    }
+}
+
+#[test]
 fn element_by_element() {
     let quants = [per_tensor(0.03, 4), per_tensor(0.05, -9), per_tensor(0.06, 3)];
     let cases: [(&[usize], &[usize]); 4] = [

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use kinglet_graph::{DType, GraphError, Op, OpError, OpResult, Shape, Tensor, ValueId, ValueType};
+use kinglet_graph::{
+    DType, GraphError, Op, OpError, OpResult, Quant, Shape, Tensor, ValueId, ValueType,
+};
 
 use super::import::{Body, Importer, domain};
 use super::proto::{self, Attribute, AttributeValue};
@@ -436,6 +438,25 @@ impl<'c, 'm> Cx<'c, 'm> {
     /// A constant.
     pub fn constant(&mut self, tensor: Tensor) -> ValueId {
         self.importer.graph().add_constant("", tensor)
+    }
+
+    /// `id` as a value of this quantisation; `None` where it has another and is no constant.
+    pub fn quantised(&mut self, id: ValueId, quant: &Arc<Quant>) -> Option<ValueId> {
+        let graph = self.importer.graph();
+        let value = graph.value_mut(id);
+        let own = value.ty.quant.clone();
+        match own.as_deref() {
+            Some(own) if *own == **quant => Some(id),
+            Some(_) => {
+                let data = value.data.clone()?.with_quant(Some(quant.clone()));
+                Some(graph.add_constant("", data))
+            }
+            None => {
+                value.ty.quant = Some(quant.clone());
+                value.data = value.data.take().map(|data| data.with_quant(Some(quant.clone())));
+                Some(id)
+            }
+        }
     }
 
     /// A constant list of integers.

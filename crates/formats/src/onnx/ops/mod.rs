@@ -6,7 +6,9 @@ mod control;
 mod detection;
 mod elementwise;
 mod image;
+mod integer;
 mod linear_algebra;
+mod microsoft;
 mod ml;
 mod movement;
 mod nn;
@@ -53,7 +55,9 @@ const TABLE: &[&[Entry]] = &[
     detection::TABLE,
     elementwise::TABLE,
     image::TABLE,
+    integer::TABLE,
     linear_algebra::TABLE,
+    microsoft::TABLE,
     ml::TABLE,
     movement::TABLE,
     nn::TABLE,

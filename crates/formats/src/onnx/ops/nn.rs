@@ -59,7 +59,7 @@ fn sizes(cx: &Cx<'_, '_>, name: &str, n: usize, default: usize) -> OpResult<Vec<
 }
 
 /// Strides, dilations and padding over `n` spatial dimensions.
-fn window(cx: &Cx<'_, '_>, n: usize) -> OpResult<Window> {
+pub fn window(cx: &Cx<'_, '_>, n: usize) -> OpResult<Window> {
     let pads = sizes(cx, "pads", 2 * n, 0)?;
     let padding = match cx.str("auto_pad", "NOTSET")? {
         "NOTSET" | "" => {
@@ -78,7 +78,7 @@ fn window(cx: &Cx<'_, '_>, n: usize) -> OpResult<Window> {
 }
 
 /// The number of spatial dimensions, by the weights.
-fn spatial(cx: &mut Cx<'_, '_>, weights: ValueId) -> OpResult<usize> {
+pub fn spatial(cx: &mut Cx<'_, '_>, weights: ValueId) -> OpResult<usize> {
     let n = cx
         .rank(weights)?
         .checked_sub(2)
@@ -94,7 +94,7 @@ fn spatial(cx: &mut Cx<'_, '_>, weights: ValueId) -> OpResult<usize> {
     }
 }
 
-fn groups(cx: &Cx<'_, '_>) -> OpResult<usize> {
+pub fn groups(cx: &Cx<'_, '_>) -> OpResult<usize> {
     let groups = cx.int("group", 1)?;
     usize::try_from(groups)
         .ok()

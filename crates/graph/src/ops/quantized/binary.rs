@@ -1,7 +1,7 @@
 //! Arithmetic between two quantised tensors, broadcast like NumPy's.
 
 use super::{
-    Clamp, Rescale, fraction, multiplier, quantized_input, rounds_twice, single, store, stored,
+    Clamp, Rescale, fraction, multiplier, products_only, quantized_input, single, store, stored,
 };
 use crate::ops::broadcast::{Offsets, broadcast_dims, broadcast_inputs};
 use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
@@ -118,7 +118,7 @@ impl QBinary {
         match self.rescale {
             Rescale::Float => Ok(self.float_function(q)),
             Rescale::FixedPoint => self.fixed_function(dtype, q),
-            Rescale::FixedPointOnce => Err(rounds_twice()),
+            Rescale::FixedPointOnce | Rescale::None => Err(products_only()),
         }
     }
 

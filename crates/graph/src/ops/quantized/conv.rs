@@ -32,13 +32,13 @@ pub struct QConv {
     pub rescale: Rescale,
 }
 
-/// The factors from accumulators to outputs of a convolution of `x`. TFLite multiplies the scales
-/// of uint8 operands in single precision.
+/// The factors from accumulators to outputs of a convolution of `x`. ONNX multiplies scales in
+/// single precision; so does TFLite those of uint8 operands.
 fn factors(rescale: Rescale, x: DType, scales: [&Quant; 3]) -> OpResult<Factors> {
     let [xq, weights, out] = scales;
     let (xs, out) = (single(xq)?.0, single(out)?.0);
-    rescale.factors(weights.scale.iter().map(|w| match x {
-        DType::U8 => f64::from(xs * w) / f64::from(out),
+    rescale.factors(weights.scale.iter().map(|w| match (rescale, x) {
+        (Rescale::Float, _) | (_, DType::U8) => f64::from(xs * w) / f64::from(out),
         _ => f64::from(xs) * f64::from(*w) / f64::from(out),
     }))
 }

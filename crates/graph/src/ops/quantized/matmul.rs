@@ -28,16 +28,16 @@ pub struct QMatMul {
 }
 
 impl QMatMul {
-    /// The factors from accumulators to outputs. TFLite multiplies the scales of operands that
-    /// have one scale each in single precision.
+    /// The factors from accumulators to outputs. ONNX multiplies scales in single precision; so
+    /// does TFLite where both operands have one.
     pub fn factors(&self, a: &Quant, b: &Quant, out: &Quant) -> OpResult<Factors> {
         let (a, out) = (single(a)?.0, single(out)?.0);
         match b.scale.as_slice() {
             [b] => self.rescale.factors([f64::from(a * b) / f64::from(out)].into_iter()),
-            many => {
-                let scale = |b: &f32| f64::from(a) * f64::from(*b) / f64::from(out);
-                self.rescale.factors(many.iter().map(scale))
-            }
+            many => self.rescale.factors(many.iter().map(|b| match self.rescale {
+                Rescale::Float => f64::from(a * b) / f64::from(out),
+                _ => f64::from(a) * f64::from(*b) / f64::from(out),
+            })),
         }
     }
 }

@@ -48,6 +48,8 @@ pub enum Rescale {
     FixedPointOnce,
     /// By a float factor, rounded half to even, as ONNX's QLinear ops do.
     Float,
+    /// Not at all: a matrix product or convolution whose int32 output is the accumulator.
+    None,
 }
 
 /// The factors of a [`Rescale`], one for each channel or one for all.
@@ -59,6 +61,8 @@ pub enum Factors {
     FixedOnce(Vec<Multiplier>),
     /// For [`Rescale::Float`].
     Float(Vec<f32>),
+    /// For [`Rescale::None`].
+    None,
 }
 
 impl Rescale {
@@ -75,6 +79,7 @@ impl Rescale {
                 scales.map(multiplier).collect::<OpResult<_>>().map(Factors::FixedOnce)
             }
             Rescale::Float => Ok(Factors::Float(scales.map(|s| s as f32).collect())),
+            Rescale::None => Ok(Factors::None),
         }
     }
 }
@@ -89,6 +94,7 @@ impl Factors {
             Factors::Float(all) => {
                 (x as f32 * all[if all.len() == 1 { 0 } else { channel }]).round_ties_even() as i32
             }
+            Factors::None => x,
         }
     }
 
@@ -104,6 +110,7 @@ impl Factors {
                 let scale = f64::from(all[if all.len() == 1 { 0 } else { channel }]);
                 (x as f64 * scale).round_ties_even() as i32
             }
+            Factors::None => x as i32,
         }
     }
 }
@@ -163,9 +170,9 @@ impl Clamp {
     }
 }
 
-/// What ops say to [`Rescale::FixedPointOnce`] that have no such arithmetic.
-pub(crate) fn rounds_twice() -> OpError {
-    OpError::new("rescaling with one rounding is for matrix products and convolutions only")
+/// What ops say to [`Rescale::FixedPointOnce`] and [`Rescale::None`] that have no such arithmetic.
+pub(crate) fn products_only() -> OpError {
+    OpError::new("rescaling once, or not at all, is for matrix products and convolutions only")
 }
 
 /// The multiplier of a real factor, or an error that says it can't be one.

@@ -78,15 +78,13 @@ impl Op for QPool {
                     let elements = taps.iter().map(|tap| values[from + tap]);
                     let value = match (self.kind, self.rescale) {
                         (QPoolKind::Max, _) => elements.max().unwrap_or(0),
-                        (QPoolKind::Average, Rescale::FixedPoint | Rescale::FixedPointOnce) => {
-                            mean(elements, taps.len())
-                        }
                         (QPoolKind::Average, Rescale::Float) => {
                             let sum: i64 =
                                 elements.map(|x| i64::from(x) - i64::from(in_zero)).sum();
                             let scale = in_scale / (out_scale * taps.len() as f32);
                             ((sum as f32 * scale).round_ties_even() as i32).saturating_add(out_zero)
                         }
+                        (QPoolKind::Average, _) => mean(elements, taps.len()),
                     };
                     result[n * y_at.batch + c * y_at.channel + at] = self.clamp.apply(value);
                 }

@@ -1,6 +1,6 @@
 //! Reductions of quantised numbers over axes.
 
-use super::{Factors, Rescale, multiplier, quantized_input, rounds_twice, single, store, stored};
+use super::{Factors, Rescale, multiplier, products_only, quantized_input, single, store, stored};
 use crate::ops::broadcast::{Offsets, axes_of, strides};
 use crate::{Dim, Dims, InferCx, Inputs, Op, OpResult, Outputs, Shape, ValueType};
 use kinglet_kernels::fixed::Multiplier;
@@ -95,7 +95,7 @@ impl QReduce {
     pub fn factors(&self, in_scale: f32, out_scale: f32, divisor: usize) -> OpResult<Factors> {
         let ratio = f64::from(in_scale) / f64::from(out_scale);
         Ok(match self.rescale {
-            Rescale::FixedPointOnce => return Err(rounds_twice()),
+            Rescale::FixedPointOnce | Rescale::None => return Err(products_only()),
             Rescale::FixedPoint => Factors::Fixed(vec![divided(multiplier(ratio)?, divisor)]),
             Rescale::Float => Factors::Float(vec![(ratio / divisor as f64) as f32]),
         })

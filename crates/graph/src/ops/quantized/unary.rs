@@ -1,6 +1,6 @@
 //! Functions of one quantised number.
 
-use super::{Clamp, Rescale, multiplier, quantized_input, rounds_twice, single, store, stored};
+use super::{Clamp, Rescale, multiplier, products_only, quantized_input, single, store, stored};
 use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
 use kinglet_kernels::fixed::{
     InputScaling16, Lut16, Multiplier, high_mul_i16, inverse_sqrt_multiplier, logistic_i16, lut8,
@@ -117,7 +117,7 @@ impl QUnary {
         let raw = match self.rescale {
             Rescale::Float => self.float(input, output),
             Rescale::FixedPoint => self.fixed(from, input, output)?,
-            Rescale::FixedPointOnce => return Err(rounds_twice()),
+            Rescale::FixedPointOnce | Rescale::None => return Err(products_only()),
         };
         Ok(Box::new(move |x| raw(x).map(|y| clamp.apply(y))))
     }

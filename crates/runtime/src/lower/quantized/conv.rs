@@ -1,16 +1,16 @@
 //! Convolutions, depthwise ones and matrix products with constant weights.
 
 use super::{byte, byte_output, byte_value, part, rescale, tasks};
-use crate::kernel::{Io, Kernel, Lowered};
+use crate::kernel::{Io, Kernel, Lowered, OutView};
 use crate::lower::LowerCx;
 use crate::scratch::PerWorker;
 use kinglet_graph::ops::conv::conv_dims;
-use kinglet_graph::ops::quantized::{QConv, QMatMul};
+use kinglet_graph::ops::quantized::{Clamp, Factors, QConv, QMatMul};
 use kinglet_graph::ops::window::{AxisWindow, Layout, WeightLayout};
-use kinglet_graph::{DType, OpError, OpResult, Quant};
+use kinglet_graph::{DType, OpError, OpResult, Quant, Value};
 use kinglet_kernels::qconv::{ConvShape, PackedQConv, QOutput, QWeights};
 use kinglet_kernels::qdepthwise::PackedQDepthwise;
-use kinglet_kernels::requant::{Byte, ByteOutput, Rescale};
+use kinglet_kernels::requant::Byte;
 use kinglet_kernels::shared::SharedMut;
 use std::borrow::Cow;
 
@@ -18,9 +18,7 @@ use std::borrow::Cow;
 pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<QConv>() else { return Ok(None) };
     let (Some(x), Some(w), y) = (cx.input(0), cx.input(1), cx.output(0)) else { return Ok(None) };
-    let (Some(weights), Some(output)) = (Weights::of(cx)?, byte_output(y, op.clamp)) else {
-        return Ok(None);
-    };
+    let Some(weights) = Weights::of(cx)? else { return Ok(None) };
     let Some((x_kind, _, x_zero)) = byte_value(x) else { return Ok(None) };
     let (Some(x_quant), Some(w_quant), Some(y_quant)) = (&x.ty.quant, &w.ty.quant, &y.ty.quant)
     else {
@@ -39,7 +37,7 @@ pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         return Ok(None);
     };
     let factors = op.factors(x.ty.dtype, x_quant, w_quant, y_quant)?;
-    let Some(rescale) = rescale(factors) else { return Ok(None) };
+    let Some(output) = output(y, factors, op.clamp) else { return Ok(None) };
     if !weights.fit(w_quant, channel_axis, dims.out_channels) {
         return Ok(None);
     }
@@ -56,7 +54,7 @@ pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         zero_points: &w_quant.zero_point,
         bias: &weights.bias,
     };
-    let product = Product { x: (x_kind, x_zero), weights, rescale, output };
+    let product = Product { x: (x_kind, x_zero), weights, output };
     Ok(Some(if depthwise { product.depthwise(cx, &shape) } else { product.conv(cx, &shape) }))
 }
 
@@ -64,9 +62,7 @@ pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
 pub(super) fn lower_matmul(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<QMatMul>() else { return Ok(None) };
     let (Some(a), Some(b), y) = (cx.input(0), cx.input(1), cx.output(0)) else { return Ok(None) };
-    let (Some(weights), Some(output)) = (Weights::of(cx)?, byte_output(y, op.clamp)) else {
-        return Ok(None);
-    };
+    let Some(weights) = Weights::of(cx)? else { return Ok(None) };
     let Some((a_kind, _, a_zero)) = byte_value(a) else { return Ok(None) };
     let (Some(a_quant), Some(b_quant), Some(y_quant)) = (&a.ty.quant, &b.ty.quant, &y.ty.quant)
     else {
@@ -79,7 +75,8 @@ pub(super) fn lower_matmul(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     if op.transpose_a || depth * columns != b_rows * b_columns || depth == 0 || columns == 0 {
         return Ok(None);
     }
-    let Some(rescale) = rescale(op.factors(a_quant, b_quant, y_quant)?) else { return Ok(None) };
+    let factors = op.factors(a_quant, b_quant, y_quant)?;
+    let Some(output) = output(y, factors, op.clamp) else { return Ok(None) };
     if !weights.fit(b_quant, if op.transpose_b { 0 } else { 1 }, columns) {
         return Ok(None);
     }
@@ -92,7 +89,18 @@ pub(super) fn lower_matmul(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         bias: &weights.bias,
     };
     let shape = ConvShape::matrix(lead.iter().product(), depth, columns);
-    Ok(Some(Product { x: (a_kind, a_zero), weights, rescale, output }.conv(cx, &shape)))
+    Ok(Some(Product { x: (a_kind, a_zero), weights, output }.conv(cx, &shape)))
+}
+
+/// What the kernels write: bytes, or the accumulators where these are the output.
+fn output(y: &Value, factors: Factors, clamp: Clamp) -> Option<QOutput> {
+    let whole = Clamp { low: i32::MIN, high: i32::MAX };
+    match factors {
+        Factors::None if y.ty.dtype == DType::I32 && clamp == whole => {
+            (y.ty.quant.as_ref()?.single()?.1 == 0).then_some(QOutput::Accumulators)
+        }
+        factors => Some(QOutput::Bytes(rescale(factors)?, byte_output(y, clamp)?)),
+    }
 }
 
 /// Constant 8-bit weights and a constant 32-bit bias.
@@ -219,14 +227,12 @@ pub(super) fn shape(
 struct Product<'a> {
     x: (Byte, i32),
     weights: QWeights<'a>,
-    rescale: Rescale,
-    output: ByteOutput,
+    output: QOutput,
 }
 
 impl Product<'_> {
     fn conv(self, cx: &LowerCx<'_>, shape: &ConvShape) -> Lowered {
-        let output = QOutput::Bytes(self.rescale, self.output);
-        let packed = PackedQConv::new(cx.isa, shape, self.x, &self.weights, &output);
+        let packed = PackedQConv::new(cx.isa, shape, self.x, &self.weights, &self.output);
         let scratch = PerWorker::new(packed.scratch_bytes());
         let cost = shape.output_len().saturating_mul(shape.depth());
         let tasks = tasks(shape.rows().max(packed.panels()), cost, cx.threads);
@@ -243,8 +249,7 @@ impl Product<'_> {
     }
 
     fn depthwise(self, cx: &LowerCx<'_>, shape: &ConvShape) -> Lowered {
-        let output = QOutput::Bytes(self.rescale, self.output);
-        let packed = PackedQDepthwise::new(cx.isa, shape, self.x, &self.weights, &output);
+        let packed = PackedQDepthwise::new(cx.isa, shape, self.x, &self.weights, &self.output);
         let scratch = PerWorker::new(packed.scratch_bytes());
         // A tap of a depthwise kernel costs several times one of a dense one.
         let cost = shape.output_len().saturating_mul(8 * shape.kernel[0] * shape.kernel[1]);
@@ -272,6 +277,22 @@ fn bytes<'a>(io: &Io<'a>) -> OpResult<&'a [u8]> {
     }
 }
 
+/// The output, shared between tasks.
+#[derive(Clone, Copy)]
+enum Out<'a> {
+    Bytes(SharedMut<'a, u8>),
+    Accumulators(SharedMut<'a, i32>),
+}
+
+impl<'a> Out<'a> {
+    fn of(output: &'a mut OutView<'_>) -> OpResult<Out<'a>> {
+        Ok(match output.dtype {
+            DType::I32 => Out::Accumulators(SharedMut::new(output.slice_mut()?)),
+            _ => Out::Bytes(SharedMut::new(&mut *output.bytes)),
+        })
+    }
+}
+
 struct Conv {
     packed: PackedQConv,
     scratch: PerWorker,
@@ -283,7 +304,7 @@ struct Conv {
 impl Kernel for Conv {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
         let input = bytes(io)?;
-        let out = SharedMut::new(&mut *io.outputs[0].bytes);
+        let out = Out::of(&mut io.outputs[0])?;
         let planned = SharedMut::new(&mut *io.scratch);
         let (rows, panels) = (self.packed.rows(), self.packed.panels());
         let units = if self.by_panels { panels } else { rows };
@@ -295,7 +316,12 @@ impl Kernel for Conv {
             // SAFETY: each worker has its own scratch, each task its own part of the output.
             unsafe {
                 let scratch = self.scratch.of(pool, planned, worker);
-                self.packed.run(rows, panels, input, out, scratch);
+                match out {
+                    Out::Bytes(out) => self.packed.run(rows, panels, input, out, scratch),
+                    Out::Accumulators(out) => {
+                        self.packed.run_accumulators(rows, panels, input, out, scratch);
+                    }
+                }
             }
         });
         Ok(())
@@ -317,7 +343,7 @@ struct Depthwise {
 impl Kernel for Depthwise {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
         let input = bytes(io)?;
-        let out = SharedMut::new(&mut *io.outputs[0].bytes);
+        let out = Out::of(&mut io.outputs[0])?;
         let planned = SharedMut::new(&mut *io.scratch);
         let (lines, blocks) = (self.packed.lines(), self.packed.blocks());
         let units = if self.by_blocks { blocks } else { lines };
@@ -329,7 +355,12 @@ impl Kernel for Depthwise {
             // SAFETY: as for `Conv`.
             unsafe {
                 let scratch = self.scratch.of(pool, planned, worker);
-                self.packed.run(lines, blocks, input, out, scratch);
+                match out {
+                    Out::Bytes(out) => self.packed.run(lines, blocks, input, out, scratch),
+                    Out::Accumulators(out) => {
+                        self.packed.run_accumulators(lines, blocks, input, out, scratch);
+                    }
+                }
             }
         });
         Ok(())

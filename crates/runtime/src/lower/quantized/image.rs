@@ -21,10 +21,8 @@ pub(super) fn lower_pool(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(output) = byte_output(y, op.clamp) else { return Ok(None) };
     let kind = match (op.kind, op.rescale) {
         (QPoolKind::Max, _) => qpool::QPoolKind::Max,
-        (QPoolKind::Average, Rescale::FixedPoint | Rescale::FixedPointOnce) => {
-            qpool::QPoolKind::Mean
-        }
         (QPoolKind::Average, Rescale::Float) => return Ok(None),
+        (QPoolKind::Average, _) => qpool::QPoolKind::Mean,
     };
     if op.layout != Layout::ChannelsLast {
         return Ok(None);

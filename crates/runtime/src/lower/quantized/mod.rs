@@ -59,12 +59,13 @@ fn byte_output(value: &Value, clamp: Clamp) -> Option<ByteOutput> {
     (min <= max).then_some(ByteOutput { kind, zero_point, min, max })
 }
 
-/// The kernels' form of factors; `None` where one is not finite.
+/// The kernels' form of factors; `None` where one is not finite or there are none.
 fn rescale(factors: Factors) -> Option<Rescale> {
     match factors {
         Factors::Fixed(all) => Some(Rescale::Fixed(all)),
         Factors::FixedOnce(all) => Some(Rescale::FixedOnce(all)),
         Factors::Float(all) => all.iter().all(|f| f.is_finite()).then_some(Rescale::Float(all)),
+        Factors::None => None,
     }
 }
 
