@@ -100,7 +100,7 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
                     })
                 })
                 .collect();
-            eval_open(graph, &node, &views, &interpreter)
+            eval_open(graph, &node, &views, None, &interpreter)
         });
         drop(known);
         for (id, ty) in node.outputs.iter().zip(types) {

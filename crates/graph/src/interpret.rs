@@ -2,7 +2,7 @@
 
 use crate::op::fixed_dims;
 use crate::ops::state::{StateRead, StateWrite};
-use crate::{Graph, GraphError, Inputs, Node, OpError, OpResult, Outputs, Runner, Slot};
+use crate::{Graph, GraphError, Inputs, Node, OpError, OpResult, Outputs, Runner, Slot, StateMut};
 use crate::{Tensor, TensorView};
 
 /// Runs `graph` once, its state at its initial content. For many runs with state kept between
@@ -83,7 +83,8 @@ impl Interpreter {
                             ),
                         });
                     }
-                    eval_open(graph, node, &views, &Interpreter::default())
+                    let state = node.op.state().map(|id| self.states[id.index()].state_mut());
+                    eval_open(graph, node, &views, state, &Interpreter::default())
                         .map_err(|e| GraphError::at(node, &e))?
                 };
                 for (v, tensor) in node.outputs.iter().zip(outputs) {
@@ -121,6 +122,7 @@ pub(crate) fn eval_open(
     graph: &Graph,
     node: &Node,
     views: &[Option<TensorView<'_>>],
+    state: Option<StateMut<'_>>,
     runner: &dyn Runner,
 ) -> OpResult<Vec<Tensor>> {
     let slots = node
@@ -128,7 +130,7 @@ pub(crate) fn eval_open(
         .iter()
         .map(|v| Slot::Open { quant: graph.value(*v).ty.quant.as_deref(), tensor: None });
     node.op.check_encoded(views.iter().map(|v| v.map(|v| v.dtype)))?;
-    let mut outputs = Outputs::new(slots);
+    let mut outputs = Outputs::new(slots).with_state(state);
     node.op.eval(&Inputs::new(views, runner), &mut outputs)?;
     outputs
         .into_slots()

@@ -107,7 +107,8 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// The state that this op reads or writes.
+    /// The state that this op reads or changes. All but `StateRead` and `StateWrite` do it in place:
+    /// [`Outputs::take_state`].
     fn state(&self) -> Option<StateId> {
         None
     }
@@ -347,15 +348,48 @@ pub enum Slot<'a> {
     },
 }
 
-/// The outputs of a reference implementation. Where memory comes from is the slots' business.
+/// The content of a piece of state, for an op that reads and changes it in place.
+pub struct StateMut<'a> {
+    /// Element type.
+    pub dtype: DType,
+    /// Sizes.
+    pub dims: &'a [usize],
+    /// Row-major elements, aligned for the element type.
+    pub bytes: &'a mut [u8],
+}
+
+impl<'a> StateMut<'a> {
+    /// The elements. Fails where `T` is not the state's element type.
+    pub fn into_slice<T: Element>(self) -> OpResult<&'a mut [T]> {
+        if self.dtype != T::DTYPE {
+            return Err(OpError::new(format!("a state of {}, found {}", T::DTYPE, self.dtype)));
+        }
+        cast_mut(self.bytes)
+    }
+}
+
+/// The outputs of a reference implementation, and the state that it changes in place. Where
+/// memory comes from is the slots' business.
 pub struct Outputs<'a> {
     slots: SmallVec<[Slot<'a>; 8]>,
+    state: Option<StateMut<'a>>,
 }
 
 impl<'a> Outputs<'a> {
     /// Over one slot for each output. Up to eight take no allocation.
     pub fn new(slots: impl IntoIterator<Item = Slot<'a>>) -> Outputs<'a> {
-        Outputs { slots: slots.into_iter().collect() }
+        Outputs { slots: slots.into_iter().collect(), state: None }
+    }
+
+    /// The same, with the content of the state that the op names.
+    #[must_use]
+    pub fn with_state(self, state: Option<StateMut<'a>>) -> Outputs<'a> {
+        Outputs { state, ..self }
+    }
+
+    /// The content of the state that the op names, to read and to change. Handed out once.
+    pub fn take_state(&mut self) -> OpResult<StateMut<'a>> {
+        self.state.take().ok_or_else(|| OpError::new("its state is reached by whole graphs only"))
     }
 
     /// The slots again, when the op has run.

@@ -1,6 +1,6 @@
 //! Tensors: typed bytes, owned or borrowed from a file mapping.
 
-use crate::op::OpError;
+use crate::op::{OpError, StateMut};
 use crate::types::elements;
 use crate::{DType, Dims, Element, Quant};
 use std::fmt;
@@ -131,6 +131,30 @@ impl Tensor {
         Ok(Tensor { dims: dims.into(), ..self.clone() })
     }
 
+    /// Rows `first` to before `first + n`, along the first dimension. The bytes are shared where
+    /// they come from a file.
+    pub fn rows(&self, first: usize, n: usize) -> Result<Tensor, OpError> {
+        let bad = || OpError::new(format!("rows {first}..{} of {self:?}", first.saturating_add(n)));
+        let (all, rest) = self.dims.split_first().ok_or_else(bad)?;
+        let row = bytes_of(self.dtype, rest)?;
+        if first.checked_add(n).is_none_or(|end| end > *all) || row * all != self.raw().len() {
+            return Err(bad());
+        }
+        let mut dims = self.dims.clone();
+        dims[0] = n;
+        let storage = match &*self.storage {
+            Storage::Shared { bytes, .. } => {
+                let bytes = bytes.slice(first * row, n * row).ok_or_else(bad)?;
+                Arc::new(Storage::Shared { bytes, aligned: OnceLock::new() })
+            }
+            Storage::Owned(bytes) => {
+                let part = &bytes.as_ref()[first * row..][..n * row];
+                Arc::new(Storage::Owned(AlignedBytes::copy_of(part)))
+            }
+        };
+        Ok(Tensor { dims, storage, ..self.clone() })
+    }
+
     /// The bytes as stored, at any alignment.
     pub fn raw(&self) -> &[u8] {
         match &*self.storage {
@@ -161,6 +185,17 @@ impl Tensor {
         }
         match Arc::get_mut(&mut self.storage) {
             Some(Storage::Owned(bytes)) => bytes.as_mut(),
+            _ => unreachable!("the storage was just made unique and owned"),
+        }
+    }
+
+    /// The whole, to change in place; copied first where it is shared.
+    pub fn state_mut(&mut self) -> StateMut<'_> {
+        self.bytes_mut();
+        match Arc::get_mut(&mut self.storage) {
+            Some(Storage::Owned(bytes)) => {
+                StateMut { dtype: self.dtype, dims: &self.dims, bytes: bytes.as_mut() }
+            }
             _ => unreachable!("the storage was just made unique and owned"),
         }
     }

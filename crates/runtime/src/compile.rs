@@ -1,6 +1,6 @@
 //! The making of a plan: steps and kernels for the nodes, lifetimes, places.
 
-use crate::Pool;
+use crate::{Pool, Shared};
 use crate::kernel::Lowered;
 use crate::lower::{LowerCx, lower};
 use crate::memory::{Item, Layout, lower_bound, place};
@@ -15,12 +15,31 @@ pub(crate) fn initial_states(graph: &Graph) -> Result<Vec<Tensor>, GraphError> {
     Ok(Interpreter::new(graph)?.into_states())
 }
 
+/// Sees to it that the state of `graph` is there, and returns its bytes. What another plan put
+/// there stays, and must be of the same types.
+fn share_states(graph: &Graph, shared: &Shared) -> Result<usize, GraphError> {
+    let mut states = shared.states.lock().unwrap_or_else(|e| e.into_inner());
+    if states.is_empty() {
+        *states = initial_states(graph)?;
+    }
+    let same = states.len() == graph.states().len()
+        && states
+            .iter()
+            .zip(graph.states())
+            .all(|(t, s)| t.dtype() == s.ty.dtype && s.ty.shape.admits(t.dims()));
+    if !same {
+        return Err(GraphError::new("state", "shared with a plan of another model"));
+    }
+    Ok(states.iter().map(|s| s.raw().len()).sum())
+}
+
 /// A plan in the making.
 pub(crate) struct Compiler<'g> {
     graph: &'g Graph,
     pool: Arc<Pool>,
     runner: Arc<PlanRunner>,
-    states: Vec<Tensor>,
+    shared: Arc<Shared>,
+    state_bytes: usize,
     /// For each value, the one whose bytes it is.
     root: Vec<ValueId>,
     dynamic: Vec<bool>,
@@ -31,12 +50,14 @@ impl<'g> Compiler<'g> {
     pub(crate) fn new(
         graph: &'g Graph,
         pool: Arc<Pool>,
+        shared: Arc<Shared>,
         isa: Isa,
         reference: bool,
     ) -> Result<Compiler<'g>, GraphError> {
         let mut compiler = Compiler {
             graph,
-            states: initial_states(graph)?,
+            state_bytes: share_states(graph, &shared)?,
+            shared,
             root: graph.values_with_ids().map(|(id, _)| id).collect(),
             dynamic: graph.values().iter().map(|v| v.ty.bytes().is_none()).collect(),
             steps: Vec::new(),
@@ -85,13 +106,14 @@ impl<'g> Compiler<'g> {
             graph.nodes().iter().map(|_| OnceLock::new()).collect();
         self.pool.run(graph.nodes().len(), |i, _| {
             let node = &graph.nodes()[i];
-            if self.is_dynamic(node) || self.aliased(node).is_some() || node.op.state().is_some() {
+            let moves_state = node.op.is::<StateRead>() || node.op.is::<StateWrite>();
+            if self.is_dynamic(node) || self.aliased(node).is_some() || moves_state {
                 return;
             }
             let lowered = if reference {
                 Ok(crate::lower::reference(node, &self.runner))
             } else {
-                lower(&LowerCx { graph, node, isa, threads }, &self.runner)
+                lower(&LowerCx { graph, node, isa, threads, shared: &self.shared }, &self.runner)
             };
             // Each node is one task's, so the place was empty.
             let _ = made[i].set(lowered);
@@ -139,7 +161,10 @@ impl<'g> Compiler<'g> {
         let out = self.steps[i].outputs[0];
         let Some((first, last)) = lives[out.index()] else { return false };
         let is_output = self.graph.outputs.iter().any(|v| self.root[v.index()] == out);
-        let written = |step: &Step| matches!(step.action, Action::WriteState(s) if s == state);
+        let written = |step: &Step| {
+            !matches!(step.action, Action::ReadState(_))
+                && self.graph.node(step.node).op.state().is_some_and(|s| s.index() == state)
+        };
         // A write at the last step may read the very value it writes.
         !is_output && !self.steps[first..=last].iter().any(written)
     }
@@ -216,7 +241,7 @@ impl<'g> Compiler<'g> {
             planned: layout.size,
             lower_bound: bound,
             packed,
-            state: self.states.iter().map(|s| s.raw().len()).sum(),
+            state: self.state_bytes,
             dynamic_values: self.dynamic.iter().filter(|d| **d).count(),
         };
         let widest = steps.iter().map(|s| s.inputs.len()).max().unwrap_or(0);
@@ -227,7 +252,8 @@ impl<'g> Compiler<'g> {
             steps,
             arena: arena(layout.size)?,
             heap: vec![None; graph.values().len()],
-            states: self.states,
+            states: Vec::new(),
+            shared: self.shared,
             pool: self.pool,
             memory,
             runner: self.runner,

@@ -1,7 +1,7 @@
 //! What a step of a plan is: a kernel bound to its attributes and packed weights.
 
 use crate::Pool;
-use kinglet_graph::{DType, Element, OpError, OpResult, Quant, TensorView};
+use kinglet_graph::{DType, Element, OpError, OpResult, Quant, StateMut, TensorView};
 
 /// A node made ready to run: sizes known, weights packed, instruction set chosen.
 pub trait Kernel: Send + Sync {
@@ -50,6 +50,8 @@ pub struct Io<'a> {
     pub inputs: &'a [Option<TensorView<'a>>],
     /// The node's outputs, of arbitrary content.
     pub outputs: Vec<OutView<'a>>,
+    /// The content of the state that the node changes in place, if it does.
+    pub state: Option<StateMut<'a>>,
     /// Scratch of the size asked for, of arbitrary content.
     pub scratch: &'a mut [u8],
     /// Threads to share the work out to.

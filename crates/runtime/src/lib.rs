@@ -24,7 +24,9 @@ mod plan;
 mod pool;
 mod runner;
 mod scratch;
+mod shared;
 
 pub use kernel::{Io, Kernel, Lowered, OutView};
 pub use plan::{MemoryReport, Plan, PlanOptions, StepReport};
 pub use pool::{Pool, WORKER_SCRATCH};
+pub use shared::{PackedWeight, Shared};

@@ -3,10 +3,10 @@
 use crate::compile::{Compiler, initial_states};
 use crate::kernel::{Io, Lowered, OutView};
 use crate::runner::PlanRunner;
-use crate::{Pool, passes};
+use crate::{Pool, Shared, passes};
 use kinglet_graph::{
     AlignedBytes, DType, Dims, Graph, GraphError, Inputs, NodeId, Op, OpError, OpResult, Outputs,
-    Quant, Slot, Tensor, TensorView, Value, ValueId, set_input_shapes,
+    Quant, Slot, StateMut, Tensor, TensorView, Value, ValueId, set_input_shapes,
 };
 use kinglet_kernels::isa::Isa;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct PlanOptions {
     pub pool: Option<Arc<Pool>>,
     /// The instruction set; `None`: the best, or the one that `KINGLET_ISA` names.
     pub isa: Option<Isa>,
+    /// The state and packed weights of another plan of the same model, to share.
+    pub shared: Option<Arc<Shared>>,
     /// Run every node by its reference implementation, on the graph as loaded: slow; what the
     /// fast way is compared with.
     pub reference: bool,
@@ -101,7 +103,9 @@ pub struct Plan {
     pub(crate) steps: Vec<Step>,
     pub(crate) arena: AlignedBytes,
     pub(crate) heap: Vec<Option<Tensor>>,
+    // Holds the state while it runs; between runs `shared` does.
     pub(crate) states: Vec<Tensor>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Arc<Pool>,
     pub(crate) memory: MemoryReport,
     pub(crate) runner: Arc<PlanRunner>,
@@ -149,7 +153,8 @@ impl Plan {
             passes::optimise(&mut graph, observe)?;
         }
         graph.verify()?;
-        Compiler::new(&graph, pool, isa, options.reference)?.finish()
+        let shared = options.shared.clone().unwrap_or_default();
+        Compiler::new(&graph, pool, shared, isa, options.reference)?.finish()
     }
 
     /// The graph as compiled: after all passes.
@@ -202,7 +207,7 @@ impl Plan {
         let bytes = match &operand.place {
             Place::Arena(at) => &self.arena.as_ref()[*at..at + operand.len],
             Place::Constant(tensor) => tensor.bytes(),
-            Place::State(state) => self.states[*state].bytes(),
+            Place::State(_) => unreachable!("outputs have places of their own"),
             Place::Heap => match &self.heap[id.index()] {
                 Some(tensor) => return tensor.view(),
                 None => &[],
@@ -214,8 +219,14 @@ impl Plan {
 
     /// Puts all state back to its initial content.
     pub fn reset_state(&mut self) -> Result<(), GraphError> {
-        self.states = initial_states(&self.graph)?;
+        let initial = initial_states(&self.graph)?;
+        self.shared.with_states(|states| states.clone_from_slice(&initial));
         Ok(())
+    }
+
+    /// The state and the packed weights, to share with other plans of the same model.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// What this plan takes of memory.
@@ -243,11 +254,23 @@ impl Plan {
     /// Runs the model on the inputs set before. Allocates nothing, but for values whose sizes
     /// depend on data.
     pub fn run(&mut self) -> Result<(), GraphError> {
-        (0..self.steps.len()).try_for_each(|i| self.run_step(i))
+        self.with_states(|plan| (0..plan.steps.len()).try_for_each(|i| plan.step(i)))
     }
 
     /// Runs step `i` of [`Plan::steps`] alone: what a profiler calls one after the other.
     pub fn run_step(&mut self, i: usize) -> Result<(), GraphError> {
+        self.with_states(|plan| plan.step(i))
+    }
+
+    /// Runs `f` while this plan holds the state.
+    fn with_states<R>(&mut self, f: impl FnOnce(&mut Plan) -> R) -> R {
+        self.states = std::mem::take(&mut self.shared.states.lock().unwrap_or_else(|e| e.into_inner()));
+        let result = f(self);
+        *self.shared.states.lock().unwrap_or_else(|e| e.into_inner()) = std::mem::take(&mut self.states);
+        result
+    }
+
+    fn step(&mut self, i: usize) -> Result<(), GraphError> {
         let step = &self.steps[i];
         let node = step.node;
         let result = match &step.action {
@@ -273,6 +296,8 @@ impl Plan {
         let base = self.arena.as_mut().as_mut_ptr();
         let mut views = recycle(std::mem::take(&mut self.views));
         let mut outputs = recycle(std::mem::take(&mut self.outs));
+        let changed = self.graph.node(self.steps[i].node).op.state().map(|s| s.index());
+        let memory = changed.map(|s| std::ptr::from_mut(self.states[s].bytes_mut()));
         let step = &self.steps[i];
         let Action::Kernel { lowered, scratch } = &step.action else {
             unreachable!("called for kernels only")
@@ -282,7 +307,13 @@ impl Plan {
         // SAFETY: within the arena; the layout keeps a step's scratch clear of its inputs and
         // outputs.
         let scratch = unsafe { slice_mut(base, *scratch, lowered.scratch) };
-        let mut io = Io { inputs: &views, outputs, scratch, pool: &self.pool };
+        let state = changed.zip(memory).map(|(s, memory)| {
+            let (dtype, dims) = (self.states[s].dtype(), self.states[s].dims());
+            // SAFETY: the state's own memory, just made unique; a value that is read in place from
+            // a state is not needed at a step that changes it.
+            StateMut { dtype, dims, bytes: unsafe { &mut *memory } }
+        });
+        let mut io = Io { inputs: &views, outputs, state, scratch, pool: &self.pool };
         let result = lowered.kernel.run(&mut io);
         let (outs, views) = (recycle(io.outputs), recycle(views));
         (self.outs, self.views) = (outs, views);

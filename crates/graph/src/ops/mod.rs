@@ -42,6 +42,7 @@ pub mod resize;
 pub mod reverse;
 pub mod rnn;
 pub mod roi;
+pub mod rows;
 pub mod scatter;
 pub mod signal;
 pub mod slice;

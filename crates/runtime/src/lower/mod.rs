@@ -20,6 +20,7 @@ mod resize;
 mod softmax;
 mod transpose;
 
+use crate::Shared;
 use crate::kernel::Lowered;
 use crate::runner::PlanRunner;
 use kinglet_graph::{Dims, Graph, GraphError, Node, Op, OpError, OpResult, TensorView, Value};
@@ -54,6 +55,8 @@ pub struct LowerCx<'a> {
     pub isa: Isa,
     /// How many threads will share the work.
     pub threads: usize,
+    /// Where weights that are packed on first use are kept.
+    pub shared: &'a Shared,
 }
 
 impl<'a> LowerCx<'a> {

@@ -22,7 +22,8 @@ impl Kernel for Reference {
             bytes: &mut *out.bytes,
             quant: out.quant,
         });
-        self.op.eval(&Inputs::new(io.inputs, &*self.runner), &mut Outputs::new(slots))
+        let mut outputs = Outputs::new(slots).with_state(io.state.take());
+        self.op.eval(&Inputs::new(io.inputs, &*self.runner), &mut outputs)
     }
 
     fn describe(&self) -> String {

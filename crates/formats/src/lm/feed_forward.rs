@@ -1,0 +1,119 @@
+//! The part of a layer that looks at each row by itself: dense, or a mixture of experts.
+
+use super::builder::{Builder, Order, Result, missing};
+use kinglet_graph::ops::binary::BinaryFn;
+use kinglet_graph::ops::order::TopK;
+use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
+use kinglet_graph::ops::rows::ExpertLinear;
+use kinglet_graph::ops::softmax::Softmax;
+use kinglet_graph::ops::unary::Unary;
+use kinglet_graph::ops::gather::GatherElements;
+use kinglet_graph::{DType, Shape, ValueId, ValueType};
+
+impl Builder<'_> {
+    /// Whether the layer has a feed-forward part.
+    pub(super) fn has_feed_forward(&self, layer: usize) -> bool {
+        ["ffn_up", "ffn_up_exps", "ffn_gate_inp"]
+            .iter()
+            .any(|part| self.has(&format!("blk.{layer}.{part}.weight")))
+    }
+
+    /// The feed-forward of rows `x`; `routed`: what the router of experts reads.
+    pub(super) fn feed_forward(
+        &mut self,
+        layer: usize,
+        x: ValueId,
+        routed: ValueId,
+    ) -> Result<ValueId> {
+        if self.has(&format!("blk.{layer}.ffn_gate_inp.weight")) {
+            self.experts(layer, x, routed)
+        } else {
+            self.dense(&format!("blk.{layer}."), "", x)
+        }
+    }
+
+    /// A dense feed-forward by the weights `{prefix}ffn_up{suffix}` and their like.
+    fn dense(&mut self, prefix: &str, suffix: &str, x: ValueId) -> Result<ValueId> {
+        let name = |part: &str| format!("{prefix}{part}{suffix}");
+        let (up, gate, down) = (name("ffn_up"), name("ffn_gate"), name("ffn_down"));
+        let activation = self.family.activation;
+        let rows = self.dims(&format!("{up}.weight")).ok_or_else(|| missing(&format!("{up}.weight")))?;
+        let wide = self.dims(&format!("{down}.weight")).and_then(|d| d.last().copied());
+        let hidden = if self.has(&format!("{gate}.weight")) {
+            let g = self.linear(&gate, x, Order::BiasFirst)?;
+            let u = self.linear(&up, x, Order::BiasFirst)?;
+            let g = self.apply(&name("ffn_act"), activation, &[g]);
+            self.binary(&name("ffn_gated"), BinaryFn::Mul, g, u)
+        } else if wide.is_some_and(|w| rows.first() == Some(&(2 * w))) {
+            // Gate and up in one weight, the gate first.
+            let n = rows[0] / 2;
+            let g = self.linear_rows(&gate, &up, x, Order::BiasFirst, Some((0, n)))?;
+            let u = self.linear_rows(&up, &up, x, Order::BiasFirst, Some((n, n)))?;
+            let g = self.apply(&name("ffn_act"), activation, &[g]);
+            self.binary(&name("ffn_gated"), BinaryFn::Mul, g, u)
+        } else {
+            let u = self.linear(&up, x, Order::BiasFirst)?;
+            self.apply(&name("ffn_act"), activation, &[u])
+        };
+        self.linear(&down, hidden, Order::BiasFirst)
+    }
+
+    fn experts(&mut self, layer: usize, x: ValueId, routed: ValueId) -> Result<ValueId> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let config = self.config;
+        let (router, experts) = (self.family.router, &config.experts);
+        let logits = self.linear(&name("ffn_gate_inp"), routed, Order::ScaleFirst)?;
+        let softmax = Softmax { axis: -1, flatten: false, beta: 1.0 };
+        let gating = experts.gating.filter(|g| *g != 0).unwrap_or(router.gating);
+        let scores = match gating {
+            2 => self.apply(&name("ffn_scores"), Unary::Sigmoid, &[logits]),
+            3 => logits,
+            _ => self.apply(&name("ffn_scores"), softmax, &[logits]),
+        };
+        // A bias may decide who is chosen, but not what the choice weighs.
+        let ranked = match self.constant(&name("exp_probs_b.bias")) {
+            Some(bias) => self.binary(&name("ffn_ranked"), BinaryFn::Add, scores, bias),
+            None => scores,
+        };
+        let used = self.ints(&name("ffn_used"), &[experts.used as i64])?;
+        let value = |b: &mut Self, part: &str, dtype| {
+            b.graph.add_value(name(part), ValueType::new(dtype, Shape::unknown()))
+        };
+        let best = value(self, "ffn_best", DType::F32);
+        let chosen = value(self, "ffn_chosen", DType::I32);
+        let top = TopK { axis: -1, largest: true, index: DType::I32 };
+        self.graph.add_node(name("ffn_top"), top, vec![Some(ranked), Some(used)], vec![best, chosen]);
+        let mut weights = match ranked == scores {
+            true => best,
+            false => self.apply(&name("ffn_picked"), GatherElements { axis: -1 }, &[scores, chosen]),
+        };
+        if gating == 3 {
+            weights = self.apply(&name("ffn_weights"), softmax, &[weights]);
+        }
+        if experts.normalised.unwrap_or(router.normalised) && gating != 3 {
+            let axis = self.ints(&name("ffn_axis"), &[-1])?;
+            let sum = Reduce { kind: ReduceKind::Sum, keep_dims: true, none_by_default: false };
+            let total = self.apply(&name("ffn_total"), sum, &[weights, axis]);
+            weights = self.binary(&name("ffn_normalised"), BinaryFn::Div, weights, total);
+        }
+        if let Some(scale) = experts.scale.filter(|s| *s != 0.0 && *s != 1.0) {
+            weights = self.scaled(&name("ffn_scaled"), weights, scale)?;
+        }
+        let expert = |b: &mut Self, part: &str, x: ValueId| -> Result<ValueId> {
+            let weight = b.required(&name(&format!("{part}.weight")))?;
+            let mut inputs = vec![x, weight, chosen];
+            inputs.extend(b.constant(&name(&format!("{part}.bias"))));
+            Ok(b.apply(&name(part), ExpertLinear, &inputs))
+        };
+        let gate = expert(self, "ffn_gate_exps", x)?;
+        let up = expert(self, "ffn_up_exps", x)?;
+        let gate = self.apply(&name("ffn_act"), self.family.activation, &[gate]);
+        let hidden = self.binary(&name("ffn_gated"), BinaryFn::Mul, gate, up);
+        let down = expert(self, "ffn_down_exps", hidden)?;
+        let weights = self.reshaped(&name("ffn_shares"), weights, &[experts.used, 1])?;
+        let shared = self.binary(&name("ffn_weighted"), BinaryFn::Mul, down, weights);
+        let axis = self.ints(&name("ffn_experts"), &[1])?;
+        let sum = Reduce { kind: ReduceKind::Sum, keep_dims: false, none_by_default: false };
+        Ok(self.apply(&name("ffn_mixture"), sum, &[shared, axis]))
+    }
+}

@@ -1,0 +1,156 @@
+//! The numbers of a language model, from GGUF's metadata.
+
+use super::builder::Weights;
+use super::config::{Config, Experts, Rope, StateSpace};
+use super::family::{self, Family};
+use crate::gguf::{Gguf, Metadata, Value};
+use kinglet_graph::{GraphError, Tensor};
+
+impl Weights for Gguf {
+    fn tensor(&self, name: &str) -> Option<Tensor> {
+        Gguf::tensor(self, name).cloned()
+    }
+}
+
+/// The numbers and the family of a GGUF file. Fails where the architecture is unknown or a number
+/// that it needs is missing.
+pub fn from_gguf(file: &Gguf) -> Result<(Config, &'static Family), GraphError> {
+    let metadata = &file.metadata;
+    let name = metadata.get("general.architecture").and_then(Value::as_str);
+    let name = name.ok_or_else(|| {
+        GraphError::new("metadata 'general.architecture'", "is missing: is it a language model?")
+    })?;
+    let family = family::named(name).ok_or_else(|| {
+        let known: Vec<_> = family::FAMILIES.iter().map(|f| f.name).collect();
+        let m = format!("'{name}' is not among the families known: {}", known.join(", "));
+        GraphError::new("metadata 'general.architecture'", m)
+    })?;
+    let read = Read { metadata, prefix: name };
+    Ok((read.config(file)?, family))
+}
+
+/// Reads keys that start with the architecture's name.
+struct Read<'a> {
+    metadata: &'a Metadata,
+    prefix: &'a str,
+}
+
+impl Read<'_> {
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(&format!("{}.{key}", self.prefix))
+    }
+
+    fn usize(&self, key: &str) -> Option<usize> {
+        self.value(key)?.as_u64().and_then(|v| usize::try_from(v).ok())
+    }
+
+    fn f32(&self, key: &str) -> Option<f32> {
+        self.value(key)?.as_f32()
+    }
+
+    /// A float that 0 stands for the absence of.
+    fn nonzero(&self, key: &str) -> Option<f32> {
+        self.f32(key).filter(|v| *v != 0.0)
+    }
+
+    fn flag(&self, key: &str) -> Option<bool> {
+        self.value(key)?.as_bool()
+    }
+
+    fn required(&self, key: &str) -> Result<usize, GraphError> {
+        self.usize(key).ok_or_else(|| {
+            GraphError::new(format!("metadata '{}.{key}'", self.prefix), "is missing or no number")
+        })
+    }
+
+    /// A number for each layer: an array, or one for all.
+    fn each(&self, key: &str, layers: usize) -> Option<Vec<usize>> {
+        if let Some(one) = self.usize(key) {
+            return Some(vec![one; layers]);
+        }
+        let many = self.value(key)?.array_of_i32()?;
+        let many: Option<Vec<usize>> = many.iter().map(|v| usize::try_from(*v).ok()).collect();
+        many.filter(|m| m.len() >= layers)
+    }
+
+    fn flags(&self, key: &str, layers: usize) -> Option<Vec<bool>> {
+        Some(self.each(key, layers)?.iter().map(|v| *v != 0).collect())
+    }
+
+    fn config(&self, file: &Gguf) -> Result<Config, GraphError> {
+        let layers = self.required("block_count")?;
+        let width = self.required("embedding_length")?;
+        let heads = self.each("attention.head_count", layers).unwrap_or_else(|| vec![0; layers]);
+        let kv_heads =
+            self.each("attention.head_count_kv", layers).unwrap_or_else(|| heads.clone());
+        let most = heads.iter().copied().max().unwrap_or(0);
+        let key = self.usize("attention.key_length").filter(|n| *n > 0);
+        let key = key.unwrap_or(if most == 0 { 0 } else { width / most });
+        let value = self.usize("attention.value_length").filter(|n| *n > 0).unwrap_or(key);
+        let vocabulary = file.tensor("token_embd.weight").and_then(|t| t.dims().first().copied());
+        let vocabulary = vocabulary.or_else(|| self.usize("vocab_size")).unwrap_or(0);
+        let epsilon = self
+            .nonzero("attention.layer_norm_rms_epsilon")
+            .or_else(|| self.nonzero("attention.layer_norm_epsilon"));
+        Ok(Config {
+            architecture: self.prefix.to_string(),
+            layers,
+            width,
+            vocabulary,
+            context: self.usize("context_length").unwrap_or(2048),
+            kv_heads,
+            heads,
+            key,
+            value,
+            epsilon: epsilon.unwrap_or(1e-5),
+            rope: self.rope(key),
+            window: self.usize("attention.sliding_window").filter(|w| *w > 0),
+            windowed: self.flags("attention.sliding_window_pattern", layers),
+            attention_scale: self.nonzero("attention.scale"),
+            attention_softcap: self.nonzero("attn_logit_softcapping"),
+            logit_softcap: self.nonzero("final_logit_softcapping"),
+            embedding_scale: self.nonzero("embedding_scale"),
+            residual_scale: self.nonzero("residual_scale"),
+            logit_scale: self.nonzero("logit_scale"),
+            clamp_qkv: self.nonzero("attention.clamp_kqv"),
+            parallel: self.flag("use_parallel_residual").unwrap_or(false),
+            alibi: self.nonzero("attention.max_alibi_bias"),
+            causal: self.flag("attention.causal").unwrap_or(true),
+            experts: Experts {
+                count: self.usize("expert_count").unwrap_or(0),
+                used: self.usize("expert_used_count").unwrap_or(0),
+                shared: self.usize("expert_shared_count").unwrap_or(0),
+                leading_dense: self.usize("leading_dense_block_count").unwrap_or(0),
+                scale: self.nonzero("expert_weights_scale"),
+                normalised: None,
+                gating: self.usize("expert_gating_func").map(|v| v as u32).filter(|v| *v > 0),
+            },
+            state_space: StateSpace {
+                inner: self.usize("ssm.inner_size").unwrap_or(0),
+                conv: self.usize("ssm.conv_kernel").unwrap_or(0),
+                state: self.usize("ssm.state_size").unwrap_or(0),
+                rank: self.usize("ssm.time_step_rank").unwrap_or(0),
+                groups: self.usize("ssm.group_count").unwrap_or(0),
+            },
+            short_conv: self.usize("shortconv.l_cache").unwrap_or(0),
+            recurrent: self.flags("attention.recurrent_layers", layers),
+            kv_rank: self.usize("attention.kv_lora_rank").filter(|v| *v > 0),
+        })
+    }
+
+    fn rope(&self, key: usize) -> Rope {
+        let scaling = self.value("rope.scaling.type").and_then(Value::as_str);
+        Rope {
+            rotated: self.usize("rope.dimension_count").filter(|n| *n > 0).unwrap_or(key),
+            base: self.nonzero("rope.freq_base").unwrap_or(10_000.0),
+            local_base: self.nonzero("rope.freq_base_swa"),
+            scaling: scaling.filter(|s| *s != "none").map(str::to_string),
+            factor: self.nonzero("rope.scaling.factor").unwrap_or(1.0),
+            attention_factor: self.nonzero("rope.scaling.attn_factor").unwrap_or(1.0),
+            original_context: self.usize("rope.scaling.original_context_length").unwrap_or(0),
+            beta_fast: self.nonzero("rope.scaling.yarn_beta_fast").unwrap_or(32.0),
+            beta_slow: self.nonzero("rope.scaling.yarn_beta_slow").unwrap_or(1.0),
+            log_multiplier: self.nonzero("rope.scaling.yarn_log_multiplier").unwrap_or(0.0),
+        }
+    }
+}

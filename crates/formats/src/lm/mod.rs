@@ -1,0 +1,16 @@
+//! Language models: one builder for all families, and a table of what differs between them.
+//!
+//! A file gives a [`Config`] (its numbers) and [`Weights`] (its tensors, under GGUF's names); the
+//! [`family`] table says what its architecture's name means; [`build`] makes the graph of one step
+//! over rows (see [`kinglet_graph::ops::rows`]).
+
+mod attention;
+mod builder;
+mod config;
+pub mod family;
+mod feed_forward;
+mod gguf;
+
+pub use builder::{Build, Weights, build};
+pub use config::{Config, Experts, Rope, StateSpace};
+pub use gguf::from_gguf;

@@ -1,0 +1,310 @@
+//! Attention of rows over what their sequences hold.
+
+use super::linear::dot;
+use super::weights::decode_row;
+use super::{expect, f32_of, floats, row_numbers, typed};
+use crate::{
+    Cost, DType, Dims, InferCx, Inputs, Op, OpError, OpResult, Outputs, StateId, StateMut,
+    TensorView, ValueType,
+};
+use half::f16;
+use smallvec::smallvec;
+
+/// Cells of a page.
+pub const PAGE: usize = 32;
+
+/// Attention of each row over the cells of its sequence, its ancestors among the rows, and itself;
+/// it takes the rows' keys and values into its state first.
+///
+/// Inputs: queries, f32 [n, heads × key]; keys, f32 [n, kv_heads × key]; values, f32 [n, kv_heads ×
+/// value] (left out where [`RowAttention::value_in_key`]); of each row its sequence, position,
+/// parent and slot, i32 [n]; the pages of each sequence, i32 [sequences, pages]; sinks, f32
+/// [heads], which may be left out: a logit a head that takes its share and gives nothing
+/// (gpt-oss). Output: f32 [n, heads × value].
+///
+/// A row whose chain of parents has a rows, itself included, sees the cells of positions below
+/// its own + 1 − a, and the slots of the chain. The state holds f32, f16 or blocks of Q8_0: [pages,
+/// kv_heads, [`PAGE`], key + value], in which each page of a head holds the keys of all its cells
+/// before the values. What is not held in f32 is rounded as it is taken in, also for the rows of
+/// the same step: how a prompt is cut into steps changes nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct RowAttention {
+    /// Where keys and values are held.
+    pub state: StateId,
+    /// Heads of the queries.
+    pub heads: usize,
+    /// Heads of keys and values; a divisor of `heads`.
+    pub kv_heads: usize,
+    /// Elements of a head of queries and keys.
+    pub key: usize,
+    /// Elements of a head of values.
+    pub value: usize,
+    /// Whether a value is the first elements of its key, and not held by itself (the latent
+    /// attention of DeepSeek-V2, arXiv 2405.04434).
+    pub value_in_key: bool,
+    /// Factor on query × key.
+    pub scale: f32,
+    /// Scores s become c tanh(s / c) (Gemma 2).
+    pub softcap: Option<f32>,
+    /// Cells seen, the row's own included: those of the last so many positions.
+    pub window: Option<usize>,
+    /// The largest exponent of ALiBi's slopes (arXiv 2108.12409): a score loses its head's slope ×
+    /// distance.
+    pub alibi: Option<f32>,
+}
+
+impl RowAttention {
+    /// The type of the state for `pages` pages, held as `dtype`.
+    pub fn state_dims(&self, pages: usize) -> Dims {
+        smallvec![pages, self.kv_heads, PAGE, self.cell()]
+    }
+
+    /// Elements that a cell holds for each head of keys.
+    pub fn cell(&self) -> usize {
+        self.key + if self.value_in_key { 0 } else { self.value }
+    }
+
+    /// ALiBi's slope of a head; 0 without ALiBi.
+    pub fn slope(&self, head: usize) -> f32 {
+        let Some(max) = self.alibi else { return 0.0 };
+        // Of a count that is no power of two, the rest take every other slope of twice as many.
+        let floor = 1usize << self.heads.max(1).ilog2();
+        let (step, i) = match head < floor {
+            true => (max / floor as f32, head + 1),
+            false => (max / 2.0 / floor as f32, 2 * (head - floor) + 1),
+        };
+        (-step * i as f32).exp2()
+    }
+
+    /// What each row of a step sees, checked. `sequences`, `positions`, `parents`, `slots`: of each
+    /// row; `pages`: [sequences, pages]; the state holds `cells` cells.
+    pub fn check_rows(rows: &RowTables<'_>, cells: usize) -> OpResult {
+        let n = rows.sequences.len();
+        let lengths = [rows.positions.len(), rows.parents.len(), rows.slots.len()];
+        if lengths.iter().any(|len| *len != n) {
+            return Err(OpError::new(format!("numbers of {n} rows and of {lengths:?}")));
+        }
+        let table = rows.pages.len() / rows.per_sequence.max(1);
+        for i in 0..n {
+            let Ok(sequence) = usize::try_from(rows.sequences[i]) else { continue };
+            let place = |what: &str| OpError::new(format!("row {i}: {what}"));
+            if sequence >= table {
+                return Err(place(&format!("sequence {sequence} of {table}")));
+            }
+            let Ok(position) = usize::try_from(rows.positions[i]) else {
+                return Err(place("a negative position"));
+            };
+            let ancestors = rows.chain(i).count();
+            let parent = rows.parents[i];
+            let ordered = parent < i as i32
+                && usize::try_from(parent)
+                    .is_ok_and(|p| rows.sequences[p] == rows.sequences[i] && rows.positions[p] + 1 == rows.positions[i]);
+            if parent >= 0 && !ordered {
+                return Err(place(&format!("its parent {parent} is not the row before it")));
+            }
+            let past = (position + 1)
+                .checked_sub(ancestors)
+                .ok_or_else(|| place("has more ancestors than positions"))?;
+            if past.div_ceil(PAGE) > rows.per_sequence
+                || !(0..past.div_ceil(PAGE)).all(|p| {
+                    let page = rows.pages[sequence * rows.per_sequence + p];
+                    usize::try_from(page).is_ok_and(|page| page < cells / PAGE)
+                })
+            {
+                return Err(place(&format!("its sequence holds no {past} cells")));
+            }
+            if !usize::try_from(rows.slots[i]).is_ok_and(|slot| slot < cells) {
+                return Err(place(&format!("slot {} of {cells}", rows.slots[i])));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of each row of a step, where it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct RowTables<'a> {
+    /// Sequence; −1 for padding.
+    pub sequences: &'a [i32],
+    /// Position in it.
+    pub positions: &'a [i32],
+    /// The row of the step that it follows; −1: it follows what its sequence holds.
+    pub parents: &'a [i32],
+    /// The cell that takes it in.
+    pub slots: &'a [i32],
+    /// The pages of each sequence.
+    pub pages: &'a [i32],
+    /// Pages of a sequence in `pages`.
+    pub per_sequence: usize,
+}
+
+impl RowTables<'_> {
+    /// Row `i`, its parent, and so on.
+    pub fn chain(&self, i: usize) -> impl Iterator<Item = usize> {
+        let parent = |row: &usize| usize::try_from(self.parents[*row]).ok().filter(|p| p < row);
+        std::iter::successors(Some(i), parent)
+    }
+
+    /// The cell of `position` of `sequence`.
+    pub fn cell(&self, sequence: usize, position: usize) -> usize {
+        self.pages[sequence * self.per_sequence + position / PAGE] as usize * PAGE + position % PAGE
+    }
+}
+
+/// Cells of any element type.
+struct Cells<'a> {
+    op: &'a RowAttention,
+    state: StateMut<'a>,
+}
+
+impl Cells<'_> {
+    /// The elements of the page of one head before those of a cell's key or value.
+    fn offset(&self, cell: usize, head: usize, value: bool) -> usize {
+        let op = self.op;
+        let page = (cell / PAGE * op.kv_heads + head) * PAGE * op.cell();
+        let within = cell % PAGE;
+        page + if value { PAGE * op.key + within * op.value } else { within * op.key }
+    }
+
+    fn write(&mut self, cell: usize, head: usize, value: bool, data: &[f32]) -> OpResult {
+        let at = self.offset(cell, head, value);
+        match self.state.dtype {
+            DType::F32 => {
+                let bytes = &mut self.state.bytes[at * 4..][..data.len() * 4];
+                bytes.copy_from_slice(bytemuck::cast_slice(data));
+            }
+            DType::F16 => {
+                let bytes = &mut self.state.bytes[at * 2..][..data.len() * 2];
+                for (to, v) in bytes.chunks_exact_mut(2).zip(data) {
+                    to.copy_from_slice(&f16::from_f32(*v).to_le_bytes());
+                }
+            }
+            other => return Err(OpError::new(format!("keys held as {other}"))),
+        }
+        Ok(())
+    }
+
+    fn read(&self, cell: usize, head: usize, value: bool, out: &mut [f32]) -> OpResult {
+        let value_in_key = value && self.op.value_in_key;
+        let mut at = self.offset(cell, head, value && !value_in_key);
+        if value_in_key {
+            at = self.offset(cell, head, false);
+        }
+        let dtype = self.state.dtype;
+        let elements = out.len();
+        let bytes = |n: usize| dtype.bytes(n).ok_or_else(|| OpError::new("cells of odd size"));
+        let bytes = &self.state.bytes[bytes(at)?..][..bytes(elements)?];
+        decode_row(&TensorView { dtype, dims: &[1, elements], bytes, quant: None }, 0, out)
+    }
+}
+
+impl Op for RowAttention {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
+            let (h, kv) = (self.heads, self.kv_heads);
+            return Err(OpError::new(format!("{h} heads do not share {kv} of keys")));
+        }
+        if self.value_in_key && self.value > self.key {
+            return Err(OpError::new("values longer than the keys that hold them"));
+        }
+        let q = floats(cx, 0, 2)?;
+        expect("the width of queries", &q[1], self.heads * self.key)?;
+        expect("the width of keys", &floats(cx, 1, 2)?[1], self.kv_heads * self.key)?;
+        if !self.value_in_key {
+            expect("the width of values", &floats(cx, 2, 2)?[1], self.kv_heads * self.value)?;
+        }
+        row_numbers(cx, 3..7)?;
+        typed(cx, 7, DType::I32, 2)?;
+        if cx.opt(8).is_some() {
+            expect("the number of sinks", &floats(cx, 8, 1)?[0], self.heads)?;
+        }
+        Ok(f32_of(vec![q[0].clone(), (self.heads * self.value).into()]))
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (q, k) = (inputs.slice::<f32>(0)?, inputs.slice::<f32>(1)?);
+        let v = if self.value_in_key { &[] } else { inputs.slice::<f32>(2)? };
+        let pages = inputs.get(7)?;
+        let rows = RowTables {
+            sequences: inputs.slice(3)?,
+            positions: inputs.slice(4)?,
+            parents: inputs.slice(5)?,
+            slots: inputs.slice(6)?,
+            pages: pages.slice()?,
+            per_sequence: *pages.dims.last().unwrap_or(&0),
+        };
+        let sinks = inputs.opt(8).map(|s| s.slice::<f32>()).transpose()?;
+        let n = rows.sequences.len();
+        let state = outputs.take_state()?;
+        let [held, ..] = *state.dims else { return Err(OpError::new("a state of no sizes")) };
+        if *state.dims != *self.state_dims(held) {
+            return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
+        }
+        RowAttention::check_rows(&rows, held * PAGE)?;
+        let mut cells = Cells { op: self, state };
+        let live: Vec<usize> = (0..n).filter(|i| rows.sequences[*i] >= 0).collect();
+        for &i in &live {
+            let slot = rows.slots[i] as usize;
+            for head in 0..self.kv_heads {
+                let at = i * self.kv_heads + head;
+                cells.write(slot, head, false, &k[at * self.key..][..self.key])?;
+                if !self.value_in_key {
+                    cells.write(slot, head, true, &v[at * self.value..][..self.value])?;
+                }
+            }
+        }
+        let out = outputs.slice::<f32>(0, &[n, self.heads * self.value])?;
+        out.fill(0.0);
+        let (mut key, mut value) = (vec![0.0; self.key], vec![0.0; self.value]);
+        for &i in &live {
+            let (sequence, position) = (rows.sequences[i] as usize, rows.positions[i] as usize);
+            let chain: Vec<usize> = rows.chain(i).collect();
+            let past = (0..position + 1 - chain.len()).map(|p| (rows.cell(sequence, p), p));
+            let own = chain.iter().map(|r| (rows.slots[*r] as usize, rows.positions[*r] as usize));
+            let seen: Vec<(usize, usize)> =
+                past.chain(own).filter(|(_, p)| self.window.is_none_or(|w| position - p < w)).collect();
+            for head in 0..self.heads {
+                let group = head / (self.heads / self.kv_heads);
+                let at = i * self.heads + head;
+                let query = &q[at * self.key..][..self.key];
+                let mut scores = Vec::with_capacity(seen.len());
+                for (cell, p) in &seen {
+                    cells.read(*cell, group, false, &mut key)?;
+                    let mut score = dot(query, &key) * f64::from(self.scale);
+                    if let Some(cap) = self.softcap.map(f64::from) {
+                        score = cap * (score / cap).tanh();
+                    }
+                    scores.push(score - f64::from(self.slope(head)) * (position - p) as f64);
+                }
+                let sink = sinks.map(|s| f64::from(s[head]));
+                let largest = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
+                let mut total = sink.map_or(0.0, |s| (s - largest).exp());
+                let mut sum = vec![0.0; self.value];
+                for ((cell, _), score) in seen.iter().zip(scores) {
+                    cells.read(*cell, group, true, &mut value)?;
+                    let weight = (score - largest).exp();
+                    total += weight;
+                    sum.iter_mut().zip(&value).for_each(|(s, v)| *s += weight * f64::from(*v));
+                }
+                let out = &mut out[at * self.value..][..self.value];
+                out.iter_mut().zip(sum).for_each(|(o, s)| *o = (s / total) as f32);
+            }
+        }
+        Ok(())
+    }
+
+    fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
+        // What sequences hold is not in the types: the rows alone, each over all of them.
+        let n = inputs.first().copied().flatten().and_then(|q| q.shape.fixed()).map_or(0, |d| d[0]);
+        let macs = n * n * self.heads * (self.key + self.value);
+        Cost::traffic(inputs, outputs).with_macs(macs as u64)
+    }
+
+    fn is_pure(&self) -> bool {
+        false
+    }
+
+    fn state(&self) -> Option<StateId> {
+        Some(self.state)
+    }
+}

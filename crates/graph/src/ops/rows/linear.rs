@@ -1,0 +1,147 @@
+//! Products with weights that stay in their encoding.
+
+use super::weights::{check, decode_row};
+use super::{expect, f32_of, floats, typed};
+use crate::ops::activation::Activation;
+use crate::ops::unary::Unary;
+use crate::{Cost, DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
+use std::sync::Arc;
+
+/// x Wᵀ + bias: each row of x by each row of the weights. Inputs: x, f32 [.., k]; the weights
+/// [m, k], floats or any encoding; a bias, f32 [m], which may be left out. Output: f32 [.., m].
+///
+/// The reference decodes the weights and sums in f64. Kernels may round x to 8 bits for encodings
+/// of 8 bits and less, in blocks as long as the encoding's, each row of x by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linear {
+    /// Applied to the result.
+    pub activation: Activation,
+}
+
+impl Op for Linear {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        let x = cx.ty(0)?;
+        check(cx.dtype(1)?)?;
+        let (Some([lead @ .., k]), Some([m, columns])) = (x.shape.dims(), cx.dims(1)?) else {
+            let m = format!("{x} by weights of {}: must be [.., k] and [m, k]", cx.ty(1)?);
+            return Err(OpError::new(m));
+        };
+        if x.dtype != DType::F32 {
+            return Err(OpError::new(format!("takes f32, was given {x}")));
+        }
+        if let Some(k) = k.fixed() {
+            expect("the length of the weights' rows", columns, k)?;
+        }
+        if let (Some(_), Some(m)) = (cx.opt(2), m.fixed()) {
+            expect("the length of the bias", &floats(cx, 2, 1)?[0], m)?;
+        }
+        let mut out = lead.to_vec();
+        out.push(m.clone());
+        Ok(f32_of(out))
+    }
+
+    fn reads_encoded(&self, input: usize) -> bool {
+        input == 1
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (x, weights) = (inputs.get(0)?, inputs.get(1)?);
+        let ([lead @ .., k], [m, _]) = (x.dims, weights.dims) else {
+            return Err(OpError::new("takes x [.., k] and weights [m, k]"));
+        };
+        let bias = inputs.opt(2).map(|b| b.slice::<f32>()).transpose()?;
+        let mut dims = lead.to_vec();
+        dims.push(*m);
+        let x = x.slice::<f32>()?;
+        let out = outputs.slice::<f32>(0, &dims)?;
+        let mut row = vec![0.0; *k];
+        for j in 0..*m {
+            decode_row(&weights, j, &mut row)?;
+            let bias = bias.map_or(0.0, |b| f64::from(b[j]));
+            for (x, out) in x.chunks_exact((*k).max(1)).zip(out.chunks_exact_mut(*m)) {
+                out[j] = self.activation.on(dot(x, &row) + bias);
+            }
+        }
+        Ok(())
+    }
+
+    fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
+        let k = inputs.first().copied().flatten().and_then(|x| x.shape.fixed());
+        let k = k.and_then(|dims| dims.last().copied()).unwrap_or(0) as u64;
+        let out = outputs.first().and_then(|o| o.bytes()).unwrap_or(0) as u64 / 4;
+        Cost::traffic(inputs, outputs).with_macs(out * k)
+    }
+
+    fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
+        Some(Arc::new(Linear { activation: self.activation.then(function)? }))
+    }
+}
+
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+/// [`Linear`] by weights that each row chooses: a mixture of experts. Inputs: x, f32 [n, k] (one
+/// for all choices of a row) or [n, choices, k]; the weights [experts, m, k]; the choices, i32 [n,
+/// choices]; a bias, f32 [experts, m], which may be left out. Output: f32 [n, choices, m].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExpertLinear;
+
+impl Op for ExpertLinear {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        check(cx.dtype(1)?)?;
+        let x = cx.ty(0)?;
+        let choices = typed(cx, 2, DType::I32, 2)?;
+        let (Some([n, .., k]), Some([experts, m, columns])) = (x.shape.dims(), cx.dims(1)?) else {
+            let m = format!("{x} by weights of {}: must be [n, k], [experts, m, k]", cx.ty(1)?);
+            return Err(OpError::new(m));
+        };
+        if let Some(k) = k.fixed() {
+            expect("the length of the weights' rows", columns, k)?;
+        }
+        if let (Some(_), Some(experts), Some(m)) = (cx.opt(3), experts.fixed(), m.fixed()) {
+            let bias = floats(cx, 3, 2)?;
+            expect("the experts of the bias", &bias[0], experts)?;
+            expect("the length of the bias", &bias[1], m)?;
+        }
+        Ok(f32_of(vec![n.clone(), choices[1].clone(), m.clone()]))
+    }
+
+    fn reads_encoded(&self, input: usize) -> bool {
+        input == 1
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (x, weights, choices) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
+        let ([n, .., k], [experts, m, _], [rows, each]) = (x.dims, weights.dims, choices.dims) else {
+            return Err(OpError::new("takes x [n, k], weights [experts, m, k], choices [n, c]"));
+        };
+        if n != rows || !matches!(x.dims.len(), 2 | 3) || (x.dims.len() == 3 && x.dims[1] != *each) {
+            let (x, c) = (x.dims, choices.dims);
+            return Err(OpError::new(format!("x of sizes {x:?} with choices of sizes {c:?}")));
+        }
+        let shared = x.dims.len() == 2;
+        let bias = inputs.opt(3).map(|b| b.slice::<f32>()).transpose()?;
+        let (x, choices) = (x.slice::<f32>()?, choices.slice::<i32>()?);
+        let out = outputs.slice::<f32>(0, &[*n, *each, *m])?;
+        let mut row = vec![0.0; *k];
+        for (i, choice) in choices.iter().enumerate() {
+            let out = &mut out[i * m..][..*m];
+            let expert = usize::try_from(*choice).ok().filter(|e| e < experts);
+            let Some(expert) = expert else {
+                return Err(OpError::new(format!("expert {choice} of {experts}")));
+            };
+            let x = &x[if shared { i / each } else { i } * k..][..*k];
+            for (j, out) in out.iter_mut().enumerate() {
+                decode_row(&weights, expert * m + j, &mut row)?;
+                let bias = bias.map_or(0.0, |b| f64::from(b[expert * m + j]));
+                *out = (dot(x, &row) + bias) as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
+        Linear::default().cost(inputs, outputs)
+    }
+}

@@ -1,0 +1,73 @@
+//! What the plans of one model share: its state, and copies of weights packed on first use.
+
+use kinglet_graph::{AlignedBytes, Tensor};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The state and the packed weights of a model, for all its plans. Get it from one plan
+/// ([`crate::Plan::shared`]) and give it to the next ([`crate::PlanOptions::shared`]).
+#[derive(Default)]
+pub struct Shared {
+    pub(crate) states: Mutex<Vec<Tensor>>,
+    weights: Mutex<HashMap<Key, Arc<PackedWeight>>>,
+}
+
+/// Where the weight lies, how long it is, and the layout that it is packed in.
+type Key = (usize, usize, &'static str);
+
+impl Shared {
+    /// The packed copy of `weight` in `layout`, which is yet to be made where no plan made it.
+    pub fn packed(&self, weight: &Tensor, layout: &'static str) -> Arc<PackedWeight> {
+        let bytes = weight.raw();
+        let key = (bytes.as_ptr() as usize, bytes.len(), layout);
+        let mut weights = lock(&self.weights);
+        weights.entry(key).or_insert_with(|| Arc::new(PackedWeight::of(weight))).clone()
+    }
+
+    /// Gives back the memory of all packed copies; the next run that needs one makes it again.
+    /// Returns the bytes given back.
+    pub fn trim(&self) -> usize {
+        lock(&self.weights).values().map(|w| w.trim()).sum()
+    }
+
+    /// Bytes of packed copies that are there now.
+    pub fn packed_bytes(&self) -> usize {
+        lock(&self.weights).values().map(|w| w.bytes()).sum()
+    }
+
+    /// The state, in the order of the graph's, to look at or to change between runs.
+    pub fn with_states<R>(&self, f: impl FnOnce(&mut [Tensor]) -> R) -> R {
+        f(&mut lock(&self.states))
+    }
+}
+
+/// A copy of a weight, packed for a kernel when it first runs, and again after a trim.
+pub struct PackedWeight {
+    // Keeps the address that the copy is known by.
+    _weight: Tensor,
+    bytes: Mutex<Option<Arc<AlignedBytes>>>,
+}
+
+impl PackedWeight {
+    fn of(weight: &Tensor) -> PackedWeight {
+        PackedWeight { _weight: weight.clone(), bytes: Mutex::new(None) }
+    }
+
+    /// The copy; made by `pack` where it is not there.
+    pub fn get(&self, pack: impl FnOnce() -> AlignedBytes) -> Arc<AlignedBytes> {
+        lock(&self.bytes).get_or_insert_with(|| Arc::new(pack())).clone()
+    }
+
+    fn trim(&self) -> usize {
+        lock(&self.bytes).take().map_or(0, |b| b.as_ref().as_ref().len())
+    }
+
+    fn bytes(&self) -> usize {
+        lock(&self.bytes).as_ref().map_or(0, |b| b.as_ref().as_ref().len())
+    }
+}
+
+/// What the mutex holds is whole between any two statements, so a panic elsewhere spoils nothing.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
