@@ -29,6 +29,8 @@ pub use graph::{Graph, GraphError, Metadata, Node, NodeId, State, StateId, Value
 pub use infer::{Fold, infer, set_input_shapes};
 pub use interpret::{Interpreter, interpret};
 pub use kinglet_kernels::encoding::Encoding;
-pub use op::{Gradient, InferCx, Inputs, Known, Op, OpError, OpResult, Outputs, Runner, Slot, StateMut};
+pub use op::{
+    Gradient, InferCx, Inputs, Known, Op, OpError, OpResult, Outputs, Runner, Slot, StateMut,
+};
 pub use tensor::{AlignedBytes, Bytes, Tensor, TensorView};
 pub use types::{Dims, Quant, Shape, ValueType, elements};

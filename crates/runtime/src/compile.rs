@@ -1,11 +1,11 @@
 //! The making of a plan: steps and kernels for the nodes, lifetimes, places.
 
-use crate::{Pool, Shared};
 use crate::kernel::Lowered;
 use crate::lower::{LowerCx, lower};
 use crate::memory::{Item, Layout, lower_bound, place};
 use crate::plan::{Action, MemoryReport, Operand, Place, Plan, Step};
 use crate::runner::PlanRunner;
+use crate::{Pool, Shared};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{AlignedBytes, Graph, GraphError, Interpreter, Node, Tensor, ValueId};
 use kinglet_kernels::isa::Isa;

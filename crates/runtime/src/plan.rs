@@ -264,9 +264,11 @@ impl Plan {
 
     /// Runs `f` while this plan holds the state.
     fn with_states<R>(&mut self, f: impl FnOnce(&mut Plan) -> R) -> R {
-        self.states = std::mem::take(&mut self.shared.states.lock().unwrap_or_else(|e| e.into_inner()));
+        self.states =
+            std::mem::take(&mut self.shared.states.lock().unwrap_or_else(|e| e.into_inner()));
         let result = f(self);
-        *self.shared.states.lock().unwrap_or_else(|e| e.into_inner()) = std::mem::take(&mut self.states);
+        *self.shared.states.lock().unwrap_or_else(|e| e.into_inner()) =
+            std::mem::take(&mut self.states);
         result
     }
 

@@ -97,8 +97,10 @@ impl RowAttention {
             let ancestors = rows.chain(i).count();
             let parent = rows.parents[i];
             let ordered = parent < i as i32
-                && usize::try_from(parent)
-                    .is_ok_and(|p| rows.sequences[p] == rows.sequences[i] && rows.positions[p] + 1 == rows.positions[i]);
+                && usize::try_from(parent).is_ok_and(|p| {
+                    rows.sequences[p] == rows.sequences[i]
+                        && rows.positions[p] + 1 == rows.positions[i]
+                });
             if parent >= 0 && !ordered {
                 return Err(place(&format!("its parent {parent} is not the row before it")));
             }
@@ -261,8 +263,10 @@ impl Op for RowAttention {
             let chain: Vec<usize> = rows.chain(i).collect();
             let past = (0..position + 1 - chain.len()).map(|p| (rows.cell(sequence, p), p));
             let own = chain.iter().map(|r| (rows.slots[*r] as usize, rows.positions[*r] as usize));
-            let seen: Vec<(usize, usize)> =
-                past.chain(own).filter(|(_, p)| self.window.is_none_or(|w| position - p < w)).collect();
+            let seen: Vec<(usize, usize)> = past
+                .chain(own)
+                .filter(|(_, p)| self.window.is_none_or(|w| position - p < w))
+                .collect();
             for head in 0..self.heads {
                 let group = head / (self.heads / self.kv_heads);
                 let at = i * self.heads + head;

@@ -25,7 +25,9 @@ impl Op for Embedding {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (ids, table) = (inputs.slice::<i32>(0)?, inputs.get(1)?);
-        let [size, width] = *table.dims else { return Err(OpError::new("a table of one dimension")) };
+        let [size, width] = *table.dims else {
+            return Err(OpError::new("a table of one dimension"));
+        };
         let out = outputs.slice::<f32>(0, &[ids.len(), width])?;
         for (row, id) in out.chunks_exact_mut(width.max(1)).zip(ids) {
             match usize::try_from(*id) {

@@ -113,10 +113,12 @@ impl Op for ExpertLinear {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (x, weights, choices) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
-        let ([n, .., k], [experts, m, _], [rows, each]) = (x.dims, weights.dims, choices.dims) else {
+        let ([n, .., k], [experts, m, _], [rows, each]) = (x.dims, weights.dims, choices.dims)
+        else {
             return Err(OpError::new("takes x [n, k], weights [experts, m, k], choices [n, c]"));
         };
-        if n != rows || !matches!(x.dims.len(), 2 | 3) || (x.dims.len() == 3 && x.dims[1] != *each) {
+        if n != rows || !matches!(x.dims.len(), 2 | 3) || (x.dims.len() == 3 && x.dims[1] != *each)
+        {
             let (x, c) = (x.dims, choices.dims);
             return Err(OpError::new(format!("x of sizes {x:?} with choices of sizes {c:?}")));
         }

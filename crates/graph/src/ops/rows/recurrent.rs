@@ -34,7 +34,9 @@ impl Op for RowConv {
             return Err(OpError::new("takes x [n, channels] and weights [channels, width]"));
         };
         let state = outputs.take_state()?;
-        let [held, before, wide] = *state.dims else { return Err(OpError::new("a state of rank 3")) };
+        let [held, before, wide] = *state.dims else {
+            return Err(OpError::new("a state of rank 3"));
+        };
         if before + 1 != width || wide != channels {
             return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
         }
@@ -54,7 +56,8 @@ impl Op for RowConv {
             for (c, out) in out[i * channels..][..channels].iter_mut().enumerate() {
                 let taps = &weights[c * width..][..width];
                 let window = (0..before).map(|t| past[t * channels + c]).chain([row[c]]);
-                let sum: f64 = taps.iter().zip(window).map(|(w, x)| f64::from(*w) * f64::from(x)).sum();
+                let sum: f64 =
+                    taps.iter().zip(window).map(|(w, x)| f64::from(*w) * f64::from(x)).sum();
                 *out = (sum + bias.map_or(0.0, |b| f64::from(b[c]))) as f32;
             }
             if before > 0 {
@@ -129,7 +132,8 @@ impl Op for SelectiveScan {
             return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
         }
         let state = state.into_slice::<f32>()?;
-        let (x, delta, a) = (inputs.slice::<f32>(0)?, inputs.slice::<f32>(1)?, inputs.slice::<f32>(2)?);
+        let (x, delta, a) =
+            (inputs.slice::<f32>(0)?, inputs.slice::<f32>(1)?, inputs.slice::<f32>(2)?);
         let (b, c, d) = (inputs.slice::<f32>(3)?, inputs.slice::<f32>(4)?, inputs.slice::<f32>(5)?);
         let positions = inputs.slice::<i32>(7)?;
         let n = positions.len();
@@ -212,10 +216,15 @@ impl Op for DeltaRule {
             let (h, k) = (self.heads, self.key_heads);
             return Err(OpError::new(format!("{h} heads do not share {k} of keys")));
         }
-        for (i, width) in
-            [self.key_heads * self.key, self.key_heads * self.key, self.heads * self.value, self.heads, self.heads]
-                .into_iter()
-                .enumerate()
+        for (i, width) in [
+            self.key_heads * self.key,
+            self.key_heads * self.key,
+            self.heads * self.value,
+            self.heads,
+            self.heads,
+        ]
+        .into_iter()
+        .enumerate()
         {
             expect(&format!("the width of input {i}"), &floats(cx, i, 2)?[1], width)?;
         }

@@ -7,7 +7,9 @@ use half::{bf16, f16};
 pub(super) fn check(dtype: DType) -> OpResult {
     match dtype {
         DType::F32 | DType::F16 | DType::BF16 | DType::Encoded(_) => Ok(()),
-        _ => Err(OpError::new(format!("weights of {dtype}: must be floats or an encoding of them"))),
+        _ => {
+            Err(OpError::new(format!("weights of {dtype}: must be floats or an encoding of them")))
+        }
     }
 }
 
