@@ -1,0 +1,3 @@
+//! Language: text to tokens and back, and conversations to text.
+
+pub mod tokenizer;
