@@ -1,9 +1,12 @@
-//! Model files in and out of the graph: TFLite and ONNX.
+//! Model files in and out of the graph: TFLite and ONNX; and GGUF files, of language models.
 
 mod detect;
 mod error;
+pub mod gguf;
+mod named;
 pub mod onnx;
 pub mod tflite;
 
 pub use detect::load;
 pub use error::LoadError;
+pub use named::Named;

@@ -1,5 +1,6 @@
 //! Element types and the Rust types that hold them.
 
+use crate::{OpError, OpResult, elements};
 use half::{bf16, f16};
 use kinglet_kernels::encoding::Encoding;
 use std::fmt;
@@ -112,6 +113,25 @@ impl DType {
             _ if self.bits() < 8 => Some(elements.checked_mul(self.bits())?.div_ceil(8)),
             _ => elements.checked_mul(self.bits() / 8),
         }
+    }
+
+    /// Bytes that a tensor of these sizes takes.
+    ///
+    /// # Errors
+    /// Where they pass the address space, or rows of encoded elements are not whole blocks.
+    pub fn bytes_of(self, dims: &[usize]) -> OpResult<usize> {
+        if let DType::Encoded(encoding) = self {
+            let (row, block) = (dims.last().copied().unwrap_or(1), encoding.block_len());
+            if !row.is_multiple_of(block) {
+                return Err(OpError::new(format!(
+                    "the last of the sizes {dims:?} is not a multiple of {block}, a block of {self}"
+                )));
+            }
+        }
+        elements(dims)
+            .and_then(|n| self.bytes(n))
+            .filter(|n| isize::try_from(*n).is_ok())
+            .ok_or_else(|| OpError::new(format!("sizes {dims:?} are too large")))
     }
 
     /// Bytes that elements in memory start at a multiple of.

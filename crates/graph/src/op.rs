@@ -1,7 +1,7 @@
 //! What an op is: the trait that every file under `ops/` implements.
 
 use crate::ops::unary::Unary;
-use crate::tensor::{bytes_of, cast_mut};
+use crate::tensor::cast_mut;
 use crate::{Cost, DType, Dim, Element, Graph, Quant, Shape, StateId, Tensor, TensorView};
 use crate::{Dims, ValueId, ValueType};
 use smallvec::SmallVec;
@@ -455,7 +455,7 @@ fn slot_bytes<'s>(
 ) -> OpResult<&'s mut [u8]> {
     match slot {
         Slot::Planned { dtype: want, dims: planned, bytes, .. } => {
-            if *want == dtype && *planned == dims && bytes.len() == bytes_of(dtype, dims)? {
+            if *want == dtype && *planned == dims && bytes.len() == dtype.bytes_of(dims)? {
                 Ok(bytes)
             } else {
                 Err(OpError::new(format!(

@@ -1,7 +1,6 @@
 //! Tensors: typed bytes, owned or borrowed from a file mapping.
 
 use crate::op::{OpError, StateMut};
-use crate::types::elements;
 use crate::{DType, Dims, Element, Quant};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -63,7 +62,7 @@ pub struct Tensor {
 impl Tensor {
     /// Zeros. Fails where the sizes overflow the address space.
     pub fn zeros(dtype: DType, dims: &[usize]) -> Result<Tensor, OpError> {
-        let len = bytes_of(dtype, dims)?;
+        let len = dtype.bytes_of(dims)?;
         // A size that no machine has must be an error and not an abort of the process.
         let mut probe: Vec<u8> = Vec::new();
         if len > 1 << 30 && probe.try_reserve_exact(len).is_err() {
@@ -136,7 +135,7 @@ impl Tensor {
     pub fn rows(&self, first: usize, n: usize) -> Result<Tensor, OpError> {
         let bad = || OpError::new(format!("rows {first}..{} of {self:?}", first.saturating_add(n)));
         let (all, rest) = self.dims.split_first().ok_or_else(bad)?;
-        let row = bytes_of(self.dtype, rest)?;
+        let row = self.dtype.bytes_of(rest)?;
         if first.checked_add(n).is_none_or(|end| end > *all) || row * all != self.raw().len() {
             return Err(bad());
         }
@@ -322,23 +321,8 @@ pub(crate) fn cast_mut<T: Element>(bytes: &mut [u8]) -> Result<&mut [T], OpError
         .map_err(|e| OpError::new(format!("{} data in memory: {e}", T::DTYPE)))
 }
 
-pub(crate) fn bytes_of(dtype: DType, dims: &[usize]) -> Result<usize, OpError> {
-    if let Some(encoding) = dtype.encoding() {
-        let (row, block) = (dims.last().copied().unwrap_or(1), encoding.block_len());
-        if !row.is_multiple_of(block) {
-            return Err(OpError::new(format!(
-                "the last of the sizes {dims:?} is not a multiple of {block}, a block of {dtype}"
-            )));
-        }
-    }
-    elements(dims)
-        .and_then(|n| dtype.bytes(n))
-        .filter(|n| isize::try_from(*n).is_ok())
-        .ok_or_else(|| OpError::new(format!("sizes {dims:?} are too large")))
-}
-
 fn check_len(dtype: DType, dims: &[usize], len: usize) -> Result<(), OpError> {
-    let want = bytes_of(dtype, dims)?;
+    let want = dtype.bytes_of(dims)?;
     if want == len {
         Ok(())
     } else {

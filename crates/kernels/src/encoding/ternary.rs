@@ -28,7 +28,7 @@ pub fn decode_tq1_0(block: &[u8; 54], out: &mut [f32; 256]) {
         let bytes = &block[start..end];
         for (out, power) in out[first..].chunks_mut(end - start).zip(&POWERS_OF_3[..digits]) {
             for (out, byte) in out.iter_mut().zip(bytes) {
-                let digit = u16::from(byte.wrapping_mul(*power)) * 3 >> 8;
+                let digit = (u16::from(byte.wrapping_mul(*power)) * 3) >> 8;
                 *out = f32::from(digit as i8 - 1) * d;
             }
         }

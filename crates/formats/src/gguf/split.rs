@@ -1,0 +1,93 @@
+//! A model in several files: `NAME-00001-of-00003.gguf` and so on.
+
+use std::path::{Path, PathBuf};
+
+use kinglet_graph::GraphError;
+
+use super::read::{File, read};
+use super::value::{Metadata, Value};
+use super::{Gguf, map};
+use crate::LoadError;
+
+/// The key of this file's number, from 0.
+pub(super) const NO: &str = "split.no";
+/// The key of the number of files.
+pub(super) const COUNT: &str = "split.count";
+/// The key of the number of tensors in all of them.
+pub(super) const TENSORS: &str = "split.tensors.count";
+
+/// The most files that the five digits of a name can count.
+pub(super) const MOST_PARTS: usize = 99_999;
+
+/// Which of how many files this metadata is in; `None` where it is alone.
+pub(super) fn place(metadata: &Metadata) -> Result<Option<(usize, usize)>, GraphError> {
+    let count = metadata.read(COUNT, Value::as_usize)?.unwrap_or(1);
+    if count <= 1 {
+        return Ok(None);
+    }
+    let no = metadata.need(NO, Value::as_usize)?;
+    if no >= count || count > MOST_PARTS {
+        let message = format!("is {no}, of {count} files");
+        return Err(GraphError::new(format!("metadata '{NO}'"), message));
+    }
+    Ok(Some((no, count)))
+}
+
+/// The path of file `no` of `count` of the model that is `NAME.gguf` whole.
+pub(super) fn part(whole: &Path, no: usize, count: usize) -> PathBuf {
+    let stem = whole.file_stem().unwrap_or_default().to_string_lossy();
+    whole.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", no + 1))
+}
+
+/// The path of the whole model that `path` would be part `no` of `count` of, by its name.
+fn whole(path: &Path, no: usize, count: usize) -> Option<PathBuf> {
+    let suffix = format!("-{:05}-of-{count:05}.gguf", no + 1);
+    let name = path.file_name()?.to_str()?.strip_suffix(&suffix)?;
+    Some(path.with_file_name(format!("{name}.gguf")))
+}
+
+/// Joins the file at `path`, already read, with the others beside it.
+pub(super) fn join(path: &Path, file: File, no: usize, count: usize) -> Result<Gguf, LoadError> {
+    let fail = |path: &Path, message: String| {
+        LoadError::new(path, GraphError::new(format!("part {} of {count}", no + 1), message))
+    };
+    let whole = whole(path, no, count).ok_or_else(|| {
+        let name = part(Path::new("NAME"), no, count);
+        let message = format!("its name must be {}, to find the others by", name.display());
+        fail(path, message)
+    })?;
+    let mut own = Some(file);
+    let mut joined: Option<File> = None;
+    for i in 0..count {
+        let path = part(&whole, i, count);
+        let file = match own.take_if(|_| i == no) {
+            Some(file) => file,
+            None => {
+                let error = |e| LoadError::new(&path, e);
+                let file = read(&map(&path)?).map_err(error)?;
+                if place(&file.metadata).map_err(error)? != Some((i, count)) {
+                    let message = format!("its metadata does not say that it is part {}", i + 1);
+                    return Err(fail(&path, message));
+                }
+                file
+            }
+        };
+        let Some(all) = &mut joined else {
+            joined = Some(file);
+            continue;
+        };
+        for (name, tensor) in file.tensors {
+            if all.tensors.insert(name.clone(), tensor).is_some() {
+                return Err(fail(&path, format!("tensor '{name}' is in another part too")));
+            }
+        }
+    }
+    let mut all = joined.expect("there is a first part");
+    let said = all.metadata.read(TENSORS, Value::as_usize).map_err(|e| LoadError::new(path, e))?;
+    if said.is_some_and(|said| said != all.tensors.len()) {
+        let (said, found) = (said.unwrap_or_default(), all.tensors.len());
+        return Err(fail(path, format!("the parts hold {found} tensors, {said} are announced")));
+    }
+    all.metadata.retain(|key, _| ![NO, COUNT, TENSORS].contains(&key));
+    Ok(Gguf { metadata: all.metadata, tensors: all.tensors })
+}
