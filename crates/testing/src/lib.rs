@@ -71,6 +71,11 @@ pub fn model(path: &str) -> Option<PathBuf> {
     Some(file)
 }
 
+/// A file of the repository's own fixtures, such as `onnx/convnet.onnx`.
+pub fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path)
+}
+
 /// Inputs given to a model, and what the reference kernels made of them.
 #[derive(Debug, Clone)]
 pub struct Case {

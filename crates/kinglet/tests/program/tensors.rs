@@ -60,6 +60,40 @@ fn integer_models_give_the_golden_tensors() {
     }
 }
 
+/// The first `count` of a batch.
+fn first(array: &Array, count: usize) -> Array {
+    let bytes = array.data.len() / array.shape[0] * count;
+    let mut shape = array.shape.clone();
+    shape[0] = count;
+    Array { shape, data: array.data[..bytes].to_vec(), ..array.clone() }
+}
+
+#[test]
+fn an_open_batch_is_as_large_as_the_input() {
+    let recorded = npz(&kinglet_testing::fixture("onnx/outputs.npz"));
+    let recorded = |key: &str| &recorded.iter().find(|(name, _)| name == key).unwrap().1;
+    let path = kinglet_testing::fixture("onnx/convnet.onnx");
+    let path = path.to_str().unwrap();
+    for batch in [1, 2, 5] {
+        let inputs = [("x".to_string(), first(recorded("convnet.x"), batch))];
+        let found = through_files(path, &inputs, batch == 2);
+        let want = first(recorded("convnet"), batch);
+        assert_eq!(found[0].shape, want.shape);
+        let (found, want) = (found[0].to_vec::<f32>().unwrap(), want.to_vec::<f32>().unwrap());
+        assert!(found.iter().zip(&want).all(|(a, b)| (a - b).abs() < 2e-5), "{found:?} {want:?}");
+
+        // The same through the library, in one plan of that size.
+        let model = kinglet::Model::open(path).unwrap();
+        let shapes = vec![(0, inputs[0].1.shape.clone())];
+        let mut plan = model.plan(kinglet::PlanOptions { shapes, ..Default::default() }).unwrap();
+        let x = inputs[0].1.to_vec::<f32>().unwrap();
+        let x = kinglet::Tensor::from_slice(&inputs[0].1.shape, &x).unwrap();
+        plan.set_input(0, &x).unwrap();
+        plan.run().unwrap();
+        assert_eq!(plan.output(0).slice::<f32>().unwrap(), found);
+    }
+}
+
 #[test]
 fn small_outputs_are_shown() {
     let Some(path) = model("tiny/hello_world_float.tflite") else { return };

@@ -23,7 +23,9 @@ use kinglet_graph::ops::reshape::{Flatten, Identity, Reshape, Squeeze, Unsqueeze
 use kinglet_graph::ops::slice::Slice;
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::Unary;
-use kinglet_graph::{DType, Graph, GraphError, Node, NodeId, Op, OpResult, Quant, Tensor, ValueId};
+use kinglet_graph::{
+    DType, Graph, GraphError, Node, NodeId, Op, OpResult, Quant, Tensor, ValueId, ValueType,
+};
 use std::sync::Arc;
 
 pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
@@ -43,6 +45,11 @@ pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
         let target = &mut graph.nodes_mut()[found.quantize.index()];
         (target.op, target.inputs, target.name) = (op, inputs, name);
     }
+    for i in 0..graph.nodes().len() {
+        max_pool_of_codes(graph, i);
+    }
+    // Nodes that were added stand behind those that need them.
+    graph.sort()?;
     graph.remove_unused();
     Ok(())
 }
@@ -117,6 +124,33 @@ fn scales_to_type(graph: &mut Graph, i: usize) {
     node.inputs.truncate(1);
 }
 
+/// Makes node `i` an integer op where it is a pool that takes the largest of codes.
+fn max_pool_of_codes(graph: &mut Graph, i: usize) {
+    let node = &graph.nodes()[i];
+    let Some(pool) = node.op.downcast::<Pool>() else { return };
+    let ([Some(x)], [y]) = (&node.inputs[..], &node.outputs[..]) else { return };
+    let (x, y) = (&graph.value(*x).ty, (*y, &graph.value(*y).ty));
+    let single = x.quant.as_ref().is_some_and(|q| q.single().is_some());
+    let (PoolKind::Max, Activation::None, false) = (pool.kind, pool.activation, pool.ceil) else {
+        return;
+    };
+    let Some(clamp) = Clamp::of(x.dtype).ok().filter(|_| single) else { return };
+    if y.1.quant.as_ref().is_some_and(|q| Some(q) != x.quant.as_ref()) {
+        return;
+    }
+    let op = QPool {
+        kind: QPoolKind::Max,
+        kernel: pool.kernel.clone(),
+        window: pool.window.clone(),
+        layout: pool.layout,
+        clamp,
+        rescale: Rescale::Float,
+    };
+    let (y, quant) = (y.0, x.quant.clone());
+    graph.value_mut(y).ty.quant = quant;
+    graph.nodes_mut()[i].op = Arc::new(op);
+}
+
 /// A float op between dequantised inputs and a quantised result.
 struct Candidate {
     node: NodeId,
@@ -157,6 +191,11 @@ impl Candidate {
             to: quantize.to,
             quant,
         })
+    }
+
+    /// Whether codes of type `ty` mean what those of the result do.
+    fn fits(&self, ty: &ValueType) -> bool {
+        ty.dtype == self.to && ty.quant.as_deref() == Some(&*self.quant)
     }
 
     /// The stored range that the activation leaves; `None` where it does more than clamp.
@@ -265,23 +304,39 @@ fn integer_op(graph: &mut Graph, found: &Candidate) -> OpResult<Option<IntegerOp
         };
         return Ok(Some((Arc::new(op), vec![Some(x)])));
     }
-    let same = |v: ValueId| {
-        let ty = &graph.value(v).ty;
-        ty.dtype == to && ty.quant.as_deref() == Some(&*found.quant)
-    };
     if op.is::<Concat>() {
         let all: Option<Vec<ValueId>> = found.quantised.iter().copied().collect();
+        let bytes = |v: &ValueId| matches!(graph.value(*v).ty.dtype, DType::I8 | DType::U8);
         let plain = found.activation == Activation::None;
-        let all = all.filter(|all| plain && all.iter().all(|v| same(*v)));
-        return Ok(all.map(|all| (node.op.clone(), all.into_iter().map(Some).collect())));
+        let Some(all) = all.filter(|all| plain && all.iter().all(bytes)) else { return Ok(None) };
+        let all = all.into_iter().map(|v| Ok(Some(rescaled(graph, found, v)?)));
+        return Ok(Some((node.op.clone(), all.collect::<OpResult<_>>()?)));
     }
     // Moving numbers about is the same for their codes, where these mean the same.
-    if same(x) && found.activation == Activation::None && moves(op) {
+    if found.fits(&x_type) && found.activation == Activation::None && moves(op) {
         let mut inputs = node.inputs.clone();
         inputs[0] = Some(x);
         return Ok(Some((node.op.clone(), inputs)));
     }
     Ok(None)
+}
+
+/// `v` at the scale of a candidate's result.
+fn rescaled(graph: &mut Graph, found: &Candidate, v: ValueId) -> OpResult<ValueId> {
+    let ty = graph.value(v).ty.clone();
+    if found.fits(&ty) {
+        return Ok(v);
+    }
+    let op = QUnary {
+        function: QFunction::Identity,
+        to: found.to,
+        clamp: Clamp::of(found.to)?,
+        rescale: Rescale::Float,
+    };
+    let out = ValueType { dtype: found.to, shape: ty.shape, quant: Some(found.quant.clone()) };
+    let out = graph.add_value("", out);
+    graph.add_node("", op, vec![Some(v)], vec![out]);
+    Ok(out)
 }
 
 /// Whether `op` moves the elements of input 0 and does nothing else.
