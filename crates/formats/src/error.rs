@@ -1,10 +1,10 @@
-//! What loading a model says when it cannot.
+//! What loading and saving a model say when they cannot.
 
 use std::path::Path;
 
 use kinglet_graph::GraphError;
 
-/// Why a file is not a model that can run: the file, the place in it, and what is wrong there.
+/// Why a file is not a model that can run, or a model can't be written to it: the file, the place in it, and what is wrong there.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{file}: {error}")]
 pub struct LoadError {

@@ -1,6 +1,6 @@
-//! Loaders on damaged files: every answer is an error or a valid graph, without a panic, without
-//! more memory than 4 times the file and 64 MB, and without hanging. What loads is planned and, where
-//! that is cheap, run.
+//! Loaders on damaged files: every answer is an error or a valid model, without a panic, without
+//! more memory than 4 times the file and 64 MB, and without hanging. What loads is used: graphs are
+//! planned and, where that is cheap, run; of other files all that they hold is read.
 //!
 //! A failure names the file and the seed; `KINGLET_HOSTILE=FILE:SEED` repeats that case alone.
 
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use kinglet_formats::gguf::{Gguf, Value};
 use kinglet_formats::{onnx, tflite};
 use kinglet_graph::{Bytes, Graph, ValueId};
 use kinglet_runtime::{Plan, PlanOptions, Pool};
@@ -36,9 +37,11 @@ const RUN_BYTES: u64 = 1 << 24;
 const RUN_MACS: u64 = 4_000_000;
 
 /// How one format is read, and the files to damage, each with its share of the corruptions.
-struct Format {
+struct Format<T> {
     layout: Layout,
-    load: fn(Bytes) -> Result<Graph, String>,
+    load: fn(Bytes) -> Result<T, String>,
+    /// Uses what was loaded; an error on the way is a fine answer.
+    exercise: fn(&T) -> Reached,
     files: Vec<(PathBuf, usize)>,
 }
 
@@ -59,7 +62,7 @@ fn tflite_files() {
     ];
     let files = names.map(|(name, share)| (models.join(name), share)).into();
     let load = |bytes: Bytes| tflite::parse(bytes).map_err(|e| e.to_string());
-    survive(&Format { layout: Layout::Words, load, files });
+    survive(&Format { layout: Layout::Words, load, exercise: plan_and_run, files });
 }
 
 #[test]
@@ -87,10 +90,48 @@ fn onnx_files() {
     ];
     let files = names.map(|(name, share)| (suite.join(name).join("model.onnx"), share)).into();
     let load = |bytes: Bytes| onnx::parse(bytes, None).map_err(|e| e.to_string());
-    survive(&Format { layout: Layout::Varints, load, files });
+    survive(&Format { layout: Layout::Varints, load, exercise: plan_and_run, files });
 }
 
-fn survive(format: &Format) {
+#[test]
+fn gguf_files() {
+    let Some(models) = kinglet_testing::models() else { return };
+    let names = [
+        ("encodings/Q2_K.gguf", 3),
+        ("encodings/TQ1_0.gguf", 3),
+        ("encodings/IQ3_S.gguf", 2),
+        ("encodings/MXFP4_MOE.gguf", 1),
+        ("encodings/BF16.gguf", 1),
+        ("lm/tinystories-260k-f32.gguf", 3),
+    ];
+    let files = names.map(|(name, share)| (models.join(name), share)).into();
+    let load = |bytes: Bytes| Gguf::parse(bytes).map_err(|e| e.to_string());
+    survive(&Format { layout: Layout::Numbers, load, exercise: read_all, files });
+}
+
+/// Reads every value and the start and end of every tensor.
+fn read_all(file: &Gguf) -> Reached {
+    for (_, value) in file.metadata.iter() {
+        let read = value.to_string().len()
+            + value.array_of_strings().map_or(0, |texts| texts.len())
+            + value.array_of_f32().map_or(0, |numbers| numbers.len())
+            + value.array_of_i32().map_or(0, |numbers| numbers.len())
+            + usize::from(Value::as_u64(value).is_some());
+        assert!(read > 0);
+    }
+    for (_, tensor) in file.tensors.iter() {
+        let (len, _) = tensor.dtype().block();
+        let mut block = vec![0.0; len];
+        for from in [0, tensor.view().len() - len] {
+            if tensor.view().decode(from, &mut block).is_err() {
+                return Reached::Loaded;
+            }
+        }
+    }
+    Reached::Ran
+}
+
+fn survive<T>(format: &Format<T>) {
     let turn: MutexGuard<'_, ()> = TURN.lock().unwrap_or_else(|e| e.into_inner());
     let only = std::env::var("KINGLET_HOSTILE").ok();
     let watch = Watch::start();
@@ -100,7 +141,7 @@ fn survive(format: &Format) {
         let file = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let name = short_name(path);
         let specimen = Specimen::new(file, format.layout);
-        let subject = Subject { name: &name, load: format.load, watch: &watch };
+        let subject = Subject { name: &name, format, watch: &watch };
 
         if only.is_none() {
             let whole = Bytes::new(Arc::new(specimen.bytes().to_vec()));
@@ -136,14 +177,14 @@ struct Tally {
 }
 
 /// One file, and how to load it.
-struct Subject<'a> {
+struct Subject<'a, T> {
     name: &'a str,
-    load: fn(Bytes) -> Result<Graph, String>,
+    format: &'a Format<T>,
     watch: &'a Watch,
 }
 
-impl Subject<'_> {
-    /// Loads, plans and runs one damaged file; whether it loaded. Failures are noted and not fatal,
+impl<T> Subject<'_, T> {
+    /// Loads and uses one damaged file; whether it loaded. Failures are noted and not fatal,
     /// so that one run shows them all.
     fn check(&self, bytes: Vec<u8>, what: &str, tally: &mut Tally) -> bool {
         let case = format!("{}, {what}", self.name);
@@ -154,11 +195,11 @@ impl Subject<'_> {
             eprintln!("{case}: {problem}");
             tally.failures.push(format!("{case}: {problem}"));
         };
-        let (loaded, peak) = MEMORY.peak_of(|| caught(|| (self.load)(bytes)));
+        let (loaded, peak) = MEMORY.peak_of(|| caught(|| (self.format.load)(bytes)));
         if peak > limit {
             fail(format!("loading took {peak} bytes, over the limit of {limit}"));
         }
-        let graph = match loaded {
+        let loaded = match loaded {
             Err(panic) => {
                 fail(format!("loading panicked: {panic}"));
                 return false;
@@ -170,11 +211,11 @@ impl Subject<'_> {
                 tally.refused += 1;
                 return false;
             }
-            Ok(Ok(graph)) => graph,
+            Ok(Ok(loaded)) => loaded,
         };
         tally.loaded += 1;
-        match caught(|| plan_and_run(&graph)) {
-            Err(panic) => fail(format!("planning or running panicked: {panic}")),
+        match caught(|| (self.format.exercise)(&loaded)) {
+            Err(panic) => fail(format!("using it panicked: {panic}")),
             Ok(reached) => {
                 tally.planned += usize::from(reached >= Reached::Planned);
                 tally.ran += usize::from(reached >= Reached::Ran);

@@ -9,6 +9,8 @@ use crate::Rng;
 pub enum Layout {
     /// Offsets and sizes are little-endian words at multiples of their size (FlatBuffers).
     Words,
+    /// Sizes and offsets are little-endian words at any place (GGUF).
+    Numbers,
     /// Tags and lengths are variable-length numbers (Protocol Buffers).
     Varints,
 }
@@ -27,6 +29,7 @@ impl Specimen {
     pub fn new(bytes: Vec<u8>, layout: Layout) -> Specimen {
         let numbers = match layout {
             Layout::Words => words(&bytes),
+            Layout::Numbers => numbers(&bytes),
             Layout::Varints => {
                 let mut found = Vec::new();
                 varints(&bytes, 0..bytes.len(), 0, &mut found);
@@ -80,7 +83,7 @@ impl Specimen {
                 let place = self.place(bytes, rng);
                 let number = extreme(bytes.len(), rng);
                 match self.layout {
-                    Layout::Words => overwrite(bytes, place.start, number, rng),
+                    Layout::Words | Layout::Numbers => overwrite(bytes, place.start, number, rng),
                     Layout::Varints => replace(bytes, place, number),
                 }
             }
@@ -199,6 +202,27 @@ fn words(bytes: &[u8]) -> Vec<Range<usize>> {
     words.filter(|(_, word)| is_small(word)).map(|(i, _)| 4 * i..4 * i + 4).collect()
 }
 
+/// Eight bytes anywhere that hold a number below 2^16, not 0: lengths, and most other numbers of a
+/// structure, and hardly anything within text or weights.
+fn numbers(bytes: &[u8]) -> Vec<Range<usize>> {
+    let is_number = |at: usize| match bytes.get(at..at + 8) {
+        Some(word) => word[0] != 0 && word[2..] == [0; 6],
+        None => false,
+    };
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at + 8 <= bytes.len() {
+        // What is before a number below 256 looks like its low byte.
+        if is_number(at) && !is_number(at + 1) {
+            found.push(at..at + 8);
+            at += 8;
+        } else {
+            at += 1;
+        }
+    }
+    found
+}
+
 /// The tags, lengths and numbers of the message in `range` and of those within it. A field that
 /// does not read as a message is taken for text or data. Whether all of `range` read as one.
 fn varints(bytes: &[u8], range: Range<usize>, depth: usize, found: &mut Vec<Range<usize>>) -> bool {
@@ -276,8 +300,19 @@ mod tests {
     }
 
     #[test]
+    fn numbers_at_any_place_are_found() {
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(3u64.to_le_bytes());
+        bytes.extend(b"key");
+        bytes.extend(700u64.to_le_bytes());
+        bytes.extend([255; 9]);
+        let specimen = Specimen::new(bytes, Layout::Numbers);
+        assert_eq!(specimen.numbers, [4..12, 15..23]);
+    }
+
+    #[test]
     fn damage_repeats_and_differs() {
-        for layout in [Layout::Words, Layout::Varints] {
+        for layout in [Layout::Words, Layout::Numbers, Layout::Varints] {
             let specimen = Specimen::new(MESSAGE.repeat(20), layout);
             let distinct: std::collections::BTreeSet<_> =
                 (0..100).map(|seed| specimen.damaged(seed).0).collect();

@@ -1,13 +1,15 @@
 //! GGUF files: language models' weights with their metadata.
 //!
 //! [`Gguf::open`] maps a file, versions 2 and 3, and reads its metadata and where its tensors lie;
-//! weights, and large arrays of the metadata such as vocabularies, stay where they are. The format is
+//! weights, and large arrays of the metadata such as vocabularies, stay where they are. [`Writer`]
+//! writes them. The format is
 //! [ggml's](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 
 mod read;
 mod split;
 mod types;
 mod value;
+mod write;
 
 use std::fs;
 use std::path::Path;
@@ -19,9 +21,12 @@ use memmap2::Mmap;
 use crate::{LoadError, Named};
 
 pub use value::{Array, Kind, Metadata, Value};
+pub use write::Writer;
 
 /// What tensors' offsets are multiples of where a file does not say.
 const DEFAULT_ALIGNMENT: usize = 32;
+/// The key that says otherwise.
+const ALIGNMENT: &str = "general.alignment";
 
 /// Tensors by name, in the order of the file. Sizes are outermost first, the reverse of GGUF's: a
 /// matrix is `[rows, columns]`, and its rows lie one after the other.

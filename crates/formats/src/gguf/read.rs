@@ -3,14 +3,14 @@
 use kinglet_graph::{Bytes, Dims, GraphError, Tensor};
 
 use super::value::{Array, Kind, Metadata, Value};
-use super::{DEFAULT_ALIGNMENT, Tensors, types};
+use super::{ALIGNMENT, DEFAULT_ALIGNMENT, Tensors, types};
 
 /// Bytes that a key with its value, and a tensor's description, take at least.
 const SMALLEST_PAIR: u64 = 8 + 4 + 1;
 const SMALLEST_TENSOR: u64 = 8 + 4 + 4 + 8;
 
-/// More dimensions than ggml has.
-const MOST_DIMS: u32 = 4;
+/// The most dimensions that ggml has.
+pub(super) const MOST_DIMS: u32 = 4;
 
 /// What one file holds.
 #[derive(Debug)]
@@ -78,12 +78,11 @@ fn metadata(cursor: &mut Cursor<'_>, pairs: u64) -> Result<Metadata, GraphError>
     Ok(metadata)
 }
 
-fn alignment(metadata: &Metadata) -> Result<usize, GraphError> {
-    let key = "general.alignment";
-    let alignment = metadata.read(key, Value::as_usize)?.unwrap_or(DEFAULT_ALIGNMENT);
+pub(super) fn alignment(metadata: &Metadata) -> Result<usize, GraphError> {
+    let alignment = metadata.read(ALIGNMENT, Value::as_usize)?.unwrap_or(DEFAULT_ALIGNMENT);
     if !alignment.is_power_of_two() {
         let message = format!("is {alignment}, which is not a power of two");
-        return Err(GraphError::new(format!("metadata '{key}'"), message));
+        return Err(GraphError::new(format!("metadata '{ALIGNMENT}'"), message));
     }
     Ok(alignment)
 }

@@ -6,18 +6,18 @@ use kinglet_graph::GraphError;
 
 use super::read::{File, read};
 use super::value::{Metadata, Value};
-use super::{Gguf, map};
+use super::{ALIGNMENT, Gguf, map};
 use crate::LoadError;
 
-/// The key of this file's number, from 0.
-pub(super) const NO: &str = "split.no";
-/// The key of the number of files.
-pub(super) const COUNT: &str = "split.count";
-/// The key of the number of tensors in all of them.
-pub(super) const TENSORS: &str = "split.tensors.count";
+/// The keys of this file's number (from 0), of the number of files, and of the number of tensors in
+/// all of them.
+pub(super) const KEYS: [&str; 3] = [NO, COUNT, TENSORS];
+const NO: &str = "split.no";
+const COUNT: &str = "split.count";
+const TENSORS: &str = "split.tensors.count";
 
-/// The most files that the five digits of a name can count.
-pub(super) const MOST_PARTS: usize = 99_999;
+/// The most files that their count's sixteen bits hold.
+pub(super) const MOST_PARTS: usize = u16::MAX as usize;
 
 /// Which of how many files this metadata is in; `None` where it is alone.
 pub(super) fn place(metadata: &Metadata) -> Result<Option<(usize, usize)>, GraphError> {
@@ -33,9 +33,20 @@ pub(super) fn place(metadata: &Metadata) -> Result<Option<(usize, usize)>, Graph
     Ok(Some((no, count)))
 }
 
+/// The metadata of file `no` of `count`, which hold `tensors` tensors: all of it in the first.
+pub(super) fn metadata(whole: &Metadata, no: usize, count: usize, tensors: usize) -> Metadata {
+    let mut metadata = whole.clone();
+    metadata.retain(|key, _| no == 0 || key == ALIGNMENT);
+    metadata.insert(NO, Value::U16(no as u16));
+    metadata.insert(COUNT, Value::U16(count as u16));
+    metadata.insert(TENSORS, Value::I32(tensors as i32));
+    metadata
+}
+
 /// The path of file `no` of `count` of the model that is `NAME.gguf` whole.
 pub(super) fn part(whole: &Path, no: usize, count: usize) -> PathBuf {
-    let stem = whole.file_stem().unwrap_or_default().to_string_lossy();
+    let name = whole.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".gguf").unwrap_or(&name);
     whole.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", no + 1))
 }
 
@@ -88,6 +99,6 @@ pub(super) fn join(path: &Path, file: File, no: usize, count: usize) -> Result<G
         let (said, found) = (said.unwrap_or_default(), all.tensors.len());
         return Err(fail(path, format!("the parts hold {found} tensors, {said} are announced")));
     }
-    all.metadata.retain(|key, _| ![NO, COUNT, TENSORS].contains(&key));
+    all.metadata.retain(|key, _| !KEYS.contains(&key));
     Ok(Gguf { metadata: all.metadata, tensors: all.tensors })
 }

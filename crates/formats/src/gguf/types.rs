@@ -62,8 +62,7 @@ pub(super) fn dtype(id: u32) -> Result<DType, String> {
 }
 
 /// The number of an element type, where ggml has it.
-#[cfg(test)]
-fn id(dtype: DType) -> Option<u32> {
+pub(super) fn id(dtype: DType) -> Option<u32> {
     TYPES.iter().find(|row| row.2 == Some(dtype)).map(|row| row.0)
 }
 

@@ -20,6 +20,11 @@ macro_rules! kinds {
                 match id { $($id => Some(Kind::$name),)* _ => None }
             }
 
+            /// Its number in files.
+            pub(super) fn id(self) -> u32 {
+                match self { $(Kind::$name => $id,)* }
+            }
+
             /// Bytes that a value takes, or at least takes.
             pub(super) fn width(self) -> usize {
                 match self { $(Kind::$name => $width,)* }
@@ -321,6 +326,11 @@ impl Array {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// The elements as a file holds them.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The elements of an array of strings; files need not hold UTF-8.
