@@ -297,9 +297,13 @@ impl<'a> Inputs<'a> {
         self.views
     }
 
-    /// The sizes of the `outputs` outputs of `op` on these inputs, by its own shape rule: what a
-    /// reference implementation need not compute again.
-    pub fn output_dims(&self, op: &dyn Op, outputs: usize) -> OpResult<Vec<Dims>> {
+    /// The sizes of the `outputs` outputs of `op` on these inputs, by its own shape rule: for
+    /// reference implementations of ops whose sizes depend on data. [`Outputs::dims`] costs less.
+    pub fn output_dims(
+        &self,
+        op: &dyn Op,
+        outputs: usize,
+    ) -> OpResult<SmallVec<[Dims; 2]>> {
         let types: Vec<Option<ValueType>> = self
             .views
             .iter()
@@ -409,11 +413,28 @@ impl<'a> Outputs<'a> {
 
     /// The quantisation of output `i`; an error where it has none.
     pub fn quant(&self, i: usize) -> OpResult<&'a Quant> {
-        match self.slots.get(i) {
-            Some(Slot::Planned { quant, .. } | Slot::Open { quant, .. }) => *quant,
-            None => None,
+        self.opt_quant(i).ok_or_else(|| OpError::new(format!("output {i} is not quantised")))
+    }
+
+    /// The quantisation of output `i`, if it has one.
+    pub fn opt_quant(&self, i: usize) -> Option<&'a Quant> {
+        match self.slots.get(i)? {
+            Slot::Planned { quant, .. } | Slot::Open { quant, .. } => *quant,
         }
-        .ok_or_else(|| OpError::new(format!("output {i} is not quantised")))
+    }
+
+    /// The sizes of all outputs of `op`, whose shape rule looks at no data but constants: as
+    /// planned where they are, else by that rule. What a reference implementation need not
+    /// compute again.
+    pub fn dims(&self, op: &dyn Op, inputs: &Inputs<'_>) -> OpResult<SmallVec<[Dims; 2]>> {
+        let planned = |slot: &Slot<'_>| match slot {
+            Slot::Planned { dims, .. } => Some(Dims::from_slice(dims)),
+            Slot::Open { .. } => None,
+        };
+        match self.slots.iter().map(planned).collect() {
+            Some(dims) => Ok(dims),
+            None => inputs.output_dims(op, self.len()),
+        }
     }
 
     /// The memory of output `i`, which is of `dtype` and `dims`; its content is arbitrary.

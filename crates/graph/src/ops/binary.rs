@@ -193,7 +193,7 @@ impl Op for Binary {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
-        let dims = &inputs.output_dims(self, 1)?[0];
+        let dims = &outputs.dims(self, inputs)?[0];
         let offsets = Offsets::broadcast(dims, [a.dims, b.dims]);
         if a.dtype == b.dtype {
             return crate::dispatch_number!(a.dtype, T => {

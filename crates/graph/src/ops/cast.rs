@@ -44,8 +44,8 @@ impl Op for Cast {
             out.copy_from_slice(x.bytes);
             return Ok(());
         }
-        let at = convert::numbers(&x)?;
-        convert::write(self.to, out, self.rounding, (0..x.len()).map(at))
+        let numbers = convert::numbers(&x)?;
+        convert::write(self.to, out, self.rounding, (0..x.len()).map(|i| numbers.at(i)))
     }
 }
 

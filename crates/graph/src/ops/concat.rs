@@ -120,7 +120,7 @@ impl Op for Concat {
                 }
             };
         }
-        let quant = outputs.quant(0).ok();
+        let quant = outputs.opt_quant(0);
         let (before, total, after) = around(&dims, axis)?;
         write_whole(outputs, 0, first.dtype, &dims, |dst| {
             let row = dst.len().checked_div(before).unwrap_or(0);

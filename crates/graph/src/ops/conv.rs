@@ -122,7 +122,7 @@ impl Op for Conv {
         let (x, weights) = (inputs.get(0)?, inputs.get(1)?);
         let layouts = (self.layout, self.weight_layout);
         let dims = conv_dims(&self.window, self.groups, layouts, x.dims, weights.dims)?;
-        let out_dims = &inputs.output_dims(self, 1)?[0];
+        let out_dims = &outputs.dims(self, inputs)?[0];
         crate::dispatch_float!(x.dtype, T => {
             let x_at = ImageStrides::of(self.layout, x.dims)?;
             let w_at = WeightStrides::of(self.weight_layout, weights.dims)?;

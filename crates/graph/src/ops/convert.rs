@@ -262,60 +262,106 @@ fn pack(bytes: &mut [u8], bits: usize, i: usize, value: u8) {
     *byte = (*byte & !(mask << (at % 8))) | ((value & mask) << (at % 8));
 }
 
-/// The elements of `view` as numbers, by index. Fails for complex ones.
-pub fn numbers<'a>(view: &TensorView<'a>) -> OpResult<Box<dyn Fn(usize) -> Number + 'a>> {
-    let bytes = view.bytes;
-    let bits = view.dtype.bits();
-    macro_rules! of {
-        ($T:ty, $v:ident => $number:expr) => {{
-            let slice = view.slice::<$T>()?;
-            Box::new(move |i: usize| {
-                let $v = slice[i];
-                $number
-            })
-        }};
+/// The elements of a view as numbers, by index.
+pub struct Numbers<'a>(Stored<'a>);
+
+enum Stored<'a> {
+    F64(&'a [f64]),
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    BF16(&'a [bf16]),
+    I64(&'a [i64]),
+    I32(&'a [i32]),
+    I16(&'a [i16]),
+    I8(&'a [i8]),
+    U64(&'a [u64]),
+    U32(&'a [u32]),
+    U16(&'a [u16]),
+    U8(&'a [u8]),
+    Bool(&'a [u8]),
+    /// Integers of so many bits, packed.
+    Packed {
+        bytes: &'a [u8],
+        bits: usize,
+        signed: bool,
+    },
+    /// Codes of so many bits, packed, and what they stand for.
+    Codes {
+        bytes: &'a [u8],
+        bits: usize,
+        values: &'static [f64; 256],
+    },
+    /// What blocks of encoded numbers stand for.
+    Decoded(Vec<f32>),
+}
+
+impl Numbers<'_> {
+    /// Element `i`.
+    pub fn at(&self, i: usize) -> Number {
+        match &self.0 {
+            Stored::F64(v) => Number::Float(v[i]),
+            Stored::F32(v) => Number::Float(v[i].into()),
+            Stored::F16(v) => Number::Float(v[i].into()),
+            Stored::BF16(v) => Number::Float(v[i].into()),
+            Stored::I64(v) => Number::Int(v[i].into()),
+            Stored::I32(v) => Number::Int(v[i].into()),
+            Stored::I16(v) => Number::Int(v[i].into()),
+            Stored::I8(v) => Number::Int(v[i].into()),
+            Stored::U64(v) => Number::Int(v[i].into()),
+            Stored::U32(v) => Number::Int(v[i].into()),
+            Stored::U16(v) => Number::Int(v[i].into()),
+            Stored::U8(v) => Number::Int(v[i].into()),
+            Stored::Bool(v) => Number::Int((v[i] != 0).into()),
+            Stored::Packed { bytes, bits, signed } => {
+                let (code, up) = (unpack(bytes, *bits, i), 8 - bits);
+                Number::Int(if *signed { ((code << up) as i8 >> up).into() } else { code.into() })
+            }
+            Stored::Codes { bytes, bits, values } => {
+                Number::Float(values[usize::from(unpack(bytes, *bits, i))])
+            }
+            Stored::Decoded(v) => Number::Float(v[i].into()),
+        }
     }
-    Ok(match view.dtype {
-        DType::F64 => of!(f64, v => Number::Float(v)),
-        DType::F32 => of!(f32, v => Number::Float(v.into())),
-        DType::F16 => of!(f16, v => Number::Float(v.into())),
-        DType::BF16 => of!(bf16, v => Number::Float(v.into())),
-        DType::I64 => of!(i64, v => Number::Int(v.into())),
-        DType::I32 => of!(i32, v => Number::Int(v.into())),
-        DType::I16 => of!(i16, v => Number::Int(v.into())),
-        DType::I8 => of!(i8, v => Number::Int(v.into())),
-        DType::U64 => of!(u64, v => Number::Int(v.into())),
-        DType::U32 => of!(u32, v => Number::Int(v.into())),
-        DType::U16 => of!(u16, v => Number::Int(v.into())),
-        DType::U8 => of!(u8, v => Number::Int(v.into())),
-        DType::Bool => Box::new(move |i| Number::Int(i128::from(bytes[i] != 0))),
-        DType::U4 | DType::U2 => Box::new(move |i| Number::Int(unpack(bytes, bits, i).into())),
-        DType::I4 | DType::I2 => Box::new(move |i| {
-            let up = 8 - bits;
-            let code = unpack(bytes, bits, i) << up;
-            Number::Int(i128::from((code as i8) >> up))
-        }),
+}
+
+/// The elements of `view` as numbers. Fails for complex ones.
+pub fn numbers<'a>(view: &TensorView<'a>) -> OpResult<Numbers<'a>> {
+    let (bytes, bits) = (view.bytes, view.dtype.bits());
+    Ok(Numbers(match view.dtype {
+        DType::F64 => Stored::F64(view.slice()?),
+        DType::F32 => Stored::F32(view.slice()?),
+        DType::F16 => Stored::F16(view.slice()?),
+        DType::BF16 => Stored::BF16(view.slice()?),
+        DType::I64 => Stored::I64(view.slice()?),
+        DType::I32 => Stored::I32(view.slice()?),
+        DType::I16 => Stored::I16(view.slice()?),
+        DType::I8 => Stored::I8(view.slice()?),
+        DType::U64 => Stored::U64(view.slice()?),
+        DType::U32 => Stored::U32(view.slice()?),
+        DType::U16 => Stored::U16(view.slice()?),
+        DType::U8 => Stored::U8(view.slice()?),
+        DType::Bool => Stored::Bool(bytes),
+        DType::U4 | DType::U2 => Stored::Packed { bytes, bits, signed: false },
+        DType::I4 | DType::I2 => Stored::Packed { bytes, bits, signed: true },
         DType::Encoded(_) => {
             let mut decoded = vec![0.0; view.len()];
             view.decode(0, &mut decoded)?;
-            Box::new(move |i| Number::Float(decoded[i].into()))
+            Stored::Decoded(decoded)
         }
         DType::C64 | DType::C128 => {
             return Err(OpError::new(format!("expected real numbers, found {}", view.dtype)));
         }
         _ => match table(view.dtype) {
-            Some(table) => {
-                Box::new(move |i| Number::Float(table[usize::from(unpack(bytes, bits, i))]))
-            }
+            Some(values) => Stored::Codes { bytes, bits, values },
             None => return Err(OpError::new(format!("{} has no numbers", view.dtype))),
         },
-    })
+    }))
 }
 
 /// All elements of `view` as doubles.
 pub fn floats(view: &TensorView<'_>) -> OpResult<Vec<f64>> {
-    let at = numbers(view)?;
-    Ok((0..view.len()).map(|i| at(i).as_f64()).collect())
+    let numbers = numbers(view)?;
+    Ok((0..view.len()).map(|i| numbers.at(i).as_f64()).collect())
 }
 
 /// Writes numbers as the elements of `dtype` in `bytes`. Integers wrap; floats that become integers

@@ -36,7 +36,7 @@ impl Op for DeformConv {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        let out_dims = &inputs.output_dims(self, 1)?[0];
+        let out_dims = &outputs.dims(self, inputs)?[0];
         let (x, weights, offsets) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
         let dims = conv_dims(&self.window, self.groups, LAYOUTS, x.dims, weights.dims)?;
         let &[h, w] = &dims.windows[..] else { return Err(OpError::new("x must have rank 4")) };

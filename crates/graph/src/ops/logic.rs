@@ -60,7 +60,7 @@ impl Op for Compare {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
-        let dims = &inputs.output_dims(self, 1)?[0];
+        let dims = &outputs.dims(self, inputs)?[0];
         let out = outputs.slice::<Bool>(0, dims)?;
         let offsets = Offsets::broadcast(dims, [a.dims, b.dims]);
         if a.dtype == DType::Bool {
@@ -109,7 +109,7 @@ impl Op for Logical {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
-        let dims = &inputs.output_dims(self, 1)?[0];
+        let dims = &outputs.dims(self, inputs)?[0];
         let offsets = Offsets::broadcast(dims, [a.dims, b.dims]);
         let (a, b) = (a.slice::<Bool>()?, b.slice::<Bool>()?);
         for (to, [i, j]) in outputs.slice::<Bool>(0, dims)?.iter_mut().zip(offsets) {
@@ -179,7 +179,7 @@ impl Op for Bitwise {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
-        let dims = &inputs.output_dims(self, 1)?[0];
+        let dims = &outputs.dims(self, inputs)?[0];
         let offsets = Offsets::broadcast(dims, [a.dims, b.dims]);
         crate::dispatch!(a.dtype, T in [
             I64 i64, I32 i32, I16 i16, I8 i8, U64 u64, U32 u32, U16 u16, U8 u8,
@@ -285,7 +285,7 @@ impl Op for Where {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (condition, a, b) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
-        let dims = &inputs.output_dims(self, 1)?[0];
+        let dims = &outputs.dims(self, inputs)?[0];
         let offsets = Offsets::broadcast(dims, [condition.dims, a.dims, b.dims]);
         let condition = condition.slice::<Bool>()?;
         let width = a.dtype.bits() / 8;

@@ -62,7 +62,7 @@ impl Op for ClassLoss {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        let out_dims = inputs.output_dims(self, outputs.len())?;
+        let out_dims = outputs.dims(self, inputs)?;
         let (x, targets) = (inputs.get(0)?, inputs.get(1)?.ints()?);
         let weights = inputs.opt(2).map(|w| to_f64s(&w)).transpose()?;
         let around = AroundAxis::new(x.dims, 1);

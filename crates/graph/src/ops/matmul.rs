@@ -138,7 +138,7 @@ impl Op for MatMul {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
-        let dims = &inputs.output_dims(self, 1)?[0];
+        let dims = &outputs.dims(self, inputs)?[0];
         crate::dispatch_number!(a.dtype, T => {
             self.multiply(a, b, inputs.opt(2), dims, outputs.slice::<T>(0, dims)?)
         }, else => Err(OpError::new(format!("MatMul does not take {}", a.dtype))))

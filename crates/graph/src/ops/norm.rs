@@ -133,7 +133,7 @@ impl Op for BatchNorm {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        inputs.output_dims(self, 1)?;
+        outputs.dims(self, inputs)?;
         let x = inputs.get(0)?;
         let per_channel = |i: usize| inputs.get(i).and_then(|v| to_f64s(&v));
         let (scale, bias) = (per_channel(1)?, per_channel(2)?);
@@ -164,7 +164,7 @@ impl Op for BatchNormTraining {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        inputs.output_dims(self, 3)?;
+        outputs.dims(self, inputs)?;
         let x = inputs.get(0)?;
         let (scale, bias) = (to_f64s(&inputs.get(1)?)?, to_f64s(&inputs.get(2)?)?);
         let at = ImageStrides::of(self.layout, x.dims)?;
@@ -211,7 +211,7 @@ impl Op for GroupNorm {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        inputs.output_dims(self, 1)?;
+        outputs.dims(self, inputs)?;
         let x = inputs.get(0)?;
         let (batch, channels, _) = self.layout.split(x.dims)?;
         let groups = self.groups.unwrap_or(channels);
@@ -287,7 +287,7 @@ impl Op for LayerNorm {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        let out_dims = inputs.output_dims(self, outputs.len())?;
+        let out_dims = outputs.dims(self, inputs)?;
         let x = inputs.get(0)?;
         let around = tail(x.dims, self.axis)?;
         let mut values = to_f64s(&x)?;
@@ -388,7 +388,7 @@ impl Op for LocalResponseNorm {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        inputs.output_dims(self, 1)?;
+        outputs.dims(self, inputs)?;
         let x = inputs.get(0)?;
         let (_, channels, _) = self.layout.split(x.dims)?;
         let at = ImageStrides::of(self.layout, x.dims)?;

@@ -69,7 +69,7 @@ impl Op for ArgReduce {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
-        let out_dims = &inputs.output_dims(self, 1)?[0];
+        let out_dims = &outputs.dims(self, inputs)?[0];
         let around = AroundAxis::new(x.dims, axis_of(self.axis, x.dims.len())?);
         let found: Vec<usize> = crate::dispatch_number!(x.dtype, T => {
             let x = x.slice::<T>()?;

@@ -139,7 +139,7 @@ impl Op for Pool {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
-        let out_dims = &inputs.output_dims(self, 1)?[0];
+        let out_dims = &outputs.dims(self, inputs)?[0];
         let (batch, channels, spatial) = self.layout.split(x.dims)?;
         let windows = self.window.resolve(&spatial, &self.kernel, self.ceil)?;
         let x_at = ImageStrides::of(self.layout, x.dims)?;
@@ -208,7 +208,7 @@ impl Op for GlobalPool {
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
         let (_, channels, spatial) = self.layout.split(x.dims)?;
-        let out_dims = &inputs.output_dims(self, 1)?[0];
+        let out_dims = &outputs.dims(self, inputs)?[0];
         let area: usize = spatial.iter().product();
         let at = ImageStrides::of(self.layout, x.dims)?;
         let step = spatial.last().map_or(1, |_| at.spatial[spatial.len() - 1]);
@@ -254,7 +254,7 @@ impl Op for MaxPoolWithIndices {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
-        let out_dims = &inputs.output_dims(self, 2)?[0];
+        let out_dims = &outputs.dims(self, inputs)?[0];
         let (batch, channels, spatial) = self.layout.split(x.dims)?;
         let windows = self.window.resolve(&spatial, &self.kernel, self.ceil)?;
         let x_at = ImageStrides::of(self.layout, x.dims)?;
@@ -411,7 +411,7 @@ impl Op for MaxRoiPool {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
-        let out_dims = &inputs.output_dims(self, 1)?[0];
+        let out_dims = &outputs.dims(self, inputs)?[0];
         let [batch, channels, height, width] = *x.dims else {
             return Err(OpError::new("x must have rank 4"));
         };

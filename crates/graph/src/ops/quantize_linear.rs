@@ -20,32 +20,39 @@ pub struct Granularity {
 
 impl Granularity {
     /// The place in the scale of element `i` of a tensor of sizes `dims`.
-    fn places(&self, dims: &[usize], scale: &[usize]) -> OpResult<Box<dyn Fn(usize) -> usize>> {
+    fn places(&self, dims: &[usize], scale: &[usize]) -> OpResult<impl Fn(usize) -> usize> {
+        let (around, block, strides) = self.strides(dims, scale)?;
+        Ok(move |i| {
+            let (len, inner) = (around.len, around.inner);
+            let (outer, along, rest) = (i / inner / len, i / inner % len, i % inner);
+            outer * strides[0] + along / block * strides[1] + rest * strides[2]
+        })
+    }
+
+    /// The axis, how many of its indices share a scale, and how far apart scales lie for one step
+    /// before, along and after it.
+    fn strides(&self, dims: &[usize], scale: &[usize]) -> OpResult<(AroundAxis, usize, [usize; 3])> {
         if scale.iter().product::<usize>() == 1 {
-            return Ok(Box::new(|_| 0));
+            return Ok((AroundAxis { outer: 1, len: 1, inner: 1 }, 1, [0; 3]));
         }
         let axis = axis_of(self.axis, dims.len())?;
-        let AroundAxis { len, inner, .. } = AroundAxis::new(dims, axis);
+        let around = AroundAxis::new(dims, axis);
         let misfit = || {
             OpError::new(format!("a scale of sizes {scale:?} does not fit {dims:?}, axis {axis}"))
         };
         if self.block_size == 0 {
             return match scale {
-                [n] if *n == len => Ok(Box::new(move |i| i / inner % len)),
+                [n] if *n == around.len => Ok((around, 1, [0, 1, 0])),
                 _ => Err(misfit()),
             };
         }
-        let blocks = len.div_ceil(self.block_size);
+        let blocks = around.len.div_ceil(self.block_size);
         let same =
             |(d, (a, b)): (usize, (&usize, &usize))| *b == if d == axis { blocks } else { *a };
         if scale.len() != dims.len() || !dims.iter().zip(scale).enumerate().all(same) {
             return Err(misfit());
         }
-        let block = self.block_size;
-        Ok(Box::new(move |i| {
-            let (outer, along, rest) = (i / inner / len, i / inner % len, i % inner);
-            (outer * blocks + along / block) * inner + rest
-        }))
+        Ok((around, self.block_size, [blocks * around.inner, around.inner, 1]))
     }
 }
 
@@ -74,14 +81,9 @@ fn range(dtype: DType) -> Option<(f64, f64)> {
 }
 
 /// Element `i` of an optional zero point, 0 where it is left out.
-fn zero_points<'a>(view: Option<TensorView<'a>>) -> OpResult<Box<dyn Fn(usize) -> f64 + 'a>> {
-    match view {
-        None => Ok(Box::new(|_| 0.0)),
-        Some(view) => {
-            let at = convert::numbers(&view)?;
-            Ok(Box::new(move |i| at(i).as_f64()))
-        }
-    }
+fn zero_points<'a>(view: Option<TensorView<'a>>) -> OpResult<impl Fn(usize) -> f64 + 'a> {
+    let numbers = view.map(|view| convert::numbers(&view)).transpose()?;
+    Ok(move |i| numbers.as_ref().map_or(0.0, |numbers| numbers.at(i).as_f64()))
 }
 
 fn check_zero_point(scale: &[usize], zero_point: Option<TensorView<'_>>) -> OpResult {
@@ -126,7 +128,7 @@ impl Op for QuantizeLinear {
         let out = outputs.bytes(0, self.to, x.dims)?;
         let quantize = |i: usize| {
             let at = place(i);
-            let (x, s) = (value(i).as_f64(), scale(at).as_f64());
+            let (x, s) = (value.at(i).as_f64(), scale.at(at).as_f64());
             let divided = match precision {
                 DType::F64 => x / s,
                 // Both are exact in f32, in which the quotient rounds once.
@@ -173,7 +175,7 @@ impl Op for DequantizeLinear {
         let single = self.to != DType::F64;
         let dequantize = |i: usize| {
             let at = place(i);
-            let (steps, s) = (value(i).as_f64() - zero_point(at), scale(at).as_f64());
+            let (steps, s) = (value.at(i).as_f64() - zero_point(at), scale.at(at).as_f64());
             match single {
                 true => f64::from(steps as f32 * s as f32),
                 false => steps * s,

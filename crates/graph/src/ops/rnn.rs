@@ -189,7 +189,7 @@ impl Op for Recurrent {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        let out_dims = inputs.output_dims(self, outputs.len())?;
+        let out_dims = outputs.dims(self, inputs)?;
         let (x, w, r) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
         let &[first, second, features] = x.dims else { return Err(OpError::new("x has rank 3")) };
         let (steps, batch) = if self.batch_first { (second, first) } else { (first, second) };
@@ -424,7 +424,7 @@ impl Op for SequenceLstm {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        let out_dims = inputs.output_dims(self, 3)?;
+        let out_dims = outputs.dims(self, inputs)?;
         let x = inputs.get(0)?;
         let &[first, second, features] = x.dims else { return Err(OpError::new("x has rank 3")) };
         let (steps, batch) = if self.time_major { (first, second) } else { (second, first) };

@@ -116,7 +116,7 @@ pub fn tanh_i16(x: i16, scaling: InputScaling16) -> i16 {
 /// An int16 function as 513 samples with linear interpolation (`LUTPopulate<int16_t>` and
 /// `LUTLookup`), for every int16 function but logistic and tanh.
 #[derive(Clone, Debug)]
-pub struct Lut16(Box<[i16; 513]>);
+pub struct Lut16([i16; 513]);
 
 impl Lut16 {
     /// Samples `function` over the whole input range of `(scale, zero_point)`, for outputs of
@@ -135,7 +135,7 @@ impl Lut16 {
             let middle = (function(start + step / 2.0) * inverse).round();
             (value - ((interpolated - middle) / 2.0).round()) as i16
         };
-        let mut samples = Box::new([0; 513]);
+        let mut samples = [0; 513];
         for (i, slot) in samples[..512].iter_mut().enumerate() {
             *slot = sample(i);
         }

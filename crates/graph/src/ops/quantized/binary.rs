@@ -1,7 +1,8 @@
 //! Arithmetic between two quantised tensors, broadcast like NumPy's.
 
 use super::{
-    Clamp, Rescale, fraction, multiplier, products_only, quantized_input, single, store, stored,
+    Clamp, Integers, Rescale, fraction, multiplier, quantized_input, products_only, single, store,
+    try_store,
 };
 use crate::ops::broadcast::{Offsets, broadcast_dims, broadcast_inputs};
 use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
@@ -68,19 +69,13 @@ impl Op for QBinary {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
-        let q = Operands {
-            a: single(inputs.quant(0)?)?,
-            b: single(inputs.quant(1)?)?,
-            out: single(outputs.quant(0)?)?,
-        };
-        let f = self.function(a.dtype, &q)?;
-        let (x, y) = (stored(&a)?, stored(&b)?);
+        let out = single(outputs.quant(0)?)?;
+        let f = self.evaluator(a.dtype, [single(inputs.quant(0)?)?, single(inputs.quant(1)?)?, out])?;
+        let (x, y) = (Integers::of(&a)?, Integers::of(&b)?);
         let dims = broadcast_dims(&[a.dims, b.dims])?;
-        let mut result = Vec::with_capacity(x.len().max(y.len()));
-        for [i, j] in Offsets::broadcast(&dims, [a.dims, b.dims]) {
-            result.push(self.clamp.apply(f(x[i], y[j])?));
-        }
-        store(outputs, 0, a.dtype, &dims, &result)
+        let pairs = Offsets::broadcast(&dims, [a.dims, b.dims]);
+        let results = pairs.map(|[i, j]| f(x.at(i), y.at(j)));
+        try_store(outputs, 0, a.dtype, &dims, results)
     }
 }
 
@@ -91,7 +86,7 @@ struct Operands {
     out: (f32, i32),
 }
 
-type Function = Box<dyn Fn(i32, i32) -> OpResult<i32>>;
+type Function = Box<dyn Fn(i32, i32) -> OpResult<i32> + Send + Sync>;
 
 /// Bits that operands of a sum are shifted left by before they are brought to one scale.
 fn sum_shift(dtype: DType) -> u32 {
@@ -111,6 +106,21 @@ impl QBinary {
         let b = Multiplier { mantissa: sum.b.mantissa * sign, ..sum.b };
         let scale = sum.twice_max / (f64::from(out) * f64::from(1 << sum_shift(dtype)));
         Ok([sum.a, b, fraction(scale)?])
+    }
+
+    /// The op on one pair of stored integers of type `dtype`; `quants` are scale and zero point
+    /// of the operands and of the result.
+    ///
+    /// # Errors
+    /// For scales that it can't work with; when called, for a division by zero.
+    pub fn evaluator(
+        &self,
+        dtype: DType,
+        [a, b, out]: [(f32, i32); 3],
+    ) -> OpResult<impl Fn(i32, i32) -> OpResult<i32> + Send + Sync + use<>> {
+        let f = self.function(dtype, &Operands { a, b, out })?;
+        let clamp = self.clamp;
+        Ok(move |x, y| f(x, y).map(|z| clamp.apply(z)))
     }
 
     /// The op on one pair of stored integers, before clamping.
@@ -275,17 +285,17 @@ impl Op for QPRelu {
         let (out_scale, out_zero) = single(outputs.quant(0)?)?;
         let scales = [scale / out_scale, scale * slope_scale / out_scale].map(f64::from);
         let factors = self.rescale.factors(scales.into_iter())?;
-        let (xv, sv) = (stored(&x)?, stored(&slope)?);
+        let (xv, sv) = (Integers::of(&x)?, Integers::of(&slope)?);
         let dims = broadcast_dims(&[x.dims, slope.dims])?;
-        let mut result = Vec::with_capacity(xv.len());
-        for [i, j] in Offsets::broadcast(&dims, [x.dims, slope.dims]) {
-            let x = xv[i].wrapping_sub(zero);
+        let one = |[i, j]: [usize; 2]| {
+            let x = xv.at(i).wrapping_sub(zero);
             let y = match x {
                 0.. => factors.apply(0, x),
-                _ => factors.apply(1, x.wrapping_mul(sv[j].wrapping_sub(slope_zero))),
+                _ => factors.apply(1, x.wrapping_mul(sv.at(j).wrapping_sub(slope_zero))),
             };
-            result.push(y.saturating_add(out_zero));
-        }
-        store(outputs, 0, x.dtype, &dims, &result)
+            y.saturating_add(out_zero)
+        };
+        let pairs = Offsets::broadcast(&dims, [x.dims, slope.dims]);
+        store(outputs, 0, x.dtype, &dims, pairs.map(one))
     }
 }

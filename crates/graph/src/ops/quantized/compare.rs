@@ -1,6 +1,6 @@
 //! Comparisons between quantised tensors of different scales.
 
-use super::{quantized_input, single, stored};
+use super::{Integers, quantized_input, single};
 use crate::ops::broadcast::{Offsets, broadcast_dims, broadcast_inputs};
 use crate::ops::logic::Compare;
 use crate::{Bool, DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
@@ -40,12 +40,12 @@ impl Op for QCompare {
             let x = x.wrapping_sub(zero);
             factor.map_or(x, |f| f.apply(x.wrapping_shl(8)))
         };
-        let (x, y) = (stored(&a)?, stored(&b)?);
+        let (x, y) = (Integers::of(&a)?, Integers::of(&b)?);
         let dims = broadcast_dims(&[a.dims, b.dims])?;
         let offsets = Offsets::broadcast(&dims, [a.dims, b.dims]);
         let out = outputs.slice::<Bool>(0, &dims)?;
         for (out, [i, j]) in out.iter_mut().zip(offsets) {
-            let order = scaled(x[i], a_zero, a_factor).cmp(&scaled(y[j], b_zero, b_factor));
+            let order = scaled(x.at(i), a_zero, a_factor).cmp(&scaled(y.at(j), b_zero, b_factor));
             *out = Bool::from(match self.relation {
                 Compare::Equal => order.is_eq(),
                 Compare::NotEqual => order.is_ne(),

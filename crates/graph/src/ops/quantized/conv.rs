@@ -98,7 +98,7 @@ impl Op for QConv {
         let (x_quant, w_quant, out_quant) = (inputs.quant(0)?, inputs.quant(1)?, outputs.quant(0)?);
         let layouts = (self.layout, self.weight_layout);
         let dims = conv_dims(&self.window, self.groups, layouts, x.dims, weights.dims)?;
-        let out_dims = &inputs.output_dims(self, 1)?[0];
+        let out_dims = &outputs.dims(self, inputs)?[0];
         let factors = self.factors(x.dtype, x_quant, w_quant, out_quant)?;
         let (_, out_zero) = single(out_quant)?;
         let bias = Bias::of(inputs.opt(2), dims.out_channels)?;

@@ -1,6 +1,6 @@
 //! Between real and quantised numbers.
 
-use super::{Clamp, store, stored};
+use super::{Clamp, Integers, store};
 use crate::ops::broadcast::AroundAxis;
 use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, Quant, ValueType};
 use half::f16;
@@ -37,17 +37,17 @@ impl Op for Quantize {
         let view = inputs.get(0)?;
         let quant = outputs.quant(0)?;
         let channel = Channels::of(quant, view.dims)?;
-        let mut result = Vec::with_capacity(view.len());
-        for (i, x) in view.slice::<f32>()?.iter().enumerate() {
+        let one = |(i, x): (usize, &f32)| {
             let at = channel.at(i);
             let steps = x / quant.scale_at(at);
             let steps = match self.round {
                 RoundTo::AwayFromZero => steps.round(),
                 RoundTo::Even => steps.round_ties_even(),
             };
-            result.push((steps as i32).saturating_add(quant.zero_point_at(at)));
-        }
-        store(outputs, 0, self.to, view.dims, &result)
+            (steps as i32).saturating_add(quant.zero_point_at(at))
+        };
+        let reals = view.slice::<f32>()?;
+        store(outputs, 0, self.to, view.dims, reals.iter().enumerate().map(one))
     }
 }
 
@@ -78,11 +78,11 @@ impl Op for Dequantize {
         }
         let quant = inputs.quant(0)?;
         let channel = Channels::of(quant, view.dims)?;
-        let values = stored(&view)?;
+        let values = Integers::of(&view)?;
         let out = outputs.slice::<f32>(0, view.dims)?;
-        for (i, (out, v)) in out.iter_mut().zip(values).enumerate() {
+        for (i, out) in out.iter_mut().enumerate() {
             let at = channel.at(i);
-            let steps = i64::from(v) - i64::from(quant.zero_point_at(at));
+            let steps = i64::from(values.at(i)) - i64::from(quant.zero_point_at(at));
             *out = (f64::from(quant.scale_at(at)) * steps as f64) as f32;
         }
         Ok(())

@@ -174,7 +174,7 @@ impl Op for HybridConv {
         let quant: &Quant = inputs.quant(1)?;
         let Conv { window, groups, layout, weight_layout, activation } = &self.conv;
         let dims = conv_dims(window, *groups, (*layout, *weight_layout), x.dims, weights.dims)?;
-        let out_dims = &inputs.output_dims(self, 1)?[0];
+        let out_dims = &outputs.dims(self, inputs)?[0];
         let bias = biases(inputs, dims.out_channels)?;
         let image = x.len() / dims.batch.max(1);
         let asymmetric = quant.scale.len() > 1;

@@ -37,6 +37,7 @@ pub use unary::{QFunction, QUnary};
 
 use crate::{DType, InferCx, OpError, OpResult, Outputs, Quant, TensorView, ValueType};
 use kinglet_kernels::fixed::{Multiplier, activation_range};
+use std::borrow::Borrow;
 
 /// How an accumulator is brought to the output's scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,19 +197,50 @@ pub(crate) fn single(quant: &Quant) -> OpResult<(f32, i32)> {
         .ok_or_else(|| OpError::new("expected one scale for the whole tensor, found several"))
 }
 
-/// The stored integers of a tensor of any integer type of at most 32 bits.
-#[expect(clippy::useless_conversion, reason = "i32 is one of the types")]
-pub(crate) fn stored(view: &TensorView<'_>) -> OpResult<Vec<i32>> {
-    if view.dtype == DType::I4 {
-        let nibble = |i: usize| {
-            let byte = view.bytes[i / 2];
-            i32::from(((if i.is_multiple_of(2) { byte << 4 } else { byte }) as i8) >> 4)
-        };
-        return Ok((0..view.len()).map(nibble).collect());
+/// The stored integers of a tensor of any integer type of at most 32 bits, by index.
+#[derive(Clone, Copy)]
+pub(crate) enum Integers<'a> {
+    I8(&'a [i8]),
+    U8(&'a [u8]),
+    I16(&'a [i16]),
+    U16(&'a [u16]),
+    I32(&'a [i32]),
+    /// Two in a byte, the first in the low half.
+    I4(&'a [u8]),
+}
+
+impl<'a> Integers<'a> {
+    pub(crate) fn of(view: &TensorView<'a>) -> OpResult<Integers<'a>> {
+        Ok(match view.dtype {
+            DType::I8 => Integers::I8(view.slice()?),
+            DType::U8 => Integers::U8(view.slice()?),
+            DType::I16 => Integers::I16(view.slice()?),
+            DType::U16 => Integers::U16(view.slice()?),
+            DType::I32 => Integers::I32(view.slice()?),
+            DType::I4 => Integers::I4(view.bytes),
+            other => return Err(OpError::new(format!("{other} is no quantised type"))),
+        })
     }
-    crate::dispatch!(view.dtype, T in [I8 i8, U8 u8, I16 i16, U16 u16, I32 i32] =>
-        Ok(view.slice::<T>()?.iter().map(|v| i32::from(*v)).collect()),
-    else => Err(OpError::new(format!("{} is no quantised type", view.dtype))))
+
+    pub(crate) fn at(self, i: usize) -> i32 {
+        match self {
+            Integers::I8(v) => v[i].into(),
+            Integers::U8(v) => v[i].into(),
+            Integers::I16(v) => v[i].into(),
+            Integers::U16(v) => v[i].into(),
+            Integers::I32(v) => v[i],
+            Integers::I4(v) => {
+                let byte = v[i / 2];
+                i32::from(((if i.is_multiple_of(2) { byte << 4 } else { byte }) as i8) >> 4)
+            }
+        }
+    }
+}
+
+/// All [`Integers`] of a tensor.
+pub(crate) fn stored(view: &TensorView<'_>) -> OpResult<Vec<i32>> {
+    let all = Integers::of(view)?;
+    Ok((0..view.len()).map(|i| all.at(i)).collect())
 }
 
 /// [`stored`] less the zero point of a tensor with one scale.
@@ -228,13 +260,24 @@ pub(crate) fn store(
     i: usize,
     dtype: DType,
     dims: &[usize],
-    values: &[i32],
+    values: impl IntoIterator<Item = impl Borrow<i32>>,
+) -> OpResult {
+    try_store(outputs, i, dtype, dims, values.into_iter().map(|v| Ok(*v.borrow())))
+}
+
+/// [`store`] of values of which the first that fails is the error.
+pub(crate) fn try_store(
+    outputs: &mut Outputs<'_>,
+    i: usize,
+    dtype: DType,
+    dims: &[usize],
+    values: impl IntoIterator<Item = OpResult<i32>>,
 ) -> OpResult {
     let limits = Clamp::of(dtype)?;
     crate::dispatch!(dtype, T in [I8 i8, U8 u8, I16 i16, U16 u16, I32 i32] => {
         let out = outputs.slice::<T>(i, dims)?;
         for (out, value) in out.iter_mut().zip(values) {
-            *out = limits.apply(*value) as T;
+            *out = limits.apply(value?) as T;
         }
         Ok(())
     }, else => Err(OpError::new(format!("{dtype} is no quantised type"))))

@@ -1,6 +1,6 @@
 //! Normalisation of quantised numbers.
 
-use super::{centred, quantized_input, single, store};
+use super::{Integers, quantized_input, single, store};
 use crate::{InferCx, Inputs, Op, OpResult, Outputs, ValueType};
 use kinglet_kernels::fixed::{Multiplier, inverse_sqrt_multiplier};
 
@@ -19,15 +19,15 @@ impl Op for QL2Norm {
         let view = inputs.get(0)?;
         let (_, out_zero) = single(outputs.quant(0)?)?;
         let depth = view.dims.last().copied().unwrap_or(1).max(1);
-        let mut values = centred(&view)?;
-        for row in values.chunks_mut(depth) {
-            let square = row.iter().fold(0i32, |sum, x| sum.wrapping_add(x.wrapping_mul(*x)));
+        let (_, zero) = single(inputs.quant(0)?)?;
+        let values = Integers::of(&view)?;
+        let rows = (0..view.len()).step_by(depth).flat_map(|first| {
+            let row = (first..first + depth).map(move |i| values.at(i).wrapping_sub(zero));
+            let square = row.clone().fold(0i32, |sum, x| sum.wrapping_add(x.wrapping_mul(x)));
             let (mantissa, shift) = inverse_sqrt_multiplier(square, -1);
             let inverse = Multiplier { mantissa, shift };
-            for x in row {
-                *x = inverse.apply(x.wrapping_mul(128)).saturating_add(out_zero);
-            }
-        }
-        store(outputs, 0, view.dtype, view.dims, &values)
+            row.map(move |x| inverse.apply(x.wrapping_mul(128)).saturating_add(out_zero))
+        });
+        store(outputs, 0, view.dtype, view.dims, rows)
     }
 }

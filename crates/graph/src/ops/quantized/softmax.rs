@@ -1,9 +1,11 @@
 //! Softmax of quantised numbers along the last dimension.
 
-use super::{Clamp, Rescale, quantized_input, single, store, stored};
-use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
+use super::{Clamp, Integers, Rescale, quantized_input, single, store};
+use crate::{
+    DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, TensorView, ValueType,
+};
 use kinglet_kernels::fixed::{
-    Lut16, exp_on_negative_values, input_radius, reciprocal, rounding_divide_by_pot,
+    Lut16, Multiplier, exp_on_negative_values, input_radius, reciprocal, rounding_divide_by_pot,
     softmax_multiplier,
 };
 
@@ -37,19 +39,18 @@ impl Op for QSoftmax {
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let input = inputs.get(0)?;
         let (scale, _) = single(inputs.quant(0)?)?;
-        let values = stored(&input)?;
-        let depth = input.dims.last().copied().unwrap_or(1).max(1);
-        let rows = values.chunks(depth);
-        let result: Vec<i32> = match (self.rescale, input.dtype, self.to) {
+        let rows = rows(&input)?;
+        match (self.rescale, input.dtype, self.to) {
             (Rescale::Float, ..) => {
                 let (out_scale, out_zero) = single(outputs.quant(0)?)?;
-                rows.flat_map(|row| float_row(row, scale * self.beta, out_scale, out_zero))
-                    .collect()
+                let row = |row| float_row(row, scale * self.beta, out_scale, out_zero);
+                store(outputs, 0, self.to, input.dims, rows.flat_map(row))
             }
             (Rescale::FixedPoint, DType::I16, DType::I16) => {
                 let tables = Tables16::new();
                 let factor = tables.factor(self.beta, scale)?;
-                rows.flat_map(|row| tables.row(row, factor)).collect()
+                let rows = rows.flat_map(|row| tables.row(row, factor));
+                store(outputs, 0, self.to, input.dims, rows)
             }
             (Rescale::FixedPoint, DType::I8 | DType::U8, DType::I8 | DType::U8 | DType::I16) => {
                 let factor = softmax_multiplier(f64::from(self.beta), f64::from(scale), DIFF_BITS)
@@ -57,30 +58,55 @@ impl Op for QSoftmax {
                         OpError::new(format!("softmax can't scale by {scale} × {}", self.beta))
                     })?;
                 let smallest = -input_radius(DIFF_BITS, factor.shift.max(0) as u32, 31);
-                rows.flat_map(|row| fixed_row(row, factor, smallest, self.to)).collect()
+                let rows = rows.flat_map(|row| fixed_row(row, factor, smallest, self.to));
+                store(outputs, 0, self.to, input.dims, rows)
             }
             (_, from, to) => {
-                return Err(OpError::new(format!("softmax from {from} to {to} is not supported")));
+                Err(OpError::new(format!("softmax from {from} to {to} is not supported")))
             }
-        };
-        store(outputs, 0, self.to, input.dims, &result)
+        }
     }
 }
 
-fn fixed_row(
-    row: &[i32],
-    factor: kinglet_kernels::fixed::Multiplier,
+/// Some neighbouring integers of a tensor.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    all: Integers<'a>,
+    first: usize,
+    len: usize,
+}
+
+/// The rows along the last dimension.
+fn rows<'a>(view: &TensorView<'a>) -> OpResult<impl Iterator<Item = Row<'a>> + use<'a>> {
+    let all = Integers::of(view)?;
+    let len = view.dims.last().copied().unwrap_or(1).max(1);
+    Ok((0..view.len()).step_by(len).map(move |first| Row { all, first, len }))
+}
+
+impl<'a> Row<'a> {
+    fn values(self) -> impl Iterator<Item = i32> + use<'a> {
+        (self.first..self.first + self.len).map(move |i| self.all.at(i))
+    }
+
+    fn max(self) -> i32 {
+        self.values().max().unwrap_or(0)
+    }
+}
+
+fn fixed_row<'a>(
+    row: Row<'a>,
+    factor: Multiplier,
     smallest: i32,
     to: DType,
-) -> Vec<i32> {
-    let max = row.iter().copied().max().unwrap_or(0);
-    let exp = |x: i32| -> Option<i32> {
+) -> impl Iterator<Item = i32> + use<'a> {
+    let max = row.max();
+    let exp = move |x: i32| -> Option<i32> {
         let diff = x.wrapping_sub(max);
         (diff >= smallest).then(|| exp_on_negative_values(factor.apply(diff), DIFF_BITS))
     };
     let sum = row
-        .iter()
-        .filter_map(|x| exp(*x))
+        .values()
+        .filter_map(exp)
         .fold(0i32, |sum, e| sum.wrapping_add(rounding_divide_by_pot(e, SUM_BITS)));
     let (inverse, bits_over_unit) = reciprocal(sum, SUM_BITS);
     let (bits, low) = match to {
@@ -89,23 +115,26 @@ fn fixed_row(
         _ => (16, i32::from(i16::MIN)),
     };
     let shift = (bits_over_unit + 31 - bits).clamp(0, 31) as u32;
-    row.iter()
-        .map(|x| match exp(*x) {
-            Some(e) => {
-                let product = kinglet_kernels::fixed::high_mul(inverse, e);
-                rounding_divide_by_pot(product, shift).wrapping_add(low)
-            }
-            None => low,
-        })
-        .collect()
+    row.values().map(move |x| match exp(x) {
+        Some(e) => {
+            let product = kinglet_kernels::fixed::high_mul(inverse, e);
+            rounding_divide_by_pot(product, shift).wrapping_add(low)
+        }
+        None => low,
+    })
 }
 
-fn float_row(row: &[i32], scale: f32, out_scale: f32, out_zero: i32) -> Vec<i32> {
-    let max = row.iter().copied().max().unwrap_or(0);
-    let exps: Vec<f32> = row.iter().map(|x| (x.wrapping_sub(max) as f32 * scale).exp()).collect();
-    let sum: f32 = exps.iter().sum();
-    let quantise = |e: f32| ((e / sum) / out_scale).round_ties_even() as i32;
-    exps.into_iter().map(|e| quantise(e).saturating_add(out_zero)).collect()
+fn float_row<'a>(
+    row: Row<'a>,
+    scale: f32,
+    out_scale: f32,
+    out_zero: i32,
+) -> impl Iterator<Item = i32> + use<'a> {
+    let max = row.max();
+    let exp = move |x: i32| (x.wrapping_sub(max) as f32 * scale).exp();
+    let sum: f32 = row.values().map(exp).sum();
+    let quantise = move |e: f32| ((e / sum) / out_scale).round_ties_even() as i32;
+    row.values().map(move |x| quantise(exp(x)).saturating_add(out_zero))
 }
 
 /// The two interpolated tables of 16-bit softmax: exp on [−10, 0] and 1 / (1 + x) on [0, 1].
@@ -127,33 +156,28 @@ impl Tables16 {
         }
     }
 
-    fn factor(&self, beta: f32, scale: f32) -> OpResult<kinglet_kernels::fixed::Multiplier> {
+    fn factor(&self, beta: f32, scale: f32) -> OpResult<Multiplier> {
         super::multiplier(f64::from(beta) * f64::from(scale) / (10.0 / 65535.0))
     }
 
-    fn row(&self, row: &[i32], factor: kinglet_kernels::fixed::Multiplier) -> Vec<i32> {
-        let max = row.iter().copied().max().unwrap_or(0);
-        let exps: Vec<i32> = row
-            .iter()
-            .map(|x| {
-                let scaled = factor.apply(x.wrapping_sub(max)).saturating_add(32767);
-                i32::from(self.exp.at(scaled.clamp(-32768, 32767) as i16))
-            })
-            .collect();
+    fn row<'a>(&'a self, row: Row<'a>, factor: Multiplier) -> impl Iterator<Item = i32> + 'a {
+        let max = row.max();
+        let exp = move |x: i32| {
+            let scaled = factor.apply(x.wrapping_sub(max)).saturating_add(32767);
+            i32::from(self.exp.at(scaled.clamp(-32768, 32767) as i16))
+        };
         // Q16.15; the largest element alone makes it at least 1.
-        let sum = exps.iter().fold(0i32, |sum, e| sum.wrapping_add(*e)).max(1);
+        let sum = row.values().map(exp).fold(0i32, i32::wrapping_add).max(1);
         let headroom = sum.leading_zeros();
         let shifted = ((i64::from(sum) << (headroom - 1)) + (1 << 13)) >> 14;
         let index = (shifted - (1 << 16)).saturating_sub(32768).clamp(-32768, 32767);
         let reciprocal = i32::from(self.one_over_one_plus.at(index as i16));
         let right = 31 - headroom;
-        exps.into_iter()
-            .map(|e| {
-                let product = i64::from(e) * i64::from(reciprocal);
-                let rounded = (product + (1i64 << (right - 1))) >> right;
-                rounded.clamp(0, 32767) as i32
-            })
-            .collect()
+        row.values().map(move |x| {
+            let product = i64::from(exp(x)) * i64::from(reciprocal);
+            let rounded = (product + (1i64 << (right - 1))) >> right;
+            rounded.clamp(0, 32767) as i32
+        })
     }
 }
 
@@ -176,22 +200,22 @@ impl Op for QLogSoftmax {
         let input = inputs.get(0)?;
         let (scale, _) = single(inputs.quant(0)?)?;
         let (out_scale, out_zero) = single(outputs.quant(0)?)?;
-        let values = stored(&input)?;
-        let depth = input.dims.last().copied().unwrap_or(1).max(1);
-        let result: Vec<i32> = values
-            .chunks(depth)
-            .flat_map(|row| {
-                let max = row.iter().copied().max().unwrap_or(0);
-                let real = |x: &i32| x.wrapping_sub(max) as f32 * scale;
-                let log_sum = row.iter().map(|x| real(x).exp()).sum::<f32>().ln();
-                row.iter()
-                    .map(move |x| {
-                        let log = real(x) - log_sum;
-                        ((log / out_scale).round() as i32).saturating_add(out_zero)
-                    })
-                    .collect::<Vec<_>>()
-            })
-            .collect();
-        store(outputs, 0, input.dtype, input.dims, &result)
+        let row = |row| log_row(row, scale, out_scale, out_zero);
+        store(outputs, 0, input.dtype, input.dims, rows(&input)?.flat_map(row))
     }
+}
+
+fn log_row<'a>(
+    row: Row<'a>,
+    scale: f32,
+    out_scale: f32,
+    out_zero: i32,
+) -> impl Iterator<Item = i32> + use<'a> {
+    let max = row.max();
+    let real = move |x: i32| x.wrapping_sub(max) as f32 * scale;
+    let log_sum = row.values().map(|x| real(x).exp()).sum::<f32>().ln();
+    row.values().map(move |x| {
+        let log = real(x) - log_sum;
+        ((log / out_scale).round() as i32).saturating_add(out_zero)
+    })
 }

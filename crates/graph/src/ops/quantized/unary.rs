@@ -1,6 +1,8 @@
 //! Functions of one quantised number.
 
-use super::{Clamp, Rescale, multiplier, products_only, quantized_input, single, store, stored};
+use super::{
+    Clamp, Integers, Rescale, multiplier, quantized_input, products_only, single, try_store,
+};
 use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
 use kinglet_kernels::fixed::{
     InputScaling16, Lut16, Multiplier, high_mul_i16, inverse_sqrt_multiplier, logistic_i16, lut8,
@@ -48,7 +50,7 @@ pub struct QUnary {
     pub rescale: Rescale,
 }
 
-type Function = Box<dyn Fn(i32) -> OpResult<i32>>;
+type Function = Box<dyn Fn(i32) -> OpResult<i32> + Send + Sync>;
 
 impl Op for QUnary {
     fn name(&self) -> &'static str {
@@ -80,8 +82,9 @@ impl Op for QUnary {
         let input = single(inputs.quant(0)?)?;
         let output = single(outputs.quant(0)?)?;
         let f = self.evaluator(view.dtype, input, output)?;
-        let values: Vec<i32> = stored(&view)?.into_iter().map(f).collect::<OpResult<_>>()?;
-        store(outputs, 0, self.to, view.dims, &values)
+        let values = Integers::of(&view)?;
+        let results = (0..view.len()).map(|i| f(values.at(i)));
+        try_store(outputs, 0, self.to, view.dims, results)
     }
 }
 
@@ -112,14 +115,19 @@ impl QUnary {
     ///
     /// # Errors
     /// For types and scales that it can't work with; when called, for numbers outside its domain.
-    pub fn evaluator(&self, from: DType, input: Affine, output: Affine) -> OpResult<Function> {
+    pub fn evaluator(
+        &self,
+        from: DType,
+        input: Affine,
+        output: Affine,
+    ) -> OpResult<impl Fn(i32) -> OpResult<i32> + Send + Sync + use<>> {
         let clamp = self.clamp;
         let raw = match self.rescale {
             Rescale::Float => self.float(input, output),
             Rescale::FixedPoint => self.fixed(from, input, output)?,
             Rescale::FixedPointOnce | Rescale::None => return Err(products_only()),
         };
-        Ok(Box::new(move |x| raw(x).map(|y| clamp.apply(y))))
+        Ok(move |x| raw(x).map(|y| clamp.apply(y)))
     }
 
     fn float(&self, (scale, zero): Affine, (out_scale, out_zero): Affine) -> Function {
