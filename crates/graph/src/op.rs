@@ -299,11 +299,7 @@ impl<'a> Inputs<'a> {
 
     /// The sizes of the `outputs` outputs of `op` on these inputs, by its own shape rule: for
     /// reference implementations of ops whose sizes depend on data. [`Outputs::dims`] costs less.
-    pub fn output_dims(
-        &self,
-        op: &dyn Op,
-        outputs: usize,
-    ) -> OpResult<SmallVec<[Dims; 2]>> {
+    pub fn output_dims(&self, op: &dyn Op, outputs: usize) -> OpResult<SmallVec<[Dims; 2]>> {
         let types: Vec<Option<ValueType>> = self
             .views
             .iter()

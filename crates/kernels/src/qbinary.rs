@@ -1,5 +1,5 @@
-//! Sums and products of two quantised 8-bit tensors, as TensorFlow Lite's reference kernels
-//! compute them.
+//! Arithmetic on two quantised 8-bit tensors: sums and products as TensorFlow Lite's reference
+//! kernels compute them, and by way of floats as ONNX says.
 
 use crate::fixed::Multiplier;
 use crate::isa::Isa;
@@ -131,6 +131,115 @@ impl Run<'_> {
                     let mut buffer = [0u8; 16];
                     result.store_bytes(buffer.as_mut_ptr());
                     self.out[at..].copy_from_slice(&buffer[..count]);
+                }
+            }
+        }
+    }
+}
+
+/// Which arithmetic on real numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RealArithmetic {
+    /// x + y
+    Add,
+    /// x - y
+    Sub,
+    /// x * y
+    Mul,
+    /// x / y
+    Div,
+}
+
+/// Arithmetic on two tensors of one 8-bit type by way of `f32`, as ONNX's operators of quantised
+/// numbers: both operands become real numbers, and the result is rounded half to even.
+#[derive(Clone, Copy, Debug)]
+pub struct QReal {
+    /// The instruction set.
+    pub isa: Isa,
+    /// Which arithmetic.
+    pub arithmetic: RealArithmetic,
+    /// The operands' type.
+    pub kind: Byte,
+    /// Scale and zero point of each operand.
+    pub operands: [(f32, i32); 2],
+    /// The output's scale.
+    pub scale: f32,
+    /// The rest of the output.
+    pub output: ByteOutput,
+}
+
+impl QReal {
+    /// Computes `out` from operands of its length; either may be one element instead, which
+    /// stands for all. What is no number becomes the zero point.
+    ///
+    /// # Panics
+    /// If a length does not fit.
+    pub fn run(&self, a: &[u8], b: &[u8], out: &mut [u8]) {
+        for operand in [a, b] {
+            assert!(operand.len() == out.len() || operand.len() == 1, "length");
+        }
+        on(self.isa, RunReal { op: self, a, b, out });
+    }
+}
+
+struct RunReal<'a> {
+    op: &'a QReal,
+    a: &'a [u8],
+    b: &'a [u8],
+    out: &'a mut [u8],
+}
+
+impl Kernel for RunReal<'_> {
+    #[inline(always)]
+    unsafe fn run<W: Words>(self) {
+        match self.op.arithmetic {
+            RealArithmetic::Add => self.by(|x, y| x + y),
+            RealArithmetic::Sub => self.by(|x, y| x - y),
+            RealArithmetic::Mul => self.by(|x, y| x * y),
+            RealArithmetic::Div => self.by(|x, y| x / y),
+        }
+    }
+}
+
+impl RunReal<'_> {
+    #[inline(always)]
+    fn by(self, f: impl Fn(f32, f32) -> f32 + Copy) {
+        match self.op.kind {
+            Byte::Signed => self.each(|byte| i32::from(byte as i8), f),
+            Byte::Unsigned => self.each(i32::from, f),
+        }
+    }
+
+    // Plain Rust that is vectorised for the instructions at hand.
+    #[inline(always)]
+    fn each(self, value: impl Fn(u8) -> i32 + Copy, f: impl Fn(f32, f32) -> f32) {
+        let (op, output) = (self.op, self.op.output);
+        let zero = output.zero_point as f32;
+        let (low, high) = (output.min as f32 - zero, output.max as f32 - zero);
+        let real = |operand: usize, byte: u8| {
+            let (scale, zero) = op.operands[operand];
+            (value(byte) - zero) as f32 * scale
+        };
+        let finish = |x: f32| {
+            let steps = x / op.scale;
+            let steps = if steps.is_nan() { 0.0 } else { steps };
+            let steps = steps.round_ties_even().max(low).min(high);
+            // SAFETY: within -511 to 511.
+            (unsafe { steps.to_int_unchecked::<i32>() } + output.zero_point) as u8
+        };
+        match (self.a, self.b) {
+            (&[a], &[b]) => self.out.fill(finish(f(real(0, a), real(1, b)))),
+            (&[a], b) => {
+                let a = real(0, a);
+                self.out.iter_mut().zip(b).for_each(|(out, b)| *out = finish(f(a, real(1, *b))));
+            }
+            (a, &[b]) => {
+                let b = real(1, b);
+                self.out.iter_mut().zip(a).for_each(|(out, a)| *out = finish(f(real(0, *a), b)));
+            }
+            (a, b) => {
+                for ((out, a), b) in self.out.iter_mut().zip(a).zip(b) {
+                    *out = finish(f(real(0, *a), real(1, *b)));
                 }
             }
         }

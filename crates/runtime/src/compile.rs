@@ -12,7 +12,12 @@ use kinglet_kernels::isa::Isa;
 use std::sync::{Arc, OnceLock};
 
 pub(crate) fn initial_states(graph: &Graph) -> Result<Vec<Tensor>, GraphError> {
-    Ok(Interpreter::new(graph)?.into_states())
+    let mut states = Interpreter::new(graph)?.into_states();
+    // A first run must not find them shared with the graph, which would make it copy them.
+    for state in &mut states {
+        state.bytes_mut();
+    }
+    Ok(states)
 }
 
 /// Sees to it that the state of `graph` is there, and returns its bytes. What another plan put

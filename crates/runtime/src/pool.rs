@@ -104,6 +104,14 @@ impl Pool {
         unsafe { (*self.scratch[worker].0.get()).as_mut() }
     }
 
+    /// Calls `work` on this thread with [`WORKER_SCRATCH`] bytes, aligned to 64, while no other
+    /// caller runs. It must not call this pool.
+    pub(crate) fn alone<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
+        let _busy = self.busy.lock().unwrap_or_else(|e| e.into_inner());
+        // SAFETY: worker number 0 is the caller's, and the lock keeps other callers out.
+        work(unsafe { self.scratch(0) })
+    }
+
     /// How many threads work, the caller included.
     pub fn threads(&self) -> usize {
         self.workers.len() + 1

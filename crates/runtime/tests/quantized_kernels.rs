@@ -1,10 +1,15 @@
 //! Quantised ops run by kernels give exactly what their reference implementations give, on every
 //! instruction set this CPU has and on one thread as on three.
 
+use kinglet_graph::ops::activation::Activation;
+use kinglet_graph::ops::concat::Concat;
+use kinglet_graph::ops::conv::Conv;
 use kinglet_graph::ops::quantized::{
-    Clamp, Dequantize, QBinary, QBinaryKind, QConv, QFunction, QMatMul, QPool, QPoolKind, QReduce,
-    QReduceKind, QSoftmax, QUnary, Quantize, Rescale, RoundTo,
+    Clamp, Dequantize, HybridConv, HybridMatMul, QBinary, QBinaryKind, QConv, QFunction, QLstm,
+    QMatMul, QPool, QPoolKind, QReduce, QReduceKind, QSoftmax, QSvdf, QUnary, Quantize, Rescale,
+    RoundTo,
 };
+use kinglet_graph::ops::resize::Resize;
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
 use kinglet_graph::{DType, Graph, Op, Quant, Shape, Tensor, ValueType, interpret};
 use kinglet_kernels::isa::Isa;
@@ -45,6 +50,12 @@ fn floats(dims: &[usize], seed: usize) -> Tensor {
     Tensor::from_slice(dims, &values).unwrap()
 }
 
+fn shorts(dims: &[usize], seed: usize, quant: &Arc<Quant>) -> Tensor {
+    let n = dims.iter().product();
+    let values: Vec<i16> = (0..n).map(|i| (number(i, seed) % 20001) as i16 - 10000).collect();
+    Tensor::from_slice(dims, &values).unwrap().with_quant(Some(quant.clone()))
+}
+
 fn biases(len: usize) -> Tensor {
     let values: Vec<i32> = (0..len).map(|i| (number(i, 3) % 4001) as i32 - 2000).collect();
     Tensor::from_slice(&[len], &values).unwrap()
@@ -58,26 +69,35 @@ use In::{Constant, Data};
 
 /// Runs `op` by its kernel everywhere and compares with its reference implementation, for an
 /// output of type `dtype` and quantisation `out`.
-fn check(op: impl Op, inputs: Vec<In>, (dtype, out): (DType, Option<&Arc<Quant>>)) {
+fn check(op: impl Op, inputs: Vec<In>, output: (DType, Option<&Arc<Quant>>)) {
+    check_all(op, inputs.into_iter().map(Some).collect(), &[output]);
+}
+
+/// The same for several outputs, and inputs that may be left out.
+fn check_all(op: impl Op, inputs: Vec<Option<In>>, outputs: &[(DType, Option<&Arc<Quant>>)]) {
     let what = format!("{op:?}");
     let mut graph = Graph::new("case");
     let (mut given, mut ids) = (Vec::new(), Vec::new());
     for (i, input) in inputs.into_iter().enumerate() {
-        ids.push(Some(match input {
-            Data(tensor) => {
+        ids.push(match input {
+            None => None,
+            Some(Data(tensor)) => {
                 let mut ty = ValueType::new(tensor.dtype(), tensor.dims());
                 ty.quant = tensor.quant().cloned();
                 given.push(tensor);
-                graph.add_input(format!("x{i}"), ty)
+                Some(graph.add_input(format!("x{i}"), ty))
             }
-            Constant(tensor) => graph.add_constant(format!("w{i}"), tensor),
-        }));
+            Some(Constant(tensor)) => Some(graph.add_constant(format!("w{i}"), tensor)),
+        });
     }
-    let mut ty = ValueType::new(dtype, Shape::unknown());
-    ty.quant = out.cloned();
-    let y = graph.add_value("y", ty);
-    graph.add_node("node", op, ids, vec![y]);
-    graph.outputs = vec![y];
+    let mut results = Vec::new();
+    for (i, (dtype, quant)) in outputs.iter().enumerate() {
+        let mut ty = ValueType::new(*dtype, Shape::unknown());
+        ty.quant = quant.cloned();
+        results.push(graph.add_value(format!("y{i}"), ty));
+    }
+    graph.add_node("node", op, ids, results.clone());
+    graph.outputs = results;
     kinglet_graph::infer(&mut graph, kinglet_graph::Fold::Shapes).unwrap();
     let want = interpret(&graph, &given).unwrap();
     for isa in Isa::available() {
@@ -93,10 +113,13 @@ fn check(op: impl Op, inputs: Vec<In>, (dtype, out): (DType, Option<&Arc<Quant>>
             // Twice: nothing of the first run may be left.
             for _ in 0..2 {
                 plan.run().unwrap();
-                let got = plan.output(0);
-                assert_eq!((got.dtype, got.dims), (want[0].dtype(), want[0].dims()), "{what}");
-                let differs = got.bytes.iter().zip(want[0].bytes()).position(|(a, b)| a != b);
-                assert_eq!(differs, None, "{what} {isa:?} {threads}: the first byte that differs");
+                for (i, want) in want.iter().enumerate() {
+                    let got = plan.output(i);
+                    assert_eq!((got.dtype, got.dims), (want.dtype(), want.dims()), "{what}");
+                    let differs = got.bytes.iter().zip(want.bytes()).position(|(a, b)| a != b);
+                    let place = format!("{what} {isa:?} {threads}: output {i}");
+                    assert_eq!(differs, None, "{place}, the first byte that differs");
+                }
             }
         }
     }
@@ -232,20 +255,48 @@ fn accumulators_as_they_are() {
 #[test]
 fn element_by_element() {
     let quants = [per_tensor(0.03, 4), per_tensor(0.05, -9), per_tensor(0.06, 3)];
-    let cases: [(&[usize], &[usize]); 4] = [
+    let cases: [(&[usize], &[usize]); 6] = [
         (&[2, 3, 70], &[2, 3, 70]),
         (&[2, 3, 70], &[70]),
         (&[1], &[2, 3, 70]),
         (&[3, 70], &[2, 3, 70]),
+        (&[2, 1, 70], &[3, 1]),
+        (&[2, 3, 1], &[2, 3, 70]),
     ];
-    for kind in [QBinaryKind::Add, QBinaryKind::Sub, QBinaryKind::Mul] {
-        for (a, b) in cases {
-            let op =
-                QBinary { kind, clamp: FULL, rescale: Rescale::FixedPoint, power_of_two: false };
-            let a = Data(bytes(DType::I8, a, 1, &quants[0]));
-            let b = Data(bytes(DType::I8, b, 2, &quants[1]));
-            check(op, vec![a, b], (DType::I8, Some(&quants[2])));
+    for (a, b) in cases {
+        for kind in [QBinaryKind::Add, QBinaryKind::Sub, QBinaryKind::Mul] {
+            for rescale in [Rescale::FixedPoint, Rescale::Float] {
+                let op = QBinary { kind, clamp: FULL, rescale, power_of_two: false };
+                let a = Data(bytes(DType::I8, a, 1, &quants[0]));
+                let b = Data(bytes(DType::I8, b, 2, &quants[1]));
+                check(op, vec![a, b], (DType::I8, Some(&quants[2])));
+            }
         }
+        let op = QBinary {
+            kind: QBinaryKind::Div,
+            clamp: Clamp { low: 10, high: 250 },
+            rescale: Rescale::Float,
+            power_of_two: false,
+        };
+        let zero = per_tensor(0.05, 120);
+        let a = Data(bytes(DType::U8, a, 1, &zero));
+        let b = Data(bytes(DType::U8, b, 2, &zero));
+        check(op, vec![a, b], (DType::U8, Some(&per_tensor(0.25, 100))));
+    }
+    let (fine, full) = (per_tensor(0.001, 0), Clamp { low: -32768, high: 32767 });
+    for kind in [QBinaryKind::Add, QBinaryKind::Max, QBinaryKind::SquaredDifference] {
+        let op = QBinary { kind, clamp: full, rescale: Rescale::FixedPoint, power_of_two: false };
+        let of = |dims: &[usize], seed| Data(shorts(dims, seed, &fine));
+        check(op, vec![of(&[4, 33], 1), of(&[4, 1], 2)], (DType::I16, Some(&fine)));
+    }
+    for (function, to, clamp) in [
+        (QFunction::Identity, DType::I8, FULL),
+        (QFunction::Identity, DType::I32, Clamp { low: i32::MIN, high: i32::MAX }),
+        (QFunction::Logistic, DType::I16, full),
+        (QFunction::LeakyRelu { alpha: 0.3 }, DType::I16, full),
+    ] {
+        let op = QUnary { function, to, clamp, rescale: Rescale::FixedPoint };
+        check(op, vec![Data(shorts(&[5, 77], 1, &fine))], (to, Some(&per_tensor(0.01, 0))));
     }
     let x = || Data(bytes(DType::I8, &[5, 77], 1, &quants[0]));
     for function in [QFunction::Identity, QFunction::HardSwish, QFunction::Tanh] {
@@ -280,4 +331,149 @@ fn pools_means_and_softmax() {
     }
     let op = QSoftmax { beta: 1.0, to: DType::I8, rescale: Rescale::FixedPoint };
     check(op, vec![x(&[6, 90])], (DType::I8, Some(&per_tensor(1.0 / 256.0, -128))));
+}
+
+#[test]
+fn concatenations_rescale_unsigned_bytes() {
+    let quants = [per_tensor(0.03, 100), per_tensor(0.05, 9), per_tensor(0.06, 120)];
+    for axis in [-1, 1, 0] {
+        let sizes: [&[usize]; 3] = match axis {
+            -1 => [&[2, 3, 40], &[2, 3, 7], &[2, 3, 1]],
+            1 => [&[2, 3, 40], &[2, 1, 40], &[2, 2, 40]],
+            _ => [&[2, 3, 40], &[1, 3, 40], &[3, 3, 40]],
+        };
+        let parts = sizes.iter().zip(&quants).enumerate();
+        let parts = parts.map(|(i, (dims, quant))| Data(bytes(DType::U8, dims, i, quant)));
+        check(Concat { axis }, parts.collect(), (DType::U8, Some(&quants[1])));
+    }
+    let parts = [1, 2].map(|seed| Data(floats(&[5, 9], seed)));
+    check(Concat { axis: 1 }, parts.into(), (DType::F32, None));
+}
+
+#[test]
+fn images_of_bytes_resize() {
+    let sizes = |h: i32, w: i32| Constant(Tensor::from_slice(&[2], &[h, w]).unwrap());
+    let q = per_tensor(0.04, -3);
+    for dtype in [DType::I8, DType::U8] {
+        for (align, half) in [(false, false), (true, false), (false, true)] {
+            for (h, w) in [(11, 14), (3, 4), (1, 1)] {
+                let x = Data(bytes(dtype, &[2, 6, 7, 5], 1, &q));
+                let inputs = vec![Some(x), None, None, Some(sizes(h, w))];
+                let op = Resize::tflite_bilinear(align, half);
+                check_all(op, inputs, &[(dtype, Some(&q))]);
+            }
+        }
+    }
+}
+
+#[test]
+fn floats_times_bytes() {
+    let float_bias =
+        |len: usize| Constant(Tensor::from_slice(&[len], &vec![0.375f32; len]).unwrap());
+    let conv = |groups, weight_layout, stride| HybridConv {
+        conv: Conv {
+            window: window(stride, 1),
+            groups,
+            layout: Layout::ChannelsLast,
+            weight_layout,
+            activation: Activation::Relu,
+        },
+    };
+    let one = per_tensor(0.02, 0);
+    for (quant, stride) in [(&along(0, 12), 2), (&one, 1)] {
+        let x = Data(floats(&[3, 9, 8, 5], 1));
+        let w = Constant(bytes(DType::I8, &[12, 3, 3, 5], 2, quant));
+        let op = conv(1, WeightLayout::OutSpatialIn, stride);
+        check(op, vec![x, w, float_bias(12)], (DType::F32, None));
+    }
+    for quant in [&along(3, 20), &one] {
+        let x = Data(floats(&[2, 9, 8, 20], 1));
+        let w = Constant(bytes(DType::I8, &[1, 3, 3, 20], 2, quant));
+        check(conv(20, WeightLayout::InSpatialOut, 1), vec![x, w], (DType::F32, None));
+    }
+    for asymmetric in [false, true] {
+        let x = Data(floats(&[2, 3, 40], 1));
+        let w = Constant(bytes(DType::I8, &[17, 40], 2, &along(0, 17)));
+        let op = HybridMatMul { asymmetric, activation: Activation::None };
+        check(op, vec![x, w, float_bias(17)], (DType::F32, None));
+    }
+}
+
+#[test]
+fn svdf() {
+    let (x, y, w) = (per_tensor(0.03, -7), per_tensor(0.1, 5), per_tensor(0.004, 0));
+    let (fine, memory) = (per_tensor(0.0005, 0), per_tensor(0.002, 0));
+    for (rank, bias) in [(1, true), (2, false)] {
+        let inputs = |time: Tensor, state: Tensor| {
+            vec![
+                Some(Data(bytes(DType::I8, &[2, 30], 1, &x))),
+                Some(Constant(bytes(DType::I8, &[16, 30], 2, &w))),
+                Some(Constant(time)),
+                bias.then(|| Constant(biases(16 / rank))),
+                Some(Data(state)),
+            ]
+        };
+        let op = || QSvdf { rank, clamp: FULL };
+        let (time, state) = (shorts(&[16, 9], 3, &fine), shorts(&[2, 144], 4, &memory));
+        let outputs = [(DType::I8, Some(&y)), (DType::I16, Some(&memory))];
+        check_all(op(), inputs(time, state), &outputs);
+        let memory = per_tensor(0.5, 0);
+        let time = bytes(DType::I8, &[16, 9], 3, &w);
+        let state = bytes(DType::I8, &[2, 144], 4, &memory);
+        let outputs = [(DType::I8, Some(&y)), (DType::I8, Some(&memory))];
+        check_all(op(), inputs(time, state), &outputs);
+    }
+}
+
+#[test]
+fn lstms() {
+    let (x, h, w) = (per_tensor(0.02, 9), per_tensor(0.008, -4), per_tensor(0.004, 0));
+    let (cell, fine) = (per_tensor(2f32.powi(-11), 0), per_tensor(0.0001, 0));
+    let (batch, steps, features) = (2, 3, 21);
+    let case = |units: usize,
+                coupled: bool,
+                peephole: bool,
+                projected: bool,
+                normal: bool,
+                time_major: bool| {
+        let outputs = if projected { 6 } else { units };
+        let mut all: Vec<Option<In>> = (0..24).map(|_| None).collect();
+        let dims = if time_major { [steps, batch, features] } else { [batch, steps, features] };
+        all[0] = Some(Data(bytes(DType::I8, &dims, 1, &x)));
+        for gate in usize::from(coupled)..4 {
+            let of = |columns, seed| Constant(bytes(DType::I8, &[units, columns], seed, &w));
+            all[1 + gate] = Some(of(features, 10 + gate));
+            all[5 + gate] = Some(of(outputs, 20 + gate));
+            all[12 + gate] = Some(Constant(biases(units)));
+            if normal {
+                all[20 + gate] = Some(Constant(shorts(&[units], 30 + gate, &fine)));
+            }
+        }
+        for i in if peephole { usize::from(coupled)..3 } else { 0..0 } {
+            all[9 + i] = Some(Constant(shorts(&[units], 40 + i, &fine)));
+        }
+        if projected {
+            all[16] = Some(Constant(bytes(DType::I8, &[outputs, units], 50, &w)));
+            all[17] = Some(Constant(biases(outputs)));
+        }
+        all[18] = Some(Data(bytes(DType::I8, &[batch, outputs], 51, &h)));
+        all[19] = Some(Data(shorts(&[batch, units], 52, &cell)));
+        let op = QLstm {
+            cell_clip: if coupled { 4.0 } else { 0.0 },
+            projection_clip: if projected { 0.7 } else { 0.0 },
+            time_major,
+            gate_scales: normal.then_some([0.001, 0.002, 0.0015, 0.001]),
+            hidden: if projected { (0.007, 5) } else { (0.008, -4) },
+        };
+        check_all(
+            op,
+            all,
+            &[(DType::I8, Some(&h)), (DType::I8, Some(&h)), (DType::I16, Some(&cell))],
+        );
+    };
+    case(10, false, false, false, false, false);
+    case(10, true, true, false, false, true);
+    case(10, false, true, true, false, true);
+    // More than a thread's own scratch holds.
+    case(300, false, false, true, true, false);
 }

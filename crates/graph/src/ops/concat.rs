@@ -2,7 +2,7 @@
 
 use super::movement::{axis_of, count, fail, ints_of, whole, write_whole};
 use crate::op::{OpError, OpResult};
-use crate::{DType, Dim, Dims, InferCx, Inputs, Op, Outputs, Quant, Shape, TensorView, ValueType};
+use crate::{DType, Dim, Dims, InferCx, Inputs, Op, Outputs, Quant, Shape, ValueType};
 
 /// Inputs: any number, of the same sizes but along `axis`. Output: one after the other.
 ///
@@ -129,7 +129,7 @@ impl Op for Concat {
             for i in 0..inputs.len() {
                 let view = inputs.get(i)?;
                 let part = view.dims[axis] * after * width;
-                let rescale = rescaling(&view, quant, i)?;
+                let rescale = rescaling(view.dtype, view.quant, quant, i)?;
                 let src = whole(&view);
                 if part == 0 {
                     continue;
@@ -164,19 +164,41 @@ impl Rescale {
 }
 
 /// How input `i` gets the output's quantisation; `None`: it has it, or there is none.
-fn rescaling(view: &TensorView<'_>, out: Option<&Quant>, i: usize) -> OpResult<Option<Rescale>> {
-    let (Some(from), Some(to)) = (view.quant, out) else {
+fn rescaling(
+    dtype: DType,
+    from: Option<&Quant>,
+    to: Option<&Quant>,
+    i: usize,
+) -> OpResult<Option<Rescale>> {
+    let (Some(from), Some(to)) = (from, to) else {
         return Ok(None);
     };
     if from.scale == to.scale && from.zero_point == to.zero_point {
         return Ok(None);
     }
-    match (view.dtype, from.single(), to.single()) {
+    match (dtype, from.single(), to.single()) {
         (DType::U8, Some((from, from_zero)), Some((to, zero_point))) => {
             let scale = from * (1.0 / to);
             Ok(Some(Rescale { scale, bias: -(from_zero as f32) * scale, zero_point }))
         }
         _ => fail(format!("input {i} is quantised as {from}, the output as {to}")),
+    }
+}
+
+impl Concat {
+    /// What each byte of input `i`, of type `dtype` and quantisation `from`, becomes in an output
+    /// of quantisation `to`; `None`: itself.
+    ///
+    /// # Errors
+    /// For types that are not rescaled.
+    pub fn table(
+        dtype: DType,
+        from: Option<&Quant>,
+        to: Option<&Quant>,
+        i: usize,
+    ) -> OpResult<Option<[u8; 256]>> {
+        let rescale = rescaling(dtype, from, to, i)?;
+        Ok(rescale.map(|r| std::array::from_fn(|byte| r.apply(byte as u8))))
     }
 }
 

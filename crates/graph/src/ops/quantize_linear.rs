@@ -31,7 +31,11 @@ impl Granularity {
 
     /// The axis, how many of its indices share a scale, and how far apart scales lie for one step
     /// before, along and after it.
-    fn strides(&self, dims: &[usize], scale: &[usize]) -> OpResult<(AroundAxis, usize, [usize; 3])> {
+    fn strides(
+        &self,
+        dims: &[usize],
+        scale: &[usize],
+    ) -> OpResult<(AroundAxis, usize, [usize; 3])> {
         if scale.iter().product::<usize>() == 1 {
             return Ok((AroundAxis { outer: 1, len: 1, inner: 1 }, 1, [0; 3]));
         }

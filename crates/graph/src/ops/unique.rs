@@ -62,7 +62,8 @@ impl Op for Unique {
         let numbers = numbers(&x)?;
         let compare = |a: usize, b: usize| {
             let places = (0..outer).flat_map(|o| (0..inner).map(move |i| (o * len, i)));
-            let element = |slice: usize, (o, i): (usize, usize)| numbers.at((o + slice) * inner + i);
+            let element =
+                |slice: usize, (o, i): (usize, usize)| numbers.at((o + slice) * inner + i);
             places
                 .map(|p| order(element(a, p), element(b, p)))
                 .find(|o| o.is_ne())

@@ -1,11 +1,11 @@
 //! Float functions of one element and of two, with broadcasting.
 
 use super::LowerCx;
+use super::broadcast::Lines;
 use super::float::{Cut, activation, constant, function, is_f32};
 use crate::kernel::{Io, Kernel, Lowered};
 use kinglet_graph::OpResult;
 use kinglet_graph::ops::binary::{Binary as BinaryOp, BinaryFn};
-use kinglet_graph::ops::broadcast::broadcast_strides;
 use kinglet_graph::ops::unary::Unary as UnaryOp;
 use kinglet_kernels::binary::{Binary, Operand};
 use kinglet_kernels::elementwise::Unary;
@@ -75,20 +75,15 @@ fn binary(cx: &LowerCx<'_>, op: &BinaryOp) -> OpResult<Option<Lowered>> {
         }
         return Ok(None);
     }
-    let mut axes = joined(&out, &broadcast_strides(&a, &out), &broadcast_strides(&b, &out));
-    let columns = axes.pop().unwrap_or(Axis { size: 1, strides: [1, 1] });
-    let rows = axes.pop().unwrap_or(Axis { size: 1, strides: [0, 0] });
-    let lines: usize = rows.size * axes.iter().map(|axis| axis.size).product::<usize>();
+    let lines = Lines::new(&out, &a, &b);
     let kernel = Zip {
         isa: cx.isa,
         function,
         then,
-        cut: Cut::new(lines, 1, len, cx.threads),
+        cut: Cut::new(lines.count(), 1, len, cx.threads),
         // A single line is cut itself.
-        piece: cut(cx, columns.size),
-        columns,
-        rows,
-        outer: axes,
+        piece: cut(cx, lines.columns.size),
+        lines,
     };
     Ok(Some(Lowered::new(kernel)))
 }
@@ -108,35 +103,11 @@ fn kernel_function(f: BinaryFn) -> Option<Binary> {
     })
 }
 
-/// A dimension of the result, and how far apart its elements lie in either operand.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Axis {
-    size: usize,
-    strides: [usize; 2],
-}
-
-/// The dimensions of `out` but those of size 1, neighbours joined where both operands allow.
-fn joined(out: &[usize], a: &[usize], b: &[usize]) -> Vec<Axis> {
-    let mut axes: Vec<Axis> = Vec::new();
-    for i in (0..out.len()).filter(|i| out[*i] != 1) {
-        let axis = Axis { size: out[i], strides: [a[i], b[i]] };
-        match axes.last_mut() {
-            Some(last) if last.strides == axis.strides.map(|s| s.saturating_mul(axis.size)) => {
-                *last = Axis { size: last.size * axis.size, strides: axis.strides };
-            }
-            _ => axes.push(axis),
-        }
-    }
-    axes
-}
-
 struct Zip {
     isa: Isa,
     function: Binary,
     then: Unary,
-    columns: Axis,
-    rows: Axis,
-    outer: Vec<Axis>,
+    lines: Lines,
     cut: Cut,
     piece: Cut,
 }
@@ -144,22 +115,8 @@ struct Zip {
 impl Zip {
     /// Operand `i`, from its first row on.
     fn operand<'a>(&self, i: usize, data: &'a [f32]) -> Operand<'a> {
-        let row_stride = self.rows.strides[i];
-        Operand { data, row_stride, repeated: self.columns.strides[i] == 0 }
-    }
-
-    /// Where line `line` begins in each operand.
-    fn starts(&self, line: usize) -> [usize; 2] {
-        let mut rest = line / self.rows.size;
-        let row = line % self.rows.size;
-        let mut at = self.rows.strides.map(|s| s * row);
-        for axis in self.outer.iter().rev() {
-            for (at, stride) in at.iter_mut().zip(axis.strides) {
-                *at += rest % axis.size * stride;
-            }
-            rest /= axis.size;
-        }
-        at
+        let row_stride = self.lines.rows.strides[i];
+        Operand { data, row_stride, repeated: self.lines.columns.strides[i] == 0 }
     }
 }
 
@@ -168,29 +125,30 @@ impl Kernel for Zip {
         let (a, b): (&[f32], &[f32]) = (io.input(0)?, io.input(1)?);
         let pool = io.pool;
         let out = io.output::<f32>(0)?;
-        let columns = self.columns.size;
+        let (columns, rows) = (self.lines.columns, self.lines.rows.size);
+        let width = columns.size;
         if out.is_empty() {
             return Ok(());
         }
-        if self.outer.is_empty() && self.rows.size == 1 {
+        if self.lines.count() == 1 {
             let piece = self.piece.chunk();
             pool.for_chunks(out, piece, |i, out, _| {
-                let from = self.columns.strides.map(|s| i * piece * s);
+                let from = columns.strides.map(|s| i * piece * s);
                 let (a, b) = (self.operand(0, &a[from[0]..]), self.operand(1, &b[from[1]..]));
                 self.function.run(self.isa, a, b, out.len(), self.then, out);
             });
             return Ok(());
         }
         let lines = self.cut.chunk();
-        pool.for_chunks(out, lines * columns, |i, mut out, _| {
+        pool.for_chunks(out, lines * width, |i, mut out, _| {
             let mut line = i * lines;
             while !out.is_empty() {
                 // Up to the end of the rows that have one stride.
-                let count = (self.rows.size - line % self.rows.size).min(out.len() / columns);
-                let (here, rest) = std::mem::take(&mut out).split_at_mut(count * columns);
-                let [from_a, from_b] = self.starts(line);
+                let count = (rows - line % rows).min(out.len() / width);
+                let (here, rest) = std::mem::take(&mut out).split_at_mut(count * width);
+                let [from_a, from_b] = self.lines.starts(line);
                 let (a, b) = (self.operand(0, &a[from_a..]), self.operand(1, &b[from_b..]));
-                self.function.run(self.isa, a, b, columns, self.then, here);
+                self.function.run(self.isa, a, b, width, self.then, here);
                 (line, out) = (line + count, rest);
             }
         });
@@ -199,26 +157,5 @@ impl Kernel for Zip {
 
     fn describe(&self) -> String {
         format!("{:?} {}", self.function, self.isa.name())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn neighbours_join_where_both_allow() {
-        let axis = |size, a, b| Axis { size, strides: [a, b] };
-        let of = |out: &[usize], a: &[usize], b: &[usize]| {
-            joined(out, &broadcast_strides(a, out), &broadcast_strides(b, out))
-        };
-        assert_eq!(of(&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]), [axis(24, 1, 1)]);
-        assert_eq!(of(&[2, 3, 4], &[2, 3, 4], &[4]), [axis(6, 4, 0), axis(4, 1, 1)]);
-        assert_eq!(of(&[2, 3, 4], &[2, 3, 4], &[]), [axis(24, 1, 0)]);
-        assert_eq!(
-            of(&[2, 3, 4], &[2, 1, 4], &[3, 1]),
-            [axis(2, 4, 0), axis(3, 0, 1), axis(4, 1, 0)]
-        );
-        assert_eq!(of(&[1, 1], &[1], &[1, 1]), []);
     }
 }

@@ -5,6 +5,8 @@
 //! sizes and constants, packs what is constant, and returns a [`Lowered`]; `Ok(None)` passes the
 //! node on.
 
+mod broadcast;
+mod concat;
 mod conv;
 mod elementwise;
 mod float;
@@ -42,6 +44,7 @@ const FAMILIES: &[Family] = &[
     recurrent::lower,
     order::lower,
     transpose::lower,
+    concat::lower,
     quantized::lower,
 ];
 

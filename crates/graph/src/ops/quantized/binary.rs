@@ -1,7 +1,7 @@
 //! Arithmetic between two quantised tensors, broadcast like NumPy's.
 
 use super::{
-    Clamp, Integers, Rescale, fraction, multiplier, quantized_input, products_only, single, store,
+    Clamp, Integers, Rescale, fraction, multiplier, products_only, quantized_input, single, store,
     try_store,
 };
 use crate::ops::broadcast::{Offsets, broadcast_dims, broadcast_inputs};
@@ -70,7 +70,8 @@ impl Op for QBinary {
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
         let out = single(outputs.quant(0)?)?;
-        let f = self.evaluator(a.dtype, [single(inputs.quant(0)?)?, single(inputs.quant(1)?)?, out])?;
+        let f =
+            self.evaluator(a.dtype, [single(inputs.quant(0)?)?, single(inputs.quant(1)?)?, out])?;
         let (x, y) = (Integers::of(&a)?, Integers::of(&b)?);
         let dims = broadcast_dims(&[a.dims, b.dims])?;
         let pairs = Offsets::broadcast(&dims, [a.dims, b.dims]);

@@ -40,14 +40,18 @@ mod place {
 }
 
 /// A matrix whose products are rescaled: `m × (v − zero) + bias`, the zero point folded in.
-struct Product {
-    weights: Vec<i32>,
-    bias: Vec<i32>,
+#[derive(Debug)]
+pub struct QLstmProduct {
+    /// Row-major.
+    pub weights: Vec<i32>,
+    /// One for each row.
+    pub bias: Vec<i32>,
     columns: usize,
-    scale: Multiplier,
+    /// Factor of the sums.
+    pub scale: Multiplier,
 }
 
-impl Product {
+impl QLstmProduct {
     /// Input `at`, of sizes `rows × columns`, for vectors less `zero`.
     fn read(
         inputs: &Inputs<'_>,
@@ -56,7 +60,7 @@ impl Product {
         zero: i32,
         bias: Option<usize>,
         scale: f32,
-    ) -> OpResult<Product> {
+    ) -> OpResult<QLstmProduct> {
         let view = inputs.get(at)?;
         if view.dims != [rows, columns] {
             return Err(OpError::new(format!(
@@ -74,7 +78,7 @@ impl Product {
             0 => (0..rows).map(|r| given.at(r) as i32).collect(),
             _ => weights.chunks(columns).enumerate().map(fold).collect(),
         };
-        Ok(Product { weights, bias, columns, scale: multiplier(scale.into())? })
+        Ok(QLstmProduct { weights, bias, columns, scale: multiplier(scale.into())? })
     }
 
     fn at(&self, row: usize, vector: &[i32]) -> i32 {
@@ -86,31 +90,42 @@ impl Product {
 }
 
 /// Layer normalisation of a gate.
-struct Norm {
-    coefficients: Vec<i32>,
-    bias: Vec<i64>,
-    scale: Multiplier,
-    guard: i32,
+#[derive(Debug)]
+pub struct QLstmNorm {
+    /// One a unit.
+    pub coefficients: Vec<i32>,
+    /// One a unit.
+    pub bias: Vec<i64>,
+    /// Factor of the result.
+    pub scale: Multiplier,
+    /// What takes the place of a variance below 1.
+    pub guard: i32,
 }
 
-struct Gate {
-    input: Product,
-    recurrent: Product,
-    peephole: Option<(Vec<i32>, Multiplier)>,
-    norm: Option<Norm>,
+/// What a gate is computed from.
+#[derive(Debug)]
+pub struct QLstmGate {
+    /// Of x.
+    pub input: QLstmProduct,
+    /// Of the state H.
+    pub state: QLstmProduct,
+    /// Weights of the cell, and the factor of their products.
+    pub peephole: Option<(Vec<i32>, Multiplier)>,
+    /// Normalisation.
+    pub norm: Option<QLstmNorm>,
 }
 
 fn i16_of(x: i32) -> i32 {
     x.clamp(i16::MIN.into(), i16::MAX.into())
 }
 
-impl Gate {
+impl QLstmGate {
     /// The gate before its activation, for one vector of the batch.
     fn at(&self, x: &[i32], h: &[i32], c: &[i32]) -> Vec<i32> {
         let mut gate: Vec<i32> = (0..c.len())
             .map(|i| {
                 let input = i16_of(self.input.at(i, x));
-                i16_of(self.recurrent.at(i, h).saturating_add(input))
+                i16_of(self.state.at(i, h).saturating_add(input))
             })
             .collect();
         if let Some((weights, scale)) = &self.peephole {
@@ -125,7 +140,7 @@ impl Gate {
     }
 }
 
-impl Norm {
+impl QLstmNorm {
     fn apply(&self, gate: &mut [i32]) {
         let n = gate.len() as i64;
         let sum: i64 = gate.iter().map(|g| i64::from(*g)).sum();
@@ -146,19 +161,26 @@ impl Norm {
     }
 }
 
-/// All that a step needs.
-struct Net {
+/// All that a step of a [`QLstm`] needs.
+#[derive(Debug)]
+pub struct QLstmNet {
     /// Input (unless it is 1 − forget), forget, cell, output.
-    gates: [Option<Gate>; 4],
-    projection: Option<Product>,
+    pub gates: [Option<QLstmGate>; 4],
+    /// From what the cells give to the state.
+    pub projection: Option<QLstmProduct>,
     units: usize,
     /// The cell's scale is 2 to this power.
-    cell_power: i32,
-    cell_clip: i32,
-    projection_clip: i32,
-    hidden: Multiplier,
-    hidden_zero: i32,
-    out_zero: i32,
+    pub cell_power: i32,
+    /// Bound of the cell's magnitude; none where 0.
+    pub cell_clip: i32,
+    /// Bound of the projection's magnitude; none where 0.
+    pub projection_clip: i32,
+    /// Factor of the output gate times the activated cell.
+    pub hidden: Multiplier,
+    /// Zero point of that product.
+    pub hidden_zero: i32,
+    /// Zero point of the output.
+    pub out_zero: i32,
 }
 
 fn int16_sigmoid(x: i32) -> i32 {
@@ -169,7 +191,7 @@ fn int16_tanh(x: i32, integer_bits: u32) -> i32 {
     fixed::tanh(x as i16, integer_bits).into()
 }
 
-impl Net {
+impl QLstmNet {
     fn step(&self, x: &[i32], h: &mut [i32], c: &mut [i32]) {
         let gate = |i: usize, c: &[i32]| self.gates[i].as_ref().map(|g| g.at(x, h, c));
         let sigmoid = |gate: Option<Vec<i32>>| -> Option<Vec<i32>> {
@@ -240,12 +262,12 @@ impl QLstm {
         i: usize,
         sizes: Sizes,
         scales: Scales<'_>,
-    ) -> OpResult<Gate> {
+    ) -> OpResult<QLstmGate> {
         let before = self.gate_scales.map_or(2f32.powi(-12), |s| s[i]);
         let weight_scale = |at: usize| -> OpResult<f32> { Ok(single(inputs.quant(at)?)?.0) };
         let normal = self.gate_scales.is_some();
         let bias = (!normal).then_some(place::BIAS + i);
-        let input = Product::read(
+        let input = QLstmProduct::read(
             inputs,
             place::W + i,
             (sizes.units, sizes.features),
@@ -253,7 +275,7 @@ impl QLstm {
             bias,
             weight_scale(place::W + i)? * scales.x.0 / before,
         )?;
-        let recurrent = Product::read(
+        let state = QLstmProduct::read(
             inputs,
             place::R + i,
             (sizes.units, sizes.outputs),
@@ -276,7 +298,7 @@ impl QLstm {
             Some(view) if view.len() == sizes.units && normal => {
                 let scale = weight_scale(place::NORM + i)?;
                 let bias = Bias::of(inputs.opt(place::BIAS + i), sizes.units)?;
-                Some(Norm {
+                Some(QLstmNorm {
                     coefficients: stored(&view)?,
                     bias: (0..sizes.units).map(|u| bias.at(u)).collect(),
                     scale: multiplier(scale.into())?,
@@ -286,10 +308,25 @@ impl QLstm {
             None if !normal => None,
             _ => return Err(OpError::new("its normalisation coefficients do not fit")),
         };
-        Ok(Gate { input, recurrent, peephole, norm })
+        Ok(QLstmGate { input, state, peephole, norm })
     }
 
-    fn net(&self, inputs: &Inputs<'_>, sizes: Sizes) -> OpResult<Net> {
+    /// Place of the state H among the inputs.
+    pub const H: usize = place::H;
+    /// Place of the state C among the inputs.
+    pub const C: usize = place::C;
+
+    /// What a step needs, for x of so many `features`, cells of so many `units` and a state of so
+    /// many `outputs`. Reads no data of x and the states.
+    ///
+    /// # Errors
+    /// For inputs that do not fit together.
+    pub fn net(
+        &self,
+        inputs: &Inputs<'_>,
+        (features, units, outputs): (usize, usize, usize),
+    ) -> OpResult<QLstmNet> {
+        let sizes = Sizes { features, units, outputs };
         let x = single(inputs.quant(0)?)?;
         let h = single(inputs.quant(place::H)?)?;
         let (cell, _) = single(inputs.quant(place::C)?)?;
@@ -307,7 +344,7 @@ impl QLstm {
         let unit = 2f64.powi(-15);
         let hidden = (unit / f64::from(self.hidden.0) * unit) as f32;
         let projection = match inputs.opt(place::PROJECTION) {
-            Some(_) => Some(Product::read(
+            Some(_) => Some(QLstmProduct::read(
                 inputs,
                 place::PROJECTION,
                 (sizes.outputs, sizes.units),
@@ -318,7 +355,7 @@ impl QLstm {
             None if sizes.outputs == sizes.units => None,
             None => return Err(OpError::new("its state and its cell differ in size")),
         };
-        Ok(Net {
+        Ok(QLstmNet {
             gates,
             projection,
             units: sizes.units,
@@ -376,7 +413,7 @@ impl Op for QLstm {
                 walk.batch
             )));
         }
-        let net = self.net(inputs, Sizes { features, units, outputs: out })?;
+        let net = self.net(inputs, (features, units, out))?;
         let xv = stored(&x)?;
         let (mut hv, mut cv) = (stored(&h)?, stored(&c)?);
         let mut y = vec![0; walk.batch * walk.steps * out];

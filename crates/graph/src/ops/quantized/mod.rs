@@ -25,7 +25,7 @@ pub use compare::QCompare;
 pub use conv::{QConv, QConvTranspose};
 pub use convert::{Dequantize, FakeQuant, Quantize, RoundTo};
 pub use hybrid::{HybridConv, HybridMatMul};
-pub use lstm::QLstm;
+pub use lstm::{QLstm, QLstmGate, QLstmNet, QLstmNorm, QLstmProduct};
 pub use matmul::QMatMul;
 pub use norm::QL2Norm;
 pub use pool::{QPool, QPoolKind};
@@ -198,8 +198,9 @@ pub(crate) fn single(quant: &Quant) -> OpResult<(f32, i32)> {
 }
 
 /// The stored integers of a tensor of any integer type of at most 32 bits, by index.
-#[derive(Clone, Copy)]
-pub(crate) enum Integers<'a> {
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum Integers<'a> {
     I8(&'a [i8]),
     U8(&'a [u8]),
     I16(&'a [i16]),
@@ -210,7 +211,11 @@ pub(crate) enum Integers<'a> {
 }
 
 impl<'a> Integers<'a> {
-    pub(crate) fn of(view: &TensorView<'a>) -> OpResult<Integers<'a>> {
+    /// Those of `view`.
+    ///
+    /// # Errors
+    /// For a type that is none of these.
+    pub fn of(view: &TensorView<'a>) -> OpResult<Integers<'a>> {
         Ok(match view.dtype {
             DType::I8 => Integers::I8(view.slice()?),
             DType::U8 => Integers::U8(view.slice()?),
@@ -222,7 +227,9 @@ impl<'a> Integers<'a> {
         })
     }
 
-    pub(crate) fn at(self, i: usize) -> i32 {
+    /// Integer `i`.
+    #[inline]
+    pub fn at(self, i: usize) -> i32 {
         match self {
             Integers::I8(v) => v[i].into(),
             Integers::U8(v) => v[i].into(),

@@ -1,9 +1,7 @@
 //! Softmax of quantised numbers along the last dimension.
 
 use super::{Clamp, Integers, Rescale, quantized_input, single, store};
-use crate::{
-    DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, TensorView, ValueType,
-};
+use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, TensorView, ValueType};
 use kinglet_kernels::fixed::{
     Lut16, Multiplier, exp_on_negative_values, input_radius, reciprocal, rounding_divide_by_pot,
     softmax_multiplier,

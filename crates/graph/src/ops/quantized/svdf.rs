@@ -8,6 +8,7 @@ use super::matmul::Bias;
 use super::{Clamp, centred, multiplier, quantized_input, single, store, stored};
 use crate::ops::activation::Activation;
 use crate::{Cost, DType, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use kinglet_kernels::fixed::Multiplier;
 
 /// SVDF of floats. Inputs: x (batch, features), feature weights (filters, features), time weights
 /// (filters, memory), bias? (units), state (batch, filters × memory). Outputs: y (batch, units),
@@ -175,6 +176,21 @@ impl Svdf {
     }
 }
 
+impl QSvdf {
+    /// The factors from products with the feature weights to the memory, and from products with
+    /// the time weights to the output; of the scales of x, both weights, the memory and the
+    /// output.
+    ///
+    /// # Errors
+    /// For scales that give a factor too large.
+    pub fn factors(&self, [x, features, time, memory, out]: [f32; 5]) -> OpResult<[Multiplier; 2]> {
+        Ok([
+            multiplier(f64::from(x * features / memory))?,
+            multiplier(f64::from(memory * time / out))?,
+        ])
+    }
+}
+
 impl Op for QSvdf {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let x = quantized_input(cx, 0)?;
@@ -188,8 +204,8 @@ impl Op for QSvdf {
         let s = Sizes::of(inputs, self.rank)?;
         let scale = |i: usize| -> OpResult<f32> { Ok(single(inputs.quant(i)?)?.0) };
         let (out_scale, out_zero) = single(outputs.quant(0)?)?;
-        let feature_scale = multiplier(f64::from(scale(0)? * scale(1)? / scale(4)?))?;
-        let time_scale = multiplier(f64::from(scale(4)? * scale(2)? / out_scale))?;
+        let scales = [scale(0)?, scale(1)?, scale(2)?, scale(4)?, out_scale];
+        let [feature_scale, time_scale] = self.factors(scales)?;
         let (x, weights, time) =
             (centred(&inputs.get(0)?)?, stored(&inputs.get(1)?)?, stored(&inputs.get(2)?)?);
         let memory_view = inputs.get(4)?;

@@ -1,7 +1,7 @@
 //! Functions of one quantised number.
 
 use super::{
-    Clamp, Integers, Rescale, multiplier, quantized_input, products_only, single, try_store,
+    Clamp, Integers, Rescale, multiplier, products_only, quantized_input, single, try_store,
 };
 use crate::{DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
 use kinglet_kernels::fixed::{

@@ -37,6 +37,37 @@ pub(super) fn taps(resize: &Resize, input: usize, output: usize, i: usize) -> Op
     })
 }
 
+impl Resize {
+    /// For bilinear resizing as TFLite does it, the two elements that sample `i` of a dimension
+    /// lies between, and its distance from the first: of integers with a sign in 1/1024.
+    ///
+    /// # Errors
+    /// For coordinates that TFLite does not have.
+    pub fn tflite_tap_of_signed(
+        &self,
+        input: usize,
+        output: usize,
+        i: usize,
+    ) -> OpResult<(usize, usize, i64)> {
+        let (x, low, high) = fixed_place(centres(self)?, input, output, i);
+        Ok((low, high, x - ONE * low as i64))
+    }
+
+    /// The same for unsigned bytes and floats, the distance in elements.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tflite_tap(
+        &self,
+        input: usize,
+        output: usize,
+        i: usize,
+    ) -> OpResult<(usize, usize, f32)> {
+        let (x, low, high) = linear_place(centres(self)?, input, output, i);
+        Ok((low, high, x - low as f32))
+    }
+}
+
 /// The element nearest to sample `i`.
 fn nearest_place(centres: Centres, input: usize, output: usize, i: usize) -> usize {
     let scale = scale(centres, input, output);
@@ -166,6 +197,25 @@ fn bilinear<T: crate::Element>(
     Ok(())
 }
 
+/// 1 with 10 bits of fraction.
+const ONE: i64 = 1 << 10;
+
+/// [`linear_place`] in fixed point.
+fn fixed_place(centres: Centres, input: usize, output: usize, i: usize) -> (i64, usize, usize) {
+    let (input, output) = (input as i64, output as i64);
+    let scale = if centres == Centres::AlignedCorners && output > 1 {
+        (ONE * (input - 1) + (output - 1) / 2) / (output - 1)
+    } else {
+        (ONE * input + output / 2) / output
+    };
+    let x = match centres {
+        Centres::HalfPixel => i as i64 * scale + scale / 2 - ONE / 2,
+        _ => i as i64 * scale,
+    };
+    let (low, high) = ((x / ONE).max(0), ((x + ONE - 1) / ONE).min(input - 1));
+    (x, low as usize, high as usize)
+}
+
 /// 10 bits of fraction along each dimension, rounded half away from zero.
 fn fixed<T: crate::Element + Into<i64>>(
     centres: Centres,
@@ -174,26 +224,12 @@ fn fixed<T: crate::Element + Into<i64>>(
     outputs: &mut Outputs<'_>,
     back: impl Fn(i64) -> T,
 ) -> OpResult {
-    const ONE: i64 = 1 << 10;
     let src = data.slice::<T>()?;
     let out = outputs.slice::<T>(0, dims)?;
     if out.is_empty() {
         return Ok(());
     }
-    let place = |i: usize, d: usize| {
-        let (input, output) = (data.dims[d] as i64, dims[d] as i64);
-        let scale = if centres == Centres::AlignedCorners && output > 1 {
-            (ONE * (input - 1) + (output - 1) / 2) / (output - 1)
-        } else {
-            (ONE * input + output / 2) / output
-        };
-        let x = match centres {
-            Centres::HalfPixel => i as i64 * scale + scale / 2 - ONE / 2,
-            _ => i as i64 * scale,
-        };
-        let (lower, upper) = ((x / ONE).max(0), ((x + ONE - 1) / ONE).min(input - 1));
-        (x, lower as usize, upper as usize)
-    };
+    let place = |i: usize, d: usize| fixed_place(centres, data.dims[d], dims[d], i);
     let mut cells = out.chunks_exact_mut(dims[3]);
     samples(data, dims, place, |[ll, lu, rl, ru], [y, x], [y0, x0]| {
         let (dy, dx) = (y - ONE * y0 as i64, x - ONE * x0 as i64);

@@ -44,9 +44,9 @@ pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let depthwise = op.groups == dims.in_channels && op.groups > 1;
     // Depthwise weights lie kernel, then channels; others channels, kernel, input channels.
     let data = if depthwise {
-        weights.arranged(op.weight_layout, &w_dims, [2, 3, 0, 1])?
+        arranged(weights.data, op.weight_layout, &w_dims, [2, 3, 0, 1])?
     } else {
-        weights.arranged(op.weight_layout, &w_dims, [0, 2, 3, 1])?
+        arranged(weights.data, op.weight_layout, &w_dims, [0, 2, 3, 1])?
     };
     let weights = QWeights {
         data: &data,
@@ -132,31 +132,31 @@ impl<'a> Weights<'a> {
             && one_or_each(quant.zero_point.len())
             && quant.zero_point.iter().all(|zero| (low..=high).contains(zero))
     }
+}
 
-    /// The weights in the order of dimensions `order`, whose elements stand for output channels
-    /// (0), input channels (1), kernel rows (2) and kernel columns (3).
-    fn arranged(
-        &self,
-        layout: WeightLayout,
-        dims: &[usize],
-        order: [usize; 4],
-    ) -> OpResult<Cow<'_, [u8]>> {
-        // What each dimension stands for: labels ride along with `split`.
-        let spatial: &[usize] = if dims.len() == 3 { &[3] } else { &[2, 3] };
-        let position: Vec<usize> = (0..dims.len()).collect();
-        let (out, input, places) = layout.split(&position)?;
-        let mut axis_of = [None; 4];
-        axis_of[0] = Some(out);
-        axis_of[1] = Some(input);
-        for (label, place) in spatial.iter().zip(places) {
-            axis_of[*label] = Some(place);
-        }
-        let order: Vec<usize> = order.iter().filter_map(|label| axis_of[*label]).collect();
-        if order.len() != dims.len() {
-            return Err(OpError::new("weights of a convolution have one or two kernel sizes"));
-        }
-        Ok(permuted(self.data, dims, &order))
+/// Weights in the order of dimensions `order`, whose elements stand for output channels
+/// (0), input channels (1), kernel rows (2) and kernel columns (3).
+pub(super) fn arranged<'a>(
+    data: &'a [u8],
+    layout: WeightLayout,
+    dims: &[usize],
+    order: [usize; 4],
+) -> OpResult<Cow<'a, [u8]>> {
+    // What each dimension stands for: labels ride along with `split`.
+    let spatial: &[usize] = if dims.len() == 3 { &[3] } else { &[2, 3] };
+    let position: Vec<usize> = (0..dims.len()).collect();
+    let (out, input, places) = layout.split(&position)?;
+    let mut axis_of = [None; 4];
+    axis_of[0] = Some(out);
+    axis_of[1] = Some(input);
+    for (label, place) in spatial.iter().zip(places) {
+        axis_of[*label] = Some(place);
     }
+    let order: Vec<usize> = order.iter().filter_map(|label| axis_of[*label]).collect();
+    if order.len() != dims.len() {
+        return Err(OpError::new("weights of a convolution have one or two kernel sizes"));
+    }
+    Ok(permuted(data, dims, &order))
 }
 
 /// Bytes of a tensor of `dims` with its dimensions in another order.

@@ -1,105 +1,16 @@
-//! Element by element: sums and products, tables, to floats and back.
+//! Element by element: tables, to floats and back.
 
 use super::{byte, byte_output, byte_value, part, tasks};
 use crate::kernel::{Io, Kernel, Lowered};
 use crate::lower::LowerCx;
-use kinglet_graph::ops::quantized::{
-    Clamp, Dequantize, QBinary, QBinaryKind, QUnary, Quantize, Rescale, RoundTo,
-};
-use kinglet_graph::{OpError, OpResult};
+use kinglet_graph::ops::quantized::{Clamp, Dequantize, Integers, QUnary, Quantize, RoundTo};
+use kinglet_graph::{Element, OpError, OpResult, Value};
 use kinglet_kernels::byte_table::{map_bytes, map_to_floats};
-use kinglet_kernels::fixed::Multiplier;
 use kinglet_kernels::isa::Isa;
-use kinglet_kernels::qbinary::{self, QArithmetic};
 use kinglet_kernels::quantize::{Halves, quantize_floats};
 use kinglet_kernels::requant::ByteOutput;
 use kinglet_kernels::shared::SharedMut;
-
-/// [`QBinary`] sums, differences and products in fixed point: of equal sizes, or with one operand
-/// repeated.
-pub(super) fn lower_binary(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
-    let Some(op) = cx.op::<QBinary>() else { return Ok(None) };
-    let (Some(a), Some(b), y) = (cx.input(0), cx.input(1), cx.output(0)) else { return Ok(None) };
-    let (Some((kind, a_scale, a_zero)), Some((b_kind, b_scale, b_zero)), Some(output)) =
-        (byte_value(a), byte_value(b), byte_output(y, op.clamp))
-    else {
-        return Ok(None);
-    };
-    let Some((out_kind, out_scale, _)) = byte_value(y) else { return Ok(None) };
-    if kind != b_kind || kind != out_kind || op.rescale != Rescale::FixedPoint || op.power_of_two {
-        return Ok(None);
-    }
-    let arithmetic = match op.kind {
-        QBinaryKind::Add | QBinaryKind::Sub => {
-            let [a, b, out] = op.sum_factors(y.ty.dtype, [a_scale, b_scale, out_scale])?;
-            QArithmetic::Sum { a, b, out }
-        }
-        QBinaryKind::Mul => match Multiplier::new(f64::from(a_scale * b_scale / out_scale)) {
-            Some(out) => QArithmetic::Product { out },
-            None => return Ok(None),
-        },
-        _ => return Ok(None),
-    };
-    let (a_dims, b_dims, y_dims) = (cx.dims(a)?, cx.dims(b)?, cx.dims(y)?);
-    // The smaller operand repeats: one element, or the last dimensions whole.
-    let repeats = |dims: &[usize]| {
-        let whole = y_dims.ends_with(dims);
-        dims.iter().product::<usize>() == 1 || whole
-    };
-    let len: usize = y_dims.iter().product();
-    if len == 0 || !repeats(&a_dims) || !repeats(&b_dims) {
-        return Ok(None);
-    }
-    let piece = |dims: &[usize]| match dims.iter().product::<usize>() {
-        1 => len,
-        n => n,
-    };
-    let piece = piece(&a_dims).min(piece(&b_dims));
-    let zeros = [a_zero, b_zero];
-    let Some(kernel) = qbinary::QBinary::new(cx.isa, arithmetic, kind, zeros, output) else {
-        return Ok(None);
-    };
-    // Each element costs as much as some tens of multiply-adds.
-    let tasks = tasks(len, len * 40, cx.threads);
-    Ok(Some(Lowered::new(Binary { kernel, piece, tasks, name: cx.isa.name() })))
-}
-
-struct Binary {
-    kernel: qbinary::QBinary,
-    /// Elements after which an operand repeats.
-    piece: usize,
-    tasks: usize,
-    name: &'static str,
-}
-
-impl Kernel for Binary {
-    fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let (a, b) = (bytes(io, 0)?, bytes(io, 1)?);
-        let out = SharedMut::new(&mut *io.outputs[0].bytes);
-        let len = out.len();
-        io.pool.run(self.tasks, |i, _| {
-            let mut range = part(len, self.tasks, i);
-            while range.start < range.end {
-                let first = range.start % self.piece;
-                let count = (self.piece - first).min(range.end - range.start);
-                let operand = |x: &'_ [u8]| match x.len() {
-                    1 => 0..1,
-                    n if n == len => range.start..range.start + count,
-                    n => range.start % n..range.start % n + count,
-                };
-                let (a, b) = (&a[operand(a)], &b[operand(b)]);
-                // SAFETY: each task has its own part of the output.
-                self.kernel.run(a, b, unsafe { out.slice(range.start..range.start + count) });
-                range.start += count;
-            }
-        });
-        Ok(())
-    }
-
-    fn describe(&self) -> String {
-        format!("qbinary {}", self.name)
-    }
-}
+use std::sync::Mutex;
 
 /// The bytes of input `i`, which must be there.
 fn bytes<'a>(io: &Io<'a>, i: usize) -> OpResult<&'a [u8]> {
@@ -109,21 +20,28 @@ fn bytes<'a>(io: &Io<'a>, i: usize) -> OpResult<&'a [u8]> {
     }
 }
 
-/// [`QUnary`] from bytes to bytes: a table.
+/// [`QUnary`]: from bytes to bytes a table, else one by one.
 pub(super) fn lower_unary(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<QUnary>() else { return Ok(None) };
     let (Some(x), y) = (cx.input(0), cx.output(0)) else { return Ok(None) };
-    let (Some((_, scale, zero)), Some((_, out_scale, out_zero))) = (byte_value(x), byte_value(y))
-    else {
-        return Ok(None);
-    };
-    // A function that fails for some inputs has no table.
-    let Ok(table) = op.table(x.ty.dtype, (scale, zero), (out_scale, out_zero)) else {
-        return Ok(None);
-    };
     let len: usize = cx.dims(x)?.iter().product();
-    let tasks = tasks(len, len * 4, cx.threads);
-    Ok(Some(Lowered::new(Table { isa: cx.isa, table: Box::new(table), tasks })))
+    let single = |value: &Value| value.ty.quant.as_ref().and_then(|quant| quant.single());
+    let (Some(from), Some(to)) = (single(x), single(y)) else { return Ok(None) };
+    if byte_value(x).is_some() && byte_value(y).is_some()
+        // A function that fails for some inputs has no table.
+        && let Ok(table) = op.table(x.ty.dtype, from, to)
+    {
+        let tasks = tasks(len, len * 4, cx.threads);
+        return Ok(Some(Lowered::new(Table { isa: cx.isa, table: Box::new(table), tasks })));
+    }
+    let (Ok(f), Ok(limits)) = (op.evaluator(x.ty.dtype, from, to), Clamp::of(y.ty.dtype)) else {
+        return Ok(None);
+    };
+    let f: Function = Box::new(move |x| f(x).map(|y| limits.apply(y)));
+    let tasks = tasks(len, len * 40, cx.threads);
+    kinglet_graph::dispatch!(y.ty.dtype, T in [I8 i8, U8 u8, I16 i16, U16 u16, I32 i32] => {
+        Ok(Some(Lowered::new(Each::<T> { f, to: |x| x as T, tasks })))
+    }, else => Ok(None))
 }
 
 struct Table {
@@ -147,6 +65,44 @@ impl Kernel for Table {
 
     fn describe(&self) -> String {
         format!("table {}", self.isa.name())
+    }
+}
+
+/// A function of integers of any type, one by one.
+struct Each<T> {
+    f: Function,
+    to: fn(i32) -> T,
+    tasks: usize,
+}
+
+type Function = Box<dyn Fn(i32) -> OpResult<i32> + Send + Sync>;
+
+impl<T: Element> Kernel for Each<T> {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let Some(view) = io.inputs.first().copied().flatten() else {
+            return Err(OpError::new("input 0 is missing"));
+        };
+        let input = Integers::of(&view)?;
+        let failed: Mutex<Option<OpError>> = Mutex::new(None);
+        let pool = io.pool;
+        let out = SharedMut::new(io.output::<T>(0)?);
+        let len = out.len();
+        pool.run(self.tasks, |i, _| {
+            let range = part(len, self.tasks, i);
+            // SAFETY: each task has its own part of the output.
+            let out = unsafe { out.slice(range.clone()) };
+            for (out, i) in out.iter_mut().zip(range) {
+                match (self.f)(input.at(i)) {
+                    Ok(value) => *out = (self.to)(value),
+                    Err(e) => *failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(e),
+                }
+            }
+        });
+        failed.into_inner().unwrap_or_else(|e| e.into_inner()).map_or(Ok(()), Err)
+    }
+
+    fn describe(&self) -> String {
+        format!("{} one by one", T::DTYPE)
     }
 }
 

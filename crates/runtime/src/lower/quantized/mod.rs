@@ -1,8 +1,14 @@
-//! Kernels for ops on quantised 8-bit integers.
+//! Kernels for ops on quantised integers, mostly of 8 bits.
 
+mod binary;
 mod conv;
 mod elementwise;
+mod hybrid;
 mod image;
+mod lstm;
+mod resize;
+mod sums;
+mod svdf;
 
 use super::{Family, LowerCx};
 use crate::kernel::Lowered;
@@ -14,7 +20,12 @@ use std::ops::Range;
 const FAMILIES: &[Family] = &[
     conv::lower_conv,
     conv::lower_matmul,
-    elementwise::lower_binary,
+    hybrid::lower_conv,
+    hybrid::lower_matmul,
+    svdf::lower,
+    lstm::lower,
+    resize::lower,
+    binary::lower,
     elementwise::lower_unary,
     elementwise::lower_quantize,
     elementwise::lower_dequantize,
