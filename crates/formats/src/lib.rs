@@ -3,6 +3,7 @@
 mod detect;
 mod error;
 pub mod gguf;
+pub mod lm;
 mod named;
 pub mod onnx;
 pub mod tflite;

@@ -13,6 +13,10 @@ impl Builder<'_> {
         let has = |b: &Self, part: &str| b.has(&format!("blk.{layer}.{part}.weight"));
         if has(self, "attn_q") || has(self, "attn_qkv") {
             self.attention(layer, x)
+        } else if has(self, "shortconv.in_proj") {
+            self.short_conv(layer, x)
+        } else if has(self, "ssm_in") {
+            self.state_space(layer, x)
         } else {
             Err(missing(&format!("blk.{layer}.attn_q.weight")))
         }
@@ -24,10 +28,12 @@ impl Builder<'_> {
         let heads = config.heads.get(layer).copied().unwrap_or(0);
         let kv_heads = config.kv_heads.get(layer).copied().unwrap_or(heads);
         let windowed = self.windowed(layer);
+        let tuned = !family.rotates_if_tuned || config.rope.tuned.unwrap_or(true);
+        let rotates = tuned && family.rotates.has(layer, windowed || config.window.is_none());
         let [q, k, v] = self.queries_keys_values(layer, x, heads, kv_heads)?;
         let (mut q, mut k) = (q, k);
         for (rotate, norm) in [(false, !family.norm_after_rope), (true, family.norm_after_rope)] {
-            if rotate && family.rotates.has(layer, windowed) {
+            if rotate && rotates {
                 q = self.rotated(&name("q_rotated"), q, config.key, 0, windowed)?;
                 k = self.rotated(&name("k_rotated"), k, config.key, 0, windowed)?;
             }
@@ -45,9 +51,9 @@ impl Builder<'_> {
             value: config.value,
             value_in_key: false,
             scale: own_scale.unwrap_or(1.0 / (config.key as f32).sqrt()),
-            softcap: config.attention_softcap.filter(|_| family.softcaps),
+            softcap: config.attention_softcap.filter(|_| family.score_softcap),
             window: config.window.filter(|_| windowed),
-            alibi: config.alibi.filter(|a| *a > 0.0),
+            alibi: config.alibi.or(family.alibi).filter(|a| *a > 0.0),
         };
         let y = self.attend(&name("attention"), op, [q, k, v], &name("attn_sinks.weight"))?;
         self.linear(&name("attn_output"), y, Order::ScaleFirst)

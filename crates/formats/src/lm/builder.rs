@@ -9,7 +9,7 @@ use kinglet_graph::ops::rows::{Angles, Embedding, Linear, Rotate};
 use kinglet_graph::ops::slice::Slice;
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::{
-    DType, Dim, Graph, GraphError, Op, Shape, State, StateId, Tensor, ValueId, ValueType,
+    DType, Dim, Fold, Graph, GraphError, Op, Shape, State, StateId, Tensor, ValueId, ValueType,
 };
 use std::collections::HashMap;
 
@@ -88,6 +88,8 @@ pub fn build(
     b.model()?;
     let mut graph = b.graph;
     graph.metadata.format = "lm".into();
+    // Tells of a tensor of another shape than it must have, by the node that it is for.
+    kinglet_graph::infer(&mut graph, Fold::Shapes)?;
     graph.verify()?;
     Ok(graph)
 }
@@ -146,7 +148,7 @@ impl Builder<'_> {
         if let Some(factor) = factor {
             y = self.scaled("logits.scaled", y, factor)?;
         }
-        if let Some(cap) = self.config.logit_softcap.filter(|_| self.family.softcaps) {
+        if let Some(cap) = self.config.logit_softcap.filter(|_| self.family.logit_softcap) {
             let small = self.scaled("logits.small", y, 1.0 / cap)?;
             let bounded = self.apply("logits.bounded", Unary::Tanh, &[small]);
             y = self.scaled("logits.capped", bounded, cap)?;
@@ -159,7 +161,10 @@ impl Builder<'_> {
         let after_only = self.family.norms == Norms::After;
         let normed = if after_only { x } else { self.norm(&name("attn_norm"), x)? };
         let routed = if self.family.router.early { x } else { normed };
-        let mut mixed = self.mixer(layer, normed)?;
+        // Falcon 40B: a norm of its own before attention.
+        let own = name("attn_norm_2");
+        let heard = if self.has(&format!("{own}.weight")) { self.norm(&own, x)? } else { normed };
+        let mut mixed = self.mixer(layer, heard)?;
         for after in ["post_attention_norm", "attn_post_norm"] {
             if self.has(&name(&format!("{after}.weight"))) {
                 mixed = self.norm(&name(after), mixed)?;
@@ -168,13 +173,8 @@ impl Builder<'_> {
         let parallel = self.family.parallel || self.config.parallel;
         if parallel {
             let second = name("ffn_norm");
-            let second = if self.has(&format!("{second}.weight")) {
-                self.norm(&second, x)?
-            } else if self.has(&name("attn_norm_2.weight")) {
-                self.norm(&name("attn_norm_2"), x)?
-            } else {
-                normed
-            };
+            let second =
+                if self.has(&format!("{second}.weight")) { self.norm(&second, x)? } else { normed };
             let fed = self.feed_forward(layer, second, routed)?;
             let sum = self.binary(&name("mixed"), BinaryFn::Add, mixed, fed);
             return Ok(self.binary(&name("out"), BinaryFn::Add, x, sum));
@@ -204,28 +204,34 @@ impl Builder<'_> {
     /// Whether layer `i` sees a window only.
     pub fn windowed(&self, i: usize) -> bool {
         let from_file = self.config.windowed.as_ref().and_then(|w| w.get(i).copied());
-        self.config.window.is_some() && from_file.unwrap_or_else(|| self.family.windows.has(i, false))
+        self.config.window.is_some()
+            && from_file.unwrap_or_else(|| self.family.windows.has(i, false))
     }
 
     /// The cosines and sines of the rows' positions, for layers with a window or without.
     pub fn angles(&mut self, windowed: bool) -> Result<(ValueId, ValueId)> {
-        let local = windowed && self.config.rope.local_base.is_some();
-        if let Some(angles) = self.angles.get(&local) {
+        let local_base = self.config.rope.local_base.or(self.family.local_base);
+        let local = local_base.filter(|_| windowed);
+        if let Some(angles) = self.angles.get(&local.is_some()) {
             return Ok(*angles);
         }
-        let (frequencies, scale) = self.config.rope.frequencies(local, |name| {
-            self.weights.tensor(name).and_then(|t| t.slice::<f32>().ok().map(<[f32]>::to_vec))
-        }, self.build.pages * kinglet_graph::ops::rows::PAGE);
+        let (frequencies, scale) = self.config.rope.frequencies(
+            local,
+            |name| {
+                self.weights.tensor(name).and_then(|t| t.slice::<f32>().ok().map(<[f32]>::to_vec))
+            },
+            self.build.pages * kinglet_graph::ops::rows::PAGE,
+        );
         let tensor = Tensor::from_slice(&[frequencies.len()], &frequencies)
             .map_err(|e| GraphError::new("rope", e.to_string()))?;
-        let name = if local { "rope.local" } else { "rope" };
+        let name = if local.is_some() { "rope.local" } else { "rope" };
         let frequencies = self.graph.add_constant(format!("{name}.frequencies"), tensor);
         let ty = || ValueType::new(DType::F32, Shape::unknown());
         let cos = self.graph.add_value(format!("{name}.cos"), ty());
         let sin = self.graph.add_value(format!("{name}.sin"), ty());
         let inputs = vec![Some(self.rows.positions), Some(frequencies)];
         self.graph.add_node(name, Angles { scale }, inputs, vec![cos, sin]);
-        self.angles.insert(local, (cos, sin));
+        self.angles.insert(local.is_some(), (cos, sin));
         Ok((cos, sin))
     }
 
@@ -254,6 +260,18 @@ impl Builder<'_> {
         self.graph.apply(name, op, inputs, DType::F32)
     }
 
+    /// The same, of inputs that may be left out.
+    pub fn apply_optional(
+        &mut self,
+        name: &str,
+        op: impl Op,
+        inputs: Vec<Option<ValueId>>,
+    ) -> ValueId {
+        let out = self.graph.add_value(name, ValueType::new(DType::F32, Shape::unknown()));
+        self.graph.add_node(name, op, inputs, vec![out]);
+        out
+    }
+
     /// A function of two values' elements.
     pub fn binary(&mut self, name: &str, function: BinaryFn, a: ValueId, b: ValueId) -> ValueId {
         self.apply(name, Binary::new(function), &[a, b])
@@ -277,6 +295,24 @@ impl Builder<'_> {
         let sizes: Vec<i64> = [0].into_iter().chain(row.iter().map(|d| *d as i64)).collect();
         let sizes = self.ints(&format!("{name}.sizes"), &sizes)?;
         Ok(self.apply(name, Reshape::default(), &[x, sizes]))
+    }
+
+    /// A weight under other sizes.
+    pub fn shaped_weight(
+        &mut self,
+        name: &str,
+        weight: ValueId,
+        dims: &[usize],
+    ) -> Result<ValueId> {
+        let sizes: Vec<i64> = dims.iter().map(|d| *d as i64).collect();
+        let sizes = self.ints(&format!("{name}.sizes"), &sizes)?;
+        Ok(self.apply(name, Reshape::default(), &[weight, sizes]))
+    }
+
+    /// A weight as a vector.
+    pub fn flat(&mut self, name: &str, weight: ValueId) -> Result<ValueId> {
+        let sizes = self.ints(&format!("{name}.sizes"), &[-1])?;
+        Ok(self.apply(name, Reshape::default(), &[weight, sizes]))
     }
 
     /// Columns `start..end` of the last dimension of `x`.
@@ -306,7 +342,8 @@ impl Builder<'_> {
         })
     }
 
-    fn ones(&mut self, n: usize) -> Result<ValueId> {
+    /// A vector of ones.
+    pub fn ones(&mut self, n: usize) -> Result<ValueId> {
         let name = format!("ones.{n}");
         if let Some(id) = self.constants.get(&name) {
             return Ok(*id);
@@ -335,7 +372,11 @@ impl Builder<'_> {
         let weight = self.part(&format!("{weights}.weight"), part)?;
         let weight = weight.ok_or_else(|| missing(&format!("{weights}.weight")))?;
         let bias = self.part(&format!("{weights}.bias"), part)?;
-        let scale = self.constant(&format!("{weights}.scale"));
+        let counts = match order {
+            Order::ScaleFirst => part.is_none(),
+            Order::BiasFirst => self.family.feed_forward_scales,
+        };
+        let scale = counts.then(|| self.constant(&format!("{weights}.scale"))).flatten();
         let plain = scale.is_none() || order == Order::BiasFirst;
         let mut inputs = vec![x, weight];
         inputs.extend(bias.filter(|_| plain));

@@ -78,6 +78,8 @@ pub struct Rope {
     pub factor: f32,
     /// Factor on cosines and sines.
     pub attention_factor: f32,
+    /// Whether the model was tuned with it, where the file says.
+    pub tuned: Option<bool>,
     /// Positions before stretching.
     pub original_context: usize,
     /// YaRN's fast bound, in rotations.
@@ -124,25 +126,26 @@ pub struct StateSpace {
 
 impl Rope {
     /// The frequencies of the pairs that rotate, in radians a position, and the factor on cosines
-    /// and sines. `local`: for layers with a window; `tensor`: a float tensor of the file; `cells`:
+    /// and sines. `local`: the base of layers with a window, where it is their own; `tensor`: a float tensor of the file; `cells`:
     /// the positions that the model will be run with.
     ///
     /// Linear stretching divides all (arXiv 2306.15595); YaRN the slow ones (arXiv 2309.00071); a
     /// file may have a factor for each pair (Llama 3, Phi 3).
     pub fn frequencies(
         &self,
-        local: bool,
+        local: Option<f32>,
         tensor: impl Fn(&str) -> Option<Vec<f32>>,
         cells: usize,
     ) -> (Vec<f32>, f32) {
-        let base = self.local_base.filter(|_| local).unwrap_or(self.base);
+        let base = local.unwrap_or(self.base);
         let long = cells > self.original_context && self.original_context > 0;
-        let factors = tensor("rope_freqs.weight")
-            .or_else(|| tensor(if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" }));
+        let factors = tensor("rope_freqs.weight").or_else(|| {
+            tensor(if long { "rope_factors_long.weight" } else { "rope_factors_short.weight" })
+        });
         let pairs = self.rotated / 2;
-        let factors = factors.filter(|f| f.len() == pairs && !local);
+        let factors = factors.filter(|f| f.len() == pairs && local.is_none());
         let plain = Rotate::frequencies(self.rotated, base, factors.as_deref());
-        let stretch = if self.factor > 0.0 && !local { self.factor } else { 1.0 };
+        let stretch = if self.factor > 0.0 && local.is_none() { self.factor } else { 1.0 };
         match self.scaling.as_deref() {
             Some("yarn") if stretch != 1.0 => {
                 let bound = |rotations: f32| {

@@ -1,6 +1,6 @@
 //! What differs between families, as data: a new family that differs only in these is a line.
 
-use kinglet_graph::ops::unary::Unary;
+use kinglet_graph::ops::unary::Unary::{self, Gelu, GeluTanh, Relu, Silu};
 
 /// A family of language models.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ pub struct Family {
     /// Its norm.
     pub norm: Norm,
     /// The feed-forward's function.
-    pub activation: Unary,
+    pub activation: Function,
     /// Which elements rotate together, in GGUF's order of the weights.
     pub rope: RopeStyle,
     /// Layers whose rows rotate.
@@ -21,22 +21,43 @@ pub struct Family {
     pub windows: Layers,
     /// Where norms stand.
     pub norms: Norms,
-    /// Attention and feed-forward read the same rows and are added together.
+    /// Attention and feed-forward read the same rows and are added together, also where the file
+    /// does not say so.
     pub parallel: bool,
+    /// Base of the frequencies in layers with a window, where the file does not say.
+    pub local_base: Option<f32>,
+    /// Rows rotate only where the file says that the model was tuned with it (Granite).
+    pub rotates_if_tuned: bool,
+    /// The largest exponent of ALiBi's slopes, where the file does not say.
+    pub alibi: Option<f32>,
     /// Whether queries and keys are normed after they rotated.
     pub norm_after_rope: bool,
     /// Factor on embeddings.
     pub embedding: EmbeddingScale,
-    /// Bounds on scores and logits count.
-    pub softcaps: bool,
+    /// Whether the bound on attention's scores counts.
+    pub score_softcap: bool,
+    /// Whether the bound on logits counts.
+    pub logit_softcap: bool,
     /// What the logit scale does.
     pub logits: LogitScale,
     /// Whether `residual_scale` counts.
     pub residual_scale: bool,
     /// Whether `attention_scale` counts.
     pub attention_scale: bool,
+    /// Whether the scales that a file may have beside weights count in the feed-forward. They always
+    /// do in attention, but not beside one weight for queries, keys and values.
+    pub feed_forward_scales: bool,
     /// What the router of experts reads and does.
     pub router: Router,
+}
+
+/// The function of a feed-forward.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Function {
+    /// A function of one number.
+    Of(Unary),
+    /// The square of what is above 0 (Primer, arXiv 2109.08668).
+    ReluSquared,
 }
 
 /// A norm.
@@ -136,46 +157,119 @@ const LLAMA: Family = Family {
     name: "llama",
     classes: &["LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"],
     norm: Norm::Rms,
-    activation: Unary::Silu,
+    activation: Function::Of(Silu),
     rope: RopeStyle::Interleaved,
     rotates: Layers::All,
     windows: Layers::None,
     norms: Norms::Before,
     parallel: false,
+    local_base: None,
+    rotates_if_tuned: false,
+    alibi: None,
     norm_after_rope: false,
     embedding: EmbeddingScale::None,
-    softcaps: false,
+    score_softcap: false,
+    logit_softcap: false,
     logits: LogitScale::None,
     residual_scale: false,
     attention_scale: false,
+    feed_forward_scales: true,
     router: ROUTER,
 };
 
+/// Llama without scales in the feed-forward.
+const PLAIN: Family = Family { feed_forward_scales: false, classes: &[], ..LLAMA };
+
 /// Llama with rotation of halves.
-const NEOX: Family = Family { rope: RopeStyle::Halves, classes: &[], ..LLAMA };
+const NEOX: Family = Family { rope: RopeStyle::Halves, ..PLAIN };
 
 /// Gemma: scaled embeddings, GELU.
-const GEMMA: Family = Family {
-    activation: Unary::GeluTanh,
-    embedding: EmbeddingScale::RootWidth,
-    ..NEOX
+const GEMMA: Family =
+    Family { activation: Function::Of(GeluTanh), embedding: EmbeddingScale::RootWidth, ..NEOX };
+
+/// GPT-2 and its kin: norms with mean and bias, GELU without a gate.
+const GPT: Family = Family { norm: Norm::Layer, activation: Function::Of(GeluTanh), ..NEOX };
+
+/// Granite: everything is scaled.
+const GRANITE: Family = Family {
+    embedding: EmbeddingScale::Config,
+    logits: LogitScale::Divide,
+    residual_scale: true,
+    attention_scale: true,
+    rotates_if_tuned: true,
+    ..PLAIN
 };
+
+/// Norms after the sublayers only.
+const AFTER: Family = Family { norms: Norms::After, ..NEOX };
+
+/// Experts whose weights stay as the router gave them.
+const UNNORMALISED: Router = Router { normalised: false, ..ROUTER };
 
 /// All families.
 pub const FAMILIES: &[Family] = &[
     LLAMA,
-    Family { name: "qwen2", classes: &["Qwen2ForCausalLM"], ..NEOX },
-    Family { name: "qwen3", classes: &["Qwen3ForCausalLM"], ..NEOX },
-    Family { name: "qwen3moe", classes: &["Qwen3MoeForCausalLM"], ..NEOX },
-    Family { name: "gemma", classes: &["GemmaForCausalLM"], ..GEMMA },
+    Family { name: "smollm3", rotates: Layers::AllButEveryNth(4), ..PLAIN },
+    Family { name: "internlm2", ..PLAIN },
+    Family { name: "arcee", activation: Function::ReluSquared, ..PLAIN },
+    Family { name: "olmo", norm: Norm::Layer, ..PLAIN },
+    Family { name: "granite", ..GRANITE },
+    Family { name: "granitemoe", ..GRANITE },
+    Family { name: "minicpm", ..GRANITE },
+    Family { name: "qwen2", ..NEOX },
+    Family { name: "qwen3", feed_forward_scales: true, ..NEOX },
+    Family { name: "qwen2moe", router: UNNORMALISED, ..NEOX },
+    Family { name: "qwen3moe", feed_forward_scales: true, ..NEOX },
+    Family { name: "olmoe", router: UNNORMALISED, ..NEOX },
+    Family { name: "phi3", ..NEOX },
+    Family { name: "phimoe", norm: Norm::Layer, ..NEOX },
+    Family { name: "openelm", ..NEOX },
+    Family { name: "exaone", ..NEOX },
+    Family { name: "hunyuan-dense", norm_after_rope: true, ..NEOX },
+    Family { name: "hunyuan-moe", norm_after_rope: true, ..NEOX },
+    Family {
+        name: "smallthinker",
+        activation: Function::Of(Relu),
+        rotates: Layers::AllButFirstOf(4),
+        windows: Layers::AllButFirstOf(4),
+        router: Router { early: true, gating: 2, ..ROUTER },
+        ..NEOX
+    },
+    Family { name: "olmo2", ..AFTER },
+    Family {
+        name: "exaone4",
+        rotates: Layers::Windowed,
+        windows: Layers::AllButEveryNth(4),
+        ..AFTER
+    },
+    Family { name: "gemma", ..GEMMA },
     Family {
         name: "gemma2",
-        classes: &["Gemma2ForCausalLM"],
         windows: Layers::AllButEveryNth(2),
-        softcaps: true,
+        score_softcap: true,
+        logit_softcap: true,
         attention_scale: true,
         ..GEMMA
     },
+    Family {
+        name: "gemma3",
+        windows: Layers::AllButEveryNth(6),
+        local_base: Some(10_000.0),
+        logit_softcap: true,
+        attention_scale: true,
+        ..GEMMA
+    },
+    Family { name: "gpt2", rope: RopeStyle::None, ..GPT },
+    Family { name: "bloom", rope: RopeStyle::None, alibi: Some(8.0), ..GPT },
+    Family { name: "gptneox", activation: Function::Of(Gelu), ..GPT },
+    Family { name: "falcon", activation: Function::Of(Gelu), parallel: true, ..GPT },
+    Family { name: "phi2", parallel: true, ..GPT },
+    Family { name: "starcoder2", ..GPT },
+    Family { name: "stablelm", activation: Function::Of(Silu), ..GPT },
+    Family { name: "nemotron", activation: Function::ReluSquared, ..GPT },
+    Family { name: "mamba", rope: RopeStyle::None, ..NEOX },
+    Family { name: "mamba2", rope: RopeStyle::None, ..NEOX },
+    Family { name: "lfm2", ..NEOX },
 ];
 
 /// The family that GGUF calls `name`.

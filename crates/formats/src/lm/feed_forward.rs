@@ -1,13 +1,14 @@
 //! The part of a layer that looks at each row by itself: dense, or a mixture of experts.
 
 use super::builder::{Builder, Order, Result, missing};
+use super::family::Function;
 use kinglet_graph::ops::binary::BinaryFn;
+use kinglet_graph::ops::gather::{Gather, GatherElements};
 use kinglet_graph::ops::order::TopK;
 use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
-use kinglet_graph::ops::rows::ExpertLinear;
+use kinglet_graph::ops::rows::{ExpertLinear, Linear};
 use kinglet_graph::ops::softmax::Softmax;
 use kinglet_graph::ops::unary::Unary;
-use kinglet_graph::ops::gather::GatherElements;
 use kinglet_graph::{DType, Shape, ValueId, ValueType};
 
 impl Builder<'_> {
@@ -36,26 +37,36 @@ impl Builder<'_> {
     fn dense(&mut self, prefix: &str, suffix: &str, x: ValueId) -> Result<ValueId> {
         let name = |part: &str| format!("{prefix}{part}{suffix}");
         let (up, gate, down) = (name("ffn_up"), name("ffn_gate"), name("ffn_down"));
-        let activation = self.family.activation;
-        let rows = self.dims(&format!("{up}.weight")).ok_or_else(|| missing(&format!("{up}.weight")))?;
+        let rows =
+            self.dims(&format!("{up}.weight")).ok_or_else(|| missing(&format!("{up}.weight")))?;
         let wide = self.dims(&format!("{down}.weight")).and_then(|d| d.last().copied());
         let hidden = if self.has(&format!("{gate}.weight")) {
             let g = self.linear(&gate, x, Order::BiasFirst)?;
             let u = self.linear(&up, x, Order::BiasFirst)?;
-            let g = self.apply(&name("ffn_act"), activation, &[g]);
+            let g = self.activated(&name("ffn_act"), g);
             self.binary(&name("ffn_gated"), BinaryFn::Mul, g, u)
         } else if wide.is_some_and(|w| rows.first() == Some(&(2 * w))) {
             // Gate and up in one weight, the gate first.
             let n = rows[0] / 2;
             let g = self.linear_rows(&gate, &up, x, Order::BiasFirst, Some((0, n)))?;
             let u = self.linear_rows(&up, &up, x, Order::BiasFirst, Some((n, n)))?;
-            let g = self.apply(&name("ffn_act"), activation, &[g]);
+            let g = self.activated(&name("ffn_act"), g);
             self.binary(&name("ffn_gated"), BinaryFn::Mul, g, u)
         } else {
             let u = self.linear(&up, x, Order::BiasFirst)?;
-            self.apply(&name("ffn_act"), activation, &[u])
+            self.activated(&name("ffn_act"), u)
         };
         self.linear(&down, hidden, Order::BiasFirst)
+    }
+
+    fn activated(&mut self, name: &str, x: ValueId) -> ValueId {
+        match self.family.activation {
+            Function::Of(function) => self.apply(name, function, &[x]),
+            Function::ReluSquared => {
+                let x = self.apply(&format!("{name}.relu"), Unary::Relu, &[x]);
+                self.binary(name, BinaryFn::Mul, x, x)
+            }
+        }
     }
 
     fn experts(&mut self, layer: usize, x: ValueId, routed: ValueId) -> Result<ValueId> {
@@ -82,10 +93,17 @@ impl Builder<'_> {
         let best = value(self, "ffn_best", DType::F32);
         let chosen = value(self, "ffn_chosen", DType::I32);
         let top = TopK { axis: -1, largest: true, index: DType::I32 };
-        self.graph.add_node(name("ffn_top"), top, vec![Some(ranked), Some(used)], vec![best, chosen]);
+        self.graph.add_node(
+            name("ffn_top"),
+            top,
+            vec![Some(ranked), Some(used)],
+            vec![best, chosen],
+        );
         let mut weights = match ranked == scores {
             true => best,
-            false => self.apply(&name("ffn_picked"), GatherElements { axis: -1 }, &[scores, chosen]),
+            false => {
+                self.apply(&name("ffn_picked"), GatherElements { axis: -1 }, &[scores, chosen])
+            }
         };
         if gating == 3 {
             weights = self.apply(&name("ffn_weights"), softmax, &[weights]);
@@ -103,17 +121,49 @@ impl Builder<'_> {
             let weight = b.required(&name(&format!("{part}.weight")))?;
             let mut inputs = vec![x, weight, chosen];
             inputs.extend(b.constant(&name(&format!("{part}.bias"))));
-            Ok(b.apply(&name(part), ExpertLinear, &inputs))
+            let y = b.apply(&name(part), ExpertLinear, &inputs);
+            let counts = b.family.feed_forward_scales;
+            let scale = counts.then(|| b.constant(&name(&format!("{part}.scale")))).flatten();
+            let Some(scale) = scale else { return Ok(y) };
+            // A scale for each expert, or one for all.
+            let scale = match b.dims(&name(&format!("{part}.scale"))).as_deref() {
+                Some([1]) | None => scale,
+                Some(_) => {
+                    let pick = Gather { axis: 0, batch_dims: 0 };
+                    let picked = b.apply(&name(&format!("{part}.scales")), pick, &[scale, chosen]);
+                    b.reshaped(&name(&format!("{part}.each")), picked, &[experts.used, 1])?
+                }
+            };
+            Ok(b.binary(&name(&format!("{part}.scaled")), BinaryFn::Mul, y, scale))
         };
         let gate = expert(self, "ffn_gate_exps", x)?;
         let up = expert(self, "ffn_up_exps", x)?;
-        let gate = self.apply(&name("ffn_act"), self.family.activation, &[gate]);
+        let gate = self.activated(&name("ffn_act"), gate);
         let hidden = self.binary(&name("ffn_gated"), BinaryFn::Mul, gate, up);
         let down = expert(self, "ffn_down_exps", hidden)?;
         let weights = self.reshaped(&name("ffn_shares"), weights, &[experts.used, 1])?;
         let shared = self.binary(&name("ffn_weighted"), BinaryFn::Mul, down, weights);
         let axis = self.ints(&name("ffn_experts"), &[1])?;
         let sum = Reduce { kind: ReduceKind::Sum, keep_dims: false, none_by_default: false };
-        Ok(self.apply(&name("ffn_mixture"), sum, &[shared, axis]))
+        let mixture = self.apply(&name("ffn_mixture"), sum, &[shared, axis]);
+        if !self.has(&name("ffn_up_shexp.weight")) {
+            return Ok(mixture);
+        }
+        let mut common = self.dense(&format!("blk.{layer}."), "_shexp", x)?;
+        if self.has(&name("ffn_gate_inp_shexp.weight")) {
+            let weight = self.required(&name("ffn_gate_inp_shexp.weight"))?;
+            let share = match self.dims(&name("ffn_gate_inp_shexp.weight")).as_deref() {
+                // One row, as GGUF has it without its first dimension.
+                Some([_]) => {
+                    let width = self.config.width;
+                    self.shaped_weight(&name("ffn_gate_inp_shexp.row"), weight, &[1, width])?
+                }
+                _ => weight,
+            };
+            let logit = self.apply(&name("ffn_common_logit"), Linear::default(), &[x, share]);
+            let share = self.apply(&name("ffn_common_share"), Unary::Sigmoid, &[logit]);
+            common = self.binary(&name("ffn_common"), BinaryFn::Mul, common, share);
+        }
+        Ok(self.binary(&name("ffn_all"), BinaryFn::Add, mixture, common))
     }
 }

@@ -8,7 +8,7 @@ use kinglet_graph::{GraphError, Tensor};
 
 impl Weights for Gguf {
     fn tensor(&self, name: &str) -> Option<Tensor> {
-        Gguf::tensor(self, name).cloned()
+        self.tensors.get(name).cloned()
     }
 }
 
@@ -87,7 +87,8 @@ impl Read<'_> {
         let key = self.usize("attention.key_length").filter(|n| *n > 0);
         let key = key.unwrap_or(if most == 0 { 0 } else { width / most });
         let value = self.usize("attention.value_length").filter(|n| *n > 0).unwrap_or(key);
-        let vocabulary = file.tensor("token_embd.weight").and_then(|t| t.dims().first().copied());
+        let vocabulary =
+            file.tensors.get("token_embd.weight").and_then(|t| t.dims().first().copied());
         let vocabulary = vocabulary.or_else(|| self.usize("vocab_size")).unwrap_or(0);
         let epsilon = self
             .nonzero("attention.layer_norm_rms_epsilon")
@@ -147,6 +148,7 @@ impl Read<'_> {
             scaling: scaling.filter(|s| *s != "none").map(str::to_string),
             factor: self.nonzero("rope.scaling.factor").unwrap_or(1.0),
             attention_factor: self.nonzero("rope.scaling.attn_factor").unwrap_or(1.0),
+            tuned: self.flag("rope.scaling.finetuned"),
             original_context: self.usize("rope.scaling.original_context_length").unwrap_or(0),
             beta_fast: self.nonzero("rope.scaling.yarn_beta_fast").unwrap_or(32.0),
             beta_slow: self.nonzero("rope.scaling.yarn_beta_slow").unwrap_or(1.0),

@@ -10,6 +10,7 @@ mod config;
 pub mod family;
 mod feed_forward;
 mod gguf;
+mod recurrent;
 
 pub use builder::{Build, Weights, build};
 pub use config::{Config, Experts, Rope, StateSpace};

@@ -1,0 +1,117 @@
+//! Layers with a memory of fixed size in place of attention.
+
+use super::builder::{Builder, Order, Result, place};
+use kinglet_graph::ops::binary::BinaryFn;
+use kinglet_graph::ops::norm::RmsNorm;
+use kinglet_graph::ops::rows::{Linear, RowConv, SelectiveScan};
+use kinglet_graph::ops::unary::Unary;
+use kinglet_graph::{DType, GraphError, ValueId};
+
+impl Builder<'_> {
+    /// LFM2's gated short convolution: c · conv(b · x).
+    pub(super) fn short_conv(&mut self, layer: usize, x: ValueId) -> Result<ValueId> {
+        let name = |part: &str| format!("blk.{layer}.shortconv.{part}");
+        let width = self.config.width;
+        let all = self.linear(&name("in_proj"), x, Order::ScaleFirst)?;
+        let part = |b: &mut Self, what: &str, i: usize| {
+            b.columns(&name(what), all, i * width, (i + 1) * width)
+        };
+        let (b, c, x) = (part(self, "b", 0)?, part(self, "c", 1)?, part(self, "x", 2)?);
+        let bx = self.binary(&name("bx"), BinaryFn::Mul, b, x);
+        let mixed = self.row_conv(&name("conv"), bx)?;
+        let y = self.binary(&name("y"), BinaryFn::Mul, c, mixed);
+        self.linear(&name("out_proj"), y, Order::ScaleFirst)
+    }
+
+    /// The convolution over rows by the weights of `name` [channels, width].
+    fn row_conv(&mut self, name: &str, x: ValueId) -> Result<ValueId> {
+        let weight = self.required(&format!("{name}.weight"))?;
+        let dims = self.dims(&format!("{name}.weight")).unwrap_or_default();
+        let [channels, width] = dims[..] else {
+            let m = format!("has sizes {dims:?}, must be [channels, width]");
+            return Err(GraphError::new(place(&format!("{name}.weight")), m));
+        };
+        let held = [self.build.sequences, width.saturating_sub(1), channels];
+        let state = self.state(format!("{name}.rows"), DType::F32, &held);
+        let rows = (self.rows.sequences, self.rows.positions);
+        let bias = self.constant(&format!("{name}.bias"));
+        let inputs = vec![Some(x), Some(weight), bias, Some(rows.0), Some(rows.1)];
+        Ok(self.apply_optional(name, RowConv { state }, inputs))
+    }
+
+    /// Mamba's and Mamba 2's layer.
+    pub(super) fn state_space(&mut self, layer: usize, x: ValueId) -> Result<ValueId> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let s = self.config.state_space.clone();
+        let second = !self.has(&name("ssm_x.weight"));
+        let groups = s.groups.max(1);
+        let grouped = groups * s.state;
+        let all = self.linear(&name("ssm_in"), x, Order::ScaleFirst)?;
+        // Mamba: x, z. Mamba 2: z, x and b and c, δ.
+        let (z, wide) = match second {
+            false => ([s.inner, 2 * s.inner], [0, s.inner]),
+            true => ([0, s.inner], [s.inner, 2 * s.inner + 2 * grouped]),
+        };
+        let z = self.columns(&name("ssm_z"), all, z[0], z[1])?;
+        let wide_rows = self.columns(&name("ssm_wide"), all, wide[0], wide[1])?;
+        let mixed = self.row_conv(&name("ssm_conv1d"), wide_rows)?;
+        let mixed = self.apply(&name("ssm_mixed"), Unary::Silu, &[mixed]);
+        let parts = |b: &mut Self, from: ValueId, at: usize| -> Result<[ValueId; 2]> {
+            let first = b.columns(&name("ssm_b"), from, at, at + grouped)?;
+            Ok([first, b.columns(&name("ssm_c"), from, at + grouped, at + 2 * grouped)?])
+        };
+        let (x, delta, [b, c]) = if second {
+            let x = self.columns(&name("ssm_x"), mixed, 0, s.inner)?;
+            let bc = parts(self, mixed, s.inner)?;
+            let delta = self.columns(&name("ssm_delta"), all, wide[1], wide[1] + s.rank)?;
+            let bias = self.required(&name("ssm_dt.bias"))?;
+            (x, self.binary(&name("ssm_dt"), BinaryFn::Add, delta, bias), bc)
+        } else {
+            let told = self.linear(&name("ssm_x"), mixed, Order::ScaleFirst)?;
+            let mut delta = self.columns(&name("ssm_delta"), told, 0, s.rank)?;
+            let mut bc = parts(self, told, s.rank)?;
+            for (part, value) in [("ssm_dt_norm", &mut delta)]
+                .into_iter()
+                .chain(["ssm_b_norm", "ssm_c_norm"].into_iter().zip(&mut bc))
+            {
+                if self.has(&name(&format!("{part}.weight"))) {
+                    *value = self.norm(&name(part), *value)?;
+                }
+            }
+            let weight = self.required(&name("ssm_dt.weight"))?;
+            let bias = self.required(&name("ssm_dt.bias"))?;
+            let delta = self.apply(&name("ssm_dt"), Linear::default(), &[delta, weight, bias]);
+            (mixed, delta, bc)
+        };
+        let delta = self.apply(&name("ssm_step"), Unary::Softplus, &[delta]);
+        let (heads, size) = if second { (s.rank, s.inner / s.rank.max(1)) } else { (s.inner, 1) };
+        let held = [self.build.sequences, heads, size, s.state];
+        let op = SelectiveScan {
+            state: self.state(name("ssm_memory"), DType::F32, &held),
+            heads,
+            size,
+            keys: s.state,
+            groups,
+        };
+        let a = self.required(&name("ssm_a"))?;
+        let d = self.required(&name("ssm_d"))?;
+        let d = self.flat(&name("ssm_d.flat"), d)?;
+        let rows = (self.rows.sequences, self.rows.positions);
+        let y = self.apply(&name("ssm_scan"), op, &[x, delta, a, b, c, d, rows.0, rows.1]);
+        let gate = self.apply(&name("ssm_gate"), Unary::Silu, &[z]);
+        let mut y = self.binary(&name("ssm_gated"), BinaryFn::Mul, y, gate);
+        if self.has(&name("ssm_norm.weight")) {
+            // Each group by itself.
+            let weight = self.required(&name("ssm_norm.weight"))?;
+            let split = self.reshaped(&name("ssm_groups"), y, &[groups, s.inner / groups])?;
+            let weight =
+                self.shaped_weight(&name("ssm_norm.groups"), weight, &[groups, s.inner / groups])?;
+            let op = RmsNorm { axis: -1, epsilon: self.config.epsilon };
+            let unit = self.ones(s.inner / groups)?;
+            let normed = self.apply(&name("ssm_normed"), op, &[split, unit]);
+            let normed = self.binary(&name("ssm_norm"), BinaryFn::Mul, normed, weight);
+            y = self.reshaped(&name("ssm_row"), normed, &[s.inner])?;
+        }
+        self.linear(&name("ssm_out"), y, Order::ScaleFirst)
+    }
+}

@@ -1,0 +1,72 @@
+//! One small model of each family: logits of every position and greedy tokens as llama.cpp
+//! computed them.
+
+use kinglet_lm::sample::best;
+use kinglet_lm::{Cache, LanguageModel, Options, Session, Wanted};
+use kinglet_testing::{models, npz};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+fn options() -> Options {
+    Options { context: Some(64), sequences: 4, cache: Cache::F32, threads: 2, ..Options::default() }
+}
+
+/// The largest difference between `found` and `expected`, as a part of the spread of `expected`.
+fn difference(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let low = expected.iter().copied().fold(f32::MAX, f32::min);
+    let high = expected.iter().copied().fold(f32::MIN, f32::max);
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    // NaN must not hide.
+    worst.fold(0.0, |m, d| if d <= m { m } else { d }) / (high - low)
+}
+
+/// Checks one model; says what is wrong with it.
+fn check(path: &Path) -> Result<f32, String> {
+    let expected: BTreeMap<_, _> = npz(&path.with_extension("npz")).into_iter().collect();
+    let ids = |name: &str| -> Vec<u32> {
+        expected[name].to_vec::<i32>().unwrap().into_iter().map(|t| t as u32).collect()
+    };
+    let tokens = ids("tokens");
+    let mut model = LanguageModel::open(path, &options()).map_err(|e| e.to_string())?;
+    let mut session = Session::new(&mut model).map_err(|e| e.to_string())?;
+    let mut logits = Vec::new();
+    model
+        .extend(session.sequence(), &tokens, Wanted::All, |_, l| logits.extend_from_slice(l))
+        .map_err(|e| e.to_string())?;
+    let off = difference(&logits, &expected["logits"].to_vec::<f32>().unwrap());
+    if off.is_nan() || off > 0.01 {
+        return Err(format!("logits are off by {off} of their spread"));
+    }
+    session.push(&tokens);
+    for (i, want) in ids("greedy").into_iter().enumerate() {
+        session.compute(&mut model).map_err(|e| e.to_string())?;
+        let next = best(session.logits());
+        if next != Some(want) {
+            return Err(format!("greedy token {i} is {next:?}, not {want}"));
+        }
+        session.push(&[want]);
+    }
+    Ok(off)
+}
+
+#[test]
+fn every_family_computes_what_llama_cpp_does() {
+    let Some(models) = models() else { return };
+    let mut paths: Vec<_> = std::fs::read_dir(models.join("arch"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "gguf"))
+        .collect();
+    paths.sort();
+    assert!(paths.len() >= 19, "only {} models", paths.len());
+    let mut wrong = Vec::new();
+    for path in paths {
+        let name = path.file_stem().unwrap().to_string_lossy().to_string();
+        match check(&path) {
+            Ok(off) => println!("{name}: {off:.1e}"),
+            Err(e) => wrong.push(format!("{name}: {e}")),
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
