@@ -28,6 +28,7 @@
 //!   `scales[4 + i]`, and the high two are the top two bits of `scales[i − 4]` and of `scales[i]`.
 //! - `Q6_K`: `scales[i]`.
 
+use super::fit::{inverse, nearest, scale, scale_and_min, to_half};
 use super::half;
 
 /// A block of `Q2_K`.
@@ -114,4 +115,140 @@ pub fn decode_q6_k(block: &[u8; 210], out: &mut [f32; 256]) {
             *out = scale * f32::from(q as i8 - 32);
         }
     }
+}
+
+/// The half of `d`, what it stands for, and codes for which `scales[i] ≈ d codes[i]`. Where `limit` is
+/// negative, codes are from there to `−limit − 1`; otherwise scales are not negative, and codes from 0
+/// to `limit`.
+fn scales<const N: usize>(scales: [f32; N], limit: f32) -> ([u8; 2], f32, [f32; N]) {
+    let peak = scales.iter().fold(0.0f32, |p, v| if v.abs() > p.abs() { *v } else { p });
+    let (half, d) = to_half(peak / limit);
+    let inverse = inverse(d);
+    let (low, high) = if limit < 0.0 { (limit, -limit - 1.0) } else { (0.0, limit) };
+    (half, d, scales.map(|scale| nearest(scale * inverse, low, high)))
+}
+
+/// A block with scales and minima for each `SUB` elements: writes the halves of `d` and `dmin`, and
+/// gives the codes of the scales, of the minima (both up to `scale_top`), and of the elements (up to
+/// `top`).
+fn with_minima<const SUB: usize, const COUNT: usize>(
+    x: &[f32; 256],
+    top: f32,
+    scale_top: f32,
+    halves: &mut [u8],
+) -> ([u8; COUNT], [u8; COUNT], [u8; 256]) {
+    let sub_blocks = x.as_chunks::<SUB>().0;
+    let fits: [(f32, f32); COUNT] =
+        std::array::from_fn(|i| scale_and_min(&sub_blocks[i], top, 0.0));
+    let (d_half, d, s) = scales(fits.map(|fit| fit.0), scale_top);
+    let (dmin_half, dmin, m) = scales(fits.map(|fit| -fit.1), scale_top);
+    halves[..2].copy_from_slice(&d_half);
+    halves[2..].copy_from_slice(&dmin_half);
+    let q = std::array::from_fn(|i| {
+        let (scale, min) = (d * s[i / SUB], dmin * m[i / SUB]);
+        nearest((x[i] + min) * inverse(scale), 0.0, top) as u8
+    });
+    (s.map(|s| s as u8), m.map(|m| m as u8), q)
+}
+
+/// A block with signed scales for each 16 elements: the half of `d`, the codes of the scales (from
+/// `scale_low`), and those of the elements (from `low`) minus `low`.
+fn with_signed_scales(x: &[f32; 256], low: f32, scale_low: f32) -> ([u8; 2], [f32; 16], [u8; 256]) {
+    let sub_blocks = x.as_chunks::<16>().0;
+    let fits: [f32; 16] = std::array::from_fn(|i| scale(&sub_blocks[i], low));
+    let (half, d, s) = scales(fits, scale_low);
+    let q = std::array::from_fn(|i| {
+        (nearest(x[i] * inverse(d * s[i / 16]), low, -low - 1.0) - low) as u8
+    });
+    (half, s, q)
+}
+
+/// A block of `Q2_K`.
+pub fn encode_q2_k(x: &[f32; 256], block: &mut [u8; 84]) {
+    block.fill(0);
+    let (scales, mins, q) = with_minima::<16, 16>(x, 3.0, 15.0, &mut block[80..]);
+    for (byte, (s, m)) in block.iter_mut().zip(scales.iter().zip(mins)) {
+        *byte = s | m << 4;
+    }
+    put_pairs(&q, &mut block[16..80]);
+}
+
+/// Writes the low two bits of the codes in the planes of `Q2_K` and `Q3_K`.
+fn put_pairs(q: &[u8; 256], qs: &mut [u8]) {
+    for (i, q) in q.iter().enumerate() {
+        let (n, j, l) = (i / 128, i / 32 % 4, i % 32);
+        qs[32 * n + l] |= (q & 3) << (2 * j);
+    }
+}
+
+/// A block of `Q3_K`.
+pub fn encode_q3_k(x: &[f32; 256], block: &mut [u8; 110]) {
+    block.fill(0);
+    let (d, scales, q) = with_signed_scales(x, -4.0, -32.0);
+    for (i, q) in q.iter().enumerate() {
+        block[i % 32] |= (q >> 2) << (i / 32);
+    }
+    put_pairs(&q, &mut block[32..96]);
+    for (i, s) in scales.iter().enumerate() {
+        let s = (s + 32.0) as u8;
+        block[96 + i % 8] |= (s & 15) << (4 * (i / 8));
+        block[104 + i % 4] |= (s >> 4) << (2 * (i / 4));
+    }
+    block[108..].copy_from_slice(&d);
+}
+
+/// Writes the scales and minima of a `Q4_K` or `Q5_K` block into its twelve bytes, which are zeros.
+fn put_scales_q4_k(scales: &[u8; 8], mins: &[u8; 8], bytes: &mut [u8]) {
+    for (i, (s, m)) in scales.iter().zip(mins).enumerate() {
+        if i < 4 {
+            bytes[i] |= s;
+            bytes[4 + i] |= m;
+        } else {
+            bytes[4 + i] |= s & 15 | m << 4;
+            bytes[i - 4] |= s >> 4 << 6;
+            bytes[i] |= m >> 4 << 6;
+        }
+    }
+}
+
+/// Writes the low halves of the codes in the planes of `Q4_K` and `Q5_K`.
+fn put_halves(q: &[u8; 256], qs: &mut [u8]) {
+    for (i, q) in q.iter().enumerate() {
+        let (j, half, l) = (i / 64, i / 32 % 2, i % 32);
+        qs[32 * j + l] |= (q & 15) << (4 * half);
+    }
+}
+
+/// A block of `Q4_K`.
+pub fn encode_q4_k(x: &[f32; 256], block: &mut [u8; 144]) {
+    block.fill(0);
+    let (scales, mins, q) = with_minima::<32, 8>(x, 15.0, 63.0, &mut block[..4]);
+    put_scales_q4_k(&scales, &mins, &mut block[4..16]);
+    put_halves(&q, &mut block[16..]);
+}
+
+/// A block of `Q5_K`.
+pub fn encode_q5_k(x: &[f32; 256], block: &mut [u8; 176]) {
+    block.fill(0);
+    let (scales, mins, q) = with_minima::<32, 8>(x, 31.0, 63.0, &mut block[..4]);
+    put_scales_q4_k(&scales, &mins, &mut block[4..16]);
+    for (i, q) in q.iter().enumerate() {
+        block[16 + i % 32] |= (q >> 4) << (i / 32);
+    }
+    put_halves(&q, &mut block[48..]);
+}
+
+/// A block of `Q6_K`.
+pub fn encode_q6_k(x: &[f32; 256], block: &mut [u8; 210]) {
+    block.fill(0);
+    let (d, scales, q) = with_signed_scales(x, -32.0, -128.0);
+    for (i, q) in q.iter().enumerate() {
+        let (n, j, l) = (i / 128, i / 32 % 4, i % 32);
+        block[64 * n + 32 * (j % 2) + l] |= (q & 15) << (4 * (j / 2));
+        block[128 + 32 * n + l] |= (q >> 4) << (2 * j);
+    }
+    for (byte, s) in block[192..208].iter_mut().zip(scales) {
+        *byte = s as i8 as u8;
+    }
+    block[208..].copy_from_slice(&d);
 }
