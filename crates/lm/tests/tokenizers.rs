@@ -1,7 +1,6 @@
 //! Real vocabularies against llama.cpp's tokens.
 
-mod common;
-
+use kinglet_formats::gguf::Gguf;
 use kinglet_lm::tokenizer::{EncodeOptions, Tokenizer};
 
 const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
@@ -10,8 +9,7 @@ fn agrees(name: &str) {
     let Some(file) = kinglet_testing::model(&format!("tokenizers/ggml-vocab-{name}.gguf")) else {
         return;
     };
-    let metadata = common::read(&file);
-    let tokenizer = Tokenizer::new(&common::vocabulary(&metadata)).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&Gguf::open(&file).unwrap().metadata).unwrap();
     let beside = |extension: &str| {
         let path = file.with_extension(format!("gguf.{extension}"));
         std::fs::read_to_string(path).unwrap()

@@ -18,7 +18,7 @@ use super::time;
 pub(super) const NOW: &str = "__now";
 
 /// How much a template may do: a conversation of thousands of messages takes a hundredth of it.
-const FUEL: u64 = 100_000_000;
+const FUEL: u64 = 20_000_000;
 
 /// What `raise_exception` was given.
 #[derive(Debug)]

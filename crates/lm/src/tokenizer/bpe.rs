@@ -133,7 +133,7 @@ impl Bpe {
                 out.push(symbol.id);
                 continue;
             }
-            for byte in piece[symbol.start..symbol.start + symbol.len].bytes() {
+            for &byte in &piece.as_bytes()[symbol.start..symbol.start + symbol.len] {
                 out.extend(self.bytes[byte as usize].or(self.unknown));
             }
         }

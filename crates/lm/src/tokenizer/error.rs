@@ -74,13 +74,8 @@ pub enum TokenizerError {
     #[error("the precompiled character map {0}")]
     Charsmap(&'static str),
     /// Metadata that is missing or of another type.
-    #[error("{key}: {reason}")]
-    Metadata {
-        /// The key.
-        key: String,
-        /// What is wrong.
-        reason: String,
-    },
+    #[error("{0}")]
+    Metadata(String),
     /// A vocabulary larger than any.
     #[error("the vocabulary is too large: {0}")]
     TooLarge(String),
@@ -92,4 +87,10 @@ pub enum TokenizerError {
         /// What is wrong.
         reason: String,
     },
+    /// A `tokenizer.json` that is damaged, or has a part that is not known.
+    #[error("{0}")]
+    Json(String),
+    /// A text that the tokeniser has no tokens for.
+    #[error("the text cannot be encoded: {0}")]
+    Encode(String),
 }

@@ -8,6 +8,8 @@ mod bpe;
 mod charsmap;
 mod ends;
 mod error;
+mod gguf;
+mod huggingface;
 mod merge;
 pub mod pre;
 mod sentencepiece;
@@ -26,6 +28,7 @@ pub use stream::StreamDecoder;
 pub use vocabulary::{Kind, Model, SpecialTokens, Vocabulary};
 
 use bpe::Bpe;
+use huggingface::HuggingFace;
 use sentencepiece::SentencePiece;
 use special::{Finder, Part};
 use spelling::Spelling;
@@ -64,7 +67,17 @@ pub struct Tokenizer {
 
 #[derive(Debug)]
 enum Encoder {
-    Own { model: OwnModel, finder: Finder, prefix: Option<u32>, suffix: Option<u32> },
+    Own(Box<Own>),
+    HuggingFace(Box<HuggingFace>),
+}
+
+/// A tokeniser that is written here.
+#[derive(Debug)]
+struct Own {
+    model: OwnModel,
+    finder: Finder,
+    prefix: Option<u32>,
+    suffix: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -145,7 +158,7 @@ impl Tokenizer {
             kinds,
             special,
             space_prefix,
-            encoder: Encoder::Own { model, finder, prefix, suffix },
+            encoder: Encoder::Own(Box::new(Own { model, finder, prefix, suffix })),
         })
     }
 
@@ -154,7 +167,10 @@ impl Tokenizer {
     /// # Errors
     /// If a tokeniser read from `tokenizer.json` has no token for some of the text.
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TokenizerError> {
-        let Encoder::Own { model, finder, prefix, suffix } = &self.encoder;
+        let Own { model, finder, prefix, suffix } = match &self.encoder {
+            Encoder::Own(own) => &**own,
+            Encoder::HuggingFace(tokenizer) => return tokenizer.encode(text, options),
+        };
         let mut out = Vec::new();
         out.extend(prefix.filter(|_| options.add_special));
         let mut starts = true;
@@ -180,8 +196,8 @@ impl Tokenizer {
         self.decode_with(ids, StreamDecoder::new(self))
     }
 
-    /// The text of `ids` by `decoder`.
-    fn decode_with(&self, ids: &[u32], mut decoder: StreamDecoder) -> String {
+    /// The text of `ids` by `decoder`, for other wishes than those of [`Tokenizer::decode`].
+    pub fn decode_with(&self, ids: &[u32], mut decoder: StreamDecoder) -> String {
         let mut text = String::new();
         for &id in ids {
             text.push_str(&decoder.push(id));

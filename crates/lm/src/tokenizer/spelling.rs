@@ -10,6 +10,10 @@ pub(super) enum Spelling {
     Alphabet,
     /// UTF-8 with `▁` for a space, as SentencePiece does.
     Blocks,
+    /// `##` before what goes on with a word, as BERT does.
+    Hashes,
+    /// `</w>` after what ends a word, as GPT does.
+    WordEnds,
 }
 
 impl Spelling {
@@ -21,6 +25,16 @@ impl Spelling {
             }
             (Kind::Byte, _) if byte(text).is_some() => out.extend(byte(text)),
             (_, Spelling::Alphabet) => alphabet::decode(text, out),
+            (_, Spelling::Hashes) => match text.strip_prefix("##") {
+                Some(rest) => out.extend_from_slice(rest.as_bytes()),
+                None => {
+                    out.push(b' ');
+                    out.extend_from_slice(text.as_bytes());
+                }
+            },
+            (_, Spelling::WordEnds) => {
+                out.extend_from_slice(text.replace("</w>", " ").as_bytes());
+            }
             (_, Spelling::Blocks) => out.extend_from_slice(text.replace('▁', " ").as_bytes()),
         }
     }

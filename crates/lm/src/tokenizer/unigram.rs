@@ -141,7 +141,11 @@ impl Unigram {
             }
         }
         let mut normalized = String::with_capacity(replaced.len() + 3);
-        let mut space = self.space_prefix;
+        // Where spaces count, the one put before the text stands before all of them.
+        if self.space_prefix && !self.merge_spaces && !replaced.is_empty() {
+            normalized.push('▁');
+        }
+        let mut space = self.space_prefix && self.merge_spaces;
         let mut started = false;
         for char in String::from_utf8_lossy(&replaced).chars() {
             if char == ' ' {
@@ -157,6 +161,9 @@ impl Unigram {
             }
             (space, started) = (false, true);
             normalized.push(char);
+        }
+        if self.merge_spaces {
+            normalized.truncate(normalized.trim_end_matches('▁').len());
         }
         normalized
     }
