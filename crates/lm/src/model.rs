@@ -60,7 +60,7 @@ pub struct LanguageModel {
     stepper: Stepper,
     cells: Cells,
     context: usize,
-    tokenizer: Option<Arc<Tokenizer>>,
+    tokenizer: Result<Arc<Tokenizer>, LmError>,
     template: Option<String>,
 }
 
@@ -71,6 +71,12 @@ impl LanguageModel {
         let file = Gguf::open(path)?;
         let (config, family) = from_gguf(&file).map_err(fail)?;
         let mut model = LanguageModel::new(config, family, &file, options).map_err(fail)?;
+        // A model whose tokeniser can't be used still runs on tokens.
+        if file.metadata.get("tokenizer.ggml.model").is_some() {
+            model.tokenizer = Tokenizer::from_gguf(&file.metadata)
+                .map(Arc::new)
+                .map_err(|e| LmError::Tokenizer(e.to_string()));
+        }
         model.template = file
             .metadata
             .get("tokenizer.chat_template")
@@ -101,7 +107,7 @@ impl LanguageModel {
             config,
             family,
             context,
-            tokenizer: None,
+            tokenizer: Err(LmError::NoTokenizer),
             template: None,
         })
     }
@@ -256,7 +262,7 @@ impl LanguageModel {
 
     /// The model's tokeniser.
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>, LmError> {
-        self.tokenizer.as_ref().ok_or(LmError::NoTokenizer)
+        self.tokenizer.as_ref().map_err(Clone::clone)
     }
 
     /// The source of the model's chat template, if its file has one.
