@@ -84,6 +84,46 @@ pub(crate) trait Simd: Copy {
     /// `n` elements at `p` can be written.
     unsafe fn store_n(self, p: *mut f32, v: Self::V, n: usize);
 
+    /// Loads halves.
+    ///
+    /// # Safety
+    /// `LANES` halves at `p` can be read; their address may be odd.
+    #[inline(always)]
+    unsafe fn load_half(self, p: *const u8) -> Self::V {
+        let mut out = [0.0; 16];
+        for (i, out) in out.iter_mut().take(Self::LANES).enumerate() {
+            // SAFETY: the caller's promise.
+            let bits = unsafe { p.cast::<u16>().add(i).read_unaligned() };
+            *out = half::f16::from_bits(bits).to_f32();
+        }
+        // SAFETY: no instruction set has more than 16 lanes.
+        unsafe { self.load(out.as_ptr()) }
+    }
+    /// Stores halves, rounded to nearest.
+    ///
+    /// # Safety
+    /// `LANES` halves at `p` can be written; their address may be odd.
+    #[inline(always)]
+    unsafe fn store_half(self, p: *mut u8, v: Self::V) {
+        for (i, x) in self.lanes(v).into_iter().take(Self::LANES).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { p.cast::<u16>().add(i).write_unaligned(half::f16::from_f32(x).to_bits()) };
+        }
+    }
+    /// Transposes a square of `LANES` lines, `from_stride` and `to_stride` elements apart.
+    ///
+    /// # Safety
+    /// `LANES` elements of as many lines can be read and written.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for i in 0..Self::LANES {
+            for j in 0..Self::LANES {
+                // SAFETY: the caller's promise.
+                unsafe { *to.add(j * to_stride + i) = *from.add(i * from_stride + j) };
+            }
+        }
+    }
+
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;

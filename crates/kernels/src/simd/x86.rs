@@ -83,6 +83,16 @@ impl Simd for Avx2F32 {
         unsafe { _mm256_maskstore_ps(p, avx2_mask::head(n), v) }
     }
     #[inline(always)]
+    unsafe fn load_half(self, p: *const u8) -> __m256 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_half(self, p: *mut u8, v: __m256) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm256_add_ps(a, b) }
@@ -259,6 +269,48 @@ impl Simd for Avx512F32 {
     unsafe fn store_n(self, p: *mut f32, v: __m512, n: usize) {
         // SAFETY: `self` proves the instructions, the caller the memory of the lanes not masked.
         unsafe { _mm512_mask_storeu_ps(p, avx512_head(n), v) }
+    }
+    #[inline(always)]
+    unsafe fn load_half(self, p: *const u8) -> __m512 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_half(self, p: *mut u8, v: __m512) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.add(i * from_stride));
+            }
+            // Squares of four, then squares of squares.
+            let mut fours = [_mm512_setzero_ps(); 16];
+            for i in (0..16).step_by(4) {
+                let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+                let (ab, cd) = (_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d));
+                fours[i] = _mm512_shuffle_ps::<0x44>(ab, cd);
+                fours[i + 1] = _mm512_shuffle_ps::<0xee>(ab, cd);
+                let (ab, cd) = (_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d));
+                fours[i + 2] = _mm512_shuffle_ps::<0x44>(ab, cd);
+                fours[i + 3] = _mm512_shuffle_ps::<0xee>(ab, cd);
+            }
+            for j in 0..4 {
+                let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+                let (ab, cd) =
+                    (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d));
+                _mm512_storeu_ps(to.add(j * to_stride), _mm512_shuffle_f32x4::<0x88>(ab, cd));
+                _mm512_storeu_ps(to.add((8 + j) * to_stride), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+                let (ab, cd) =
+                    (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                _mm512_storeu_ps(to.add((4 + j) * to_stride), _mm512_shuffle_f32x4::<0x88>(ab, cd));
+                _mm512_storeu_ps(to.add((12 + j) * to_stride), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+            }
+        }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

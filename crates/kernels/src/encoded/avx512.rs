@@ -1,0 +1,147 @@
+//! AVX-512 with VNNI: a vector of 16 rows is one register.
+
+use std::arch::x86_64::*;
+
+use super::lanes::{Lanes, Work};
+use crate::isa::Avx512Vnni;
+
+impl Lanes for Avx512Vnni {
+    type B = __m512i;
+    type I = __m512i;
+    type F = __m512;
+    type X = __m512i;
+    const WIDE_ZERO: i32 = 128;
+    // Sums of two panels, integers and floats, are 24 registers.
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    fn outline<W: Work>(self, work: W) {
+        #[inline(never)]
+        #[target_feature(
+            enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c"
+        )]
+        fn enter<W: Work>(lanes: Avx512Vnni, work: W) {
+            work.run(lanes);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enter(self, work) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const u8) -> __m512i {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut u8, v: __m512i) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn bytes(self, x: u8) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_set1_epi8(x as i8) }
+    }
+    #[inline(always)]
+    fn and(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn shift(self, a: __m512i, by: i32) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            match by {
+                0 => a,
+                1.. => _mm512_srl_epi16(a, _mm_cvtsi32_si128(by)),
+                _ => _mm512_sll_epi16(a, _mm_cvtsi32_si128(-by)),
+            }
+        }
+    }
+    #[inline(always)]
+    fn lookup(self, table: __m512i, codes: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_shuffle_epi8(table, codes) }
+    }
+    #[inline(always)]
+    fn table(self, table: &[u8; 16]) -> __m512i {
+        // SAFETY: `self` proves the instructions, and the table has 16 bytes.
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    unsafe fn quad(self, p: *const u8) -> __m512i {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    fn dot(self, acc: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_dpbusd_epi32(acc, codes, x) }
+    }
+    #[inline(always)]
+    fn dot_wide(self, acc: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+        self.dot(acc, codes, x)
+    }
+    #[inline(always)]
+    fn isplat(self, x: i32) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    fn float(self, a: __m512i) -> __m512 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn load_f(self, p: *const f32) -> __m512 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store_f(self, p: *mut f32, v: __m512) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn load_half(self, p: *const u8) -> __m512 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn load_upper(self, p: *const u8) -> __m512 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> __m512 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> __m512 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+}

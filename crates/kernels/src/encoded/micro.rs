@@ -1,0 +1,463 @@
+//! Sums of a panel or two: integer products of a block, then its scales.
+//!
+//! Each result is a chain of sums in the order of the blocks, whatever rows and panels are
+//! computed with it: a row's results do not depend on how many rows there are.
+
+use super::form::{BLOCK, Form, PANEL, Scale, UNIT};
+use super::lanes::{Lanes, Work};
+use super::pack::is_power;
+use super::round::GroupLayout;
+
+/// Bytes of the codes of a panel's block, one code a byte.
+pub(super) const EXPANDED: usize = BLOCK * PANEL;
+
+/// Sub-blocks of a unit, at most.
+pub(super) const MOST_SUBS: usize = 2 * UNIT;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Scales([f32; MOST_SUBS * PANEL]);
+
+/// Where a group's rounded rows are read.
+#[derive(Clone, Copy)]
+struct Cursor {
+    codes: *const u8,
+    scales: *const f32,
+    starts: *const i32,
+    sums: *const f32,
+}
+
+impl Cursor {
+    /// The group of `rows` rows at `group`, from block `block` on.
+    #[inline(always)]
+    fn new(layout: &GroupLayout, group: *const u8, rows: usize, block: usize) -> Cursor {
+        let subs = layout.subs * block;
+        Cursor {
+            codes: group.wrapping_add(rows * block * BLOCK),
+            scales: group.wrapping_add(layout.scales(rows)).cast::<f32>().wrapping_add(rows * block),
+            starts: group.wrapping_add(layout.starts(rows)).cast::<i32>().wrapping_add(rows * subs),
+            sums: group.wrapping_add(layout.sums(rows)).cast::<f32>().wrapping_add(rows * subs),
+        }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, rows: usize, subs: usize) {
+        self.codes = self.codes.wrapping_add(rows * BLOCK);
+        self.scales = self.scales.wrapping_add(rows);
+        self.starts = self.starts.wrapping_add(rows * subs);
+        self.sums = self.sums.wrapping_add(rows * subs);
+    }
+}
+
+/// Adds the products of one block. `codes(j, c)`: quad `j` of panel `c`; `scales`, `mins`: for
+/// each sub-block, of each panel.
+///
+/// # Safety
+/// `scales`, with `MINS` `mins`, and the cursor's pointers are good for a block.
+#[inline(always)]
+unsafe fn add_block<
+    L: Lanes,
+    const HALVES: bool,
+    const MINS: bool,
+    const WIDE: bool,
+    const R: usize,
+    const C: usize,
+>(
+    l: L,
+    codes: impl Fn(usize, usize) -> L::B,
+    scales: *const f32,
+    mins: *const f32,
+    rows: &mut Cursor,
+    acc: &mut [[L::F; C]; R],
+) {
+    let subs = if HALVES { 2 } else { 1 };
+    // SAFETY: the caller's promise.
+    unsafe {
+        for sub in 0..subs {
+            let mut ints = [[l.isplat(0); C]; R];
+            for (r, ints) in ints.iter_mut().enumerate() {
+                *ints = [l.isplat(*rows.starts.add(sub * R + r)); C];
+            }
+            for j in 0..8 / subs {
+                let j = j + sub * 4;
+                let quads: [L::B; C] = std::array::from_fn(|c| codes(j, c));
+                for (r, ints) in ints.iter_mut().enumerate() {
+                    let x = l.quad(rows.codes.add((j * R + r) * 4));
+                    for c in 0..C {
+                        ints[c] = if WIDE {
+                            l.dot_wide(ints[c], quads[c], x)
+                        } else {
+                            l.dot(ints[c], quads[c], x)
+                        };
+                    }
+                }
+            }
+            for c in 0..C {
+                let scale = l.load_f(scales.add((sub * C + c) * PANEL));
+                for r in 0..R {
+                    let scale = l.mul(scale, l.splat(*rows.scales.add(r)));
+                    acc[r][c] = l.fma(l.float(ints[r][c]), scale, acc[r][c]);
+                }
+                if MINS {
+                    let min = l.load_f(mins.add((sub * C + c) * PANEL));
+                    for r in 0..R {
+                        let sum = l.splat(*rows.sums.add(sub * R + r));
+                        acc[r][c] = l.fma(min, sum, acc[r][c]);
+                    }
+                }
+            }
+        }
+        rows.advance(R, subs);
+    }
+}
+
+/// The codes of a block, one a byte, quad by quad.
+///
+/// # Safety
+/// A block of codes of `BITS` bits can be read at `p`.
+#[inline(always)]
+unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
+    l: L,
+    table: L::B,
+    mut p: *const u8,
+) -> [L::B; 8] {
+    let mut quads = [l.bytes(0); 8];
+    for (plane, &(width, lowest)) in Form::planes(BITS).iter().enumerate() {
+        let mut lines = [l.bytes(0); 8];
+        for line in &mut lines[..width] {
+            // SAFETY: a plane has `width` lines; the caller's promise.
+            *line = unsafe { l.load(p) };
+            p = p.wrapping_add(64);
+        }
+        if width == 8 {
+            return lines;
+        }
+        let mask = l.bytes((((1u32 << width) - 1) << lowest) as u8);
+        for (j, quad) in quads.iter_mut().enumerate() {
+            let by = (width * (j / width)) as i32 - lowest as i32;
+            let bits = l.and(l.shift(lines[j % width], by), mask);
+            *quad = if plane == 0 { bits } else { l.or(*quad, bits) };
+        }
+    }
+    if TABLE { quads.map(|q| l.lookup(table, q)) } else { quads }
+}
+
+/// Writes the scales, and minima, of a unit of `blocks` blocks at `unit`: for each sub-block those
+/// of the panel, `stride` elements apart. Returns where its codes start.
+///
+/// # Safety
+/// The unit can be read, and `scales` and `mins` written.
+#[inline(always)]
+unsafe fn load_scales<L: Lanes>(
+    l: L,
+    form: &Form,
+    unit: *const u8,
+    blocks: usize,
+    scales: *mut f32,
+    mins: *mut f32,
+    stride: usize,
+) -> *const u8 {
+    let subs = form.subs();
+    let wide = form.wide_scales(blocks);
+    let (second, small) = match form.mins {
+        true => (unit.wrapping_add(2 * PANEL * wide), unit.wrapping_add(4 * PANEL * wide)),
+        false => (unit, unit.wrapping_add(2 * PANEL * wide)),
+    };
+    let small_mins = small.wrapping_add(PANEL * form.small_scales(blocks));
+    // SAFETY: the caller's promise; the parts are as `Form::header` counts them.
+    unsafe {
+        match form.scale {
+            Scale::Block | Scale::Power => {
+                for b in 0..blocks {
+                    let at = 2 * PANEL * b;
+                    let scale = match is_power(form) {
+                        true => l.load_upper(unit.add(at)),
+                        false => l.load_half(unit.add(at)),
+                    };
+                    l.store_f(scales.add(b * stride), scale);
+                    if form.mins {
+                        l.store_f(mins.add(b * stride), l.load_half(second.add(at)));
+                    }
+                }
+            }
+            Scale::Unit => {
+                let scale = l.load_half(unit);
+                (0..blocks).for_each(|b| l.store_f(scales.add(b * stride), scale));
+            }
+            Scale::Scaled => {
+                let scale = l.load_half(unit);
+                for b in 0..blocks * subs {
+                    let scale = l.mul(scale, l.load_i8(small.add(PANEL * b)));
+                    l.store_f(scales.add(b * stride), scale);
+                }
+                if form.mins {
+                    let min = l.mul(l.load_half(second), l.splat(-1.0));
+                    for b in 0..blocks * subs {
+                        let min = l.mul(min, l.load_u8(small_mins.add(PANEL * b)));
+                        l.store_f(mins.add(b * stride), min);
+                    }
+                }
+            }
+        }
+    }
+    unit.wrapping_add(form.header(blocks))
+}
+
+/// The most rows of a [`Direct`].
+pub(super) const DIRECT_ROWS: usize = 2;
+
+/// All sums of a panel for a group of few rows, straight from the packed codes.
+#[derive(Clone, Copy)]
+pub(super) struct Direct<'a> {
+    pub form: &'a Form,
+    pub layout: GroupLayout,
+    pub panel: *const u8,
+    pub group: *const u8,
+    /// Rows of the group.
+    pub rows: usize,
+    /// For each row 16 sums.
+    pub out: *mut f32,
+}
+
+/// A [`Direct`] of `R` rows.
+struct DirectRows<
+    'a,
+    const BITS: usize,
+    const TABLE: bool,
+    const HALVES: bool,
+    const MINS: bool,
+    const WIDE: bool,
+    const R: usize,
+>(Direct<'a>);
+
+impl<
+    const BITS: usize,
+    const TABLE: bool,
+    const HALVES: bool,
+    const MINS: bool,
+    const WIDE: bool,
+    const R: usize,
+> Work for DirectRows<'_, BITS, TABLE, HALVES, MINS, WIDE, R>
+{
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Direct { form, layout, panel, group, out, .. } = self.0;
+        let table = l.table(&form.table.unwrap_or_default());
+        let mut scales = Scales([0.0; MOST_SUBS * PANEL]);
+        let mut mins = Scales([0.0; MOST_SUBS * PANEL]);
+        let mut acc = [[l.splat(0.0); 1]; R];
+        let mut rows = Cursor::new(&layout, group, R, 0);
+        let mut p = panel;
+        let mut left = layout.blocks;
+        let subs = if HALVES { 2 } else { 1 };
+        // SAFETY: `run_direct`'s caller promises a panel and rows of `blocks` blocks, and room for
+        // the sums.
+        unsafe {
+            while left > 0 {
+                let here = left.min(UNIT);
+                let (s, m) = (scales.0.as_mut_ptr(), mins.0.as_mut_ptr());
+                p = load_scales(l, form, p, here, s, m, PANEL);
+                for b in 0..here {
+                    let quads = unpack::<L, BITS, TABLE>(l, table, p);
+                    p = p.add(64 * BITS);
+                    let at = b * subs * PANEL;
+                    let codes = |j: usize, _: usize| quads[j];
+                    add_block::<L, HALVES, MINS, WIDE, R, 1>(
+                        l,
+                        codes,
+                        s.add(at),
+                        m.add(at),
+                        &mut rows,
+                        &mut acc,
+                    );
+                }
+                left -= here;
+            }
+            for (r, acc) in acc.into_iter().enumerate() {
+                l.store_f(out.add(r * PANEL), acc[0]);
+            }
+        }
+    }
+}
+
+macro_rules! by_rows {
+    ($l:ident, $rows:expr, $work:ident<$($flag:literal),*>($args:expr)) => {
+        match $rows {
+            1 => $l.outline($work::<$($flag,)* 1>($args)),
+            2 => $l.outline($work::<$($flag,)* 2>($args)),
+            3 if const { 3 <= L::ROWS } => $l.outline($work::<$($flag,)* 3>($args)),
+            4 if const { 4 <= L::ROWS } => $l.outline($work::<$($flag,)* 4>($args)),
+            5 if const { 5 <= L::ROWS } => $l.outline($work::<$($flag,)* 5>($args)),
+            6 if const { 6 <= L::ROWS } => $l.outline($work::<$($flag,)* 6>($args)),
+            rows => unreachable!("a group of {rows} rows"),
+        }
+    };
+}
+
+impl Work for Direct<'_> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let form = self.form;
+        macro_rules! go {
+            ($($flag:literal),*) => {
+                match self.rows {
+                    1 => l.outline(DirectRows::<$($flag,)* 1>(self)),
+                    2 => l.outline(DirectRows::<$($flag,)* 2>(self)),
+                    rows => unreachable!("{rows} rows straight from packed codes"),
+                }
+            };
+        }
+        match (form.bits, form.table.is_some(), form.halves, form.mins, form.is_wide()) {
+            (2, false, false, false, false) => go!(2, false, false, false, false),
+            (2, false, true, true, false) => go!(2, false, true, true, false),
+            (3, false, true, false, false) => go!(3, false, true, false, false),
+            (4, false, false, false, false) => go!(4, false, false, false, false),
+            (4, false, false, true, false) => go!(4, false, false, true, false),
+            (4, true, false, false, false) => go!(4, true, false, false, false),
+            (4, true, false, false, true) => go!(4, true, false, false, true),
+            (5, false, false, false, false) => go!(5, false, false, false, false),
+            (5, false, false, true, false) => go!(5, false, false, true, false),
+            (6, false, true, false, false) => go!(6, false, true, false, false),
+            (8, false, false, false, true) => go!(8, false, false, false, true),
+            _ => unreachable!("no kernel for {form:?}"),
+        }
+    }
+}
+
+/// Panels side by side in expanded form.
+pub(super) const SIDE: usize = 2;
+
+/// Writes units of a packed panel as bytes and singles: of each block, quad by quad, 64 codes of
+/// each of [`SIDE`] panels, of which this is panel `side`; of each sub-block the scales likewise.
+#[derive(Clone, Copy)]
+pub(super) struct Expand<'a> {
+    pub form: &'a Form,
+    /// The first unit.
+    pub unit: *const u8,
+    pub blocks: usize,
+    pub side: usize,
+    pub codes: *mut u8,
+    pub scales: *mut f32,
+    pub mins: *mut f32,
+}
+
+struct ExpandBits<'a, const BITS: usize, const TABLE: bool>(Expand<'a>);
+
+impl<const BITS: usize, const TABLE: bool> Work for ExpandBits<'_, BITS, TABLE> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Expand { form, unit, blocks, side, codes, scales, mins } = self.0;
+        let table = l.table(&form.table.unwrap_or_default());
+        let subs = form.subs();
+        let mut p = unit;
+        // SAFETY: the caller of `run_tiles` promises packed units and room for them.
+        unsafe {
+            for first in (0..blocks).step_by(UNIT) {
+                let here = UNIT.min(blocks - first);
+                let at = (first * subs * SIDE + side) * PANEL;
+                let (s, m) = (scales.add(at), mins.wrapping_add(at));
+                p = load_scales(l, form, p, here, s, m, SIDE * PANEL);
+                for b in first..first + here {
+                    let quads = unpack::<L, BITS, TABLE>(l, table, p);
+                    p = p.add(64 * BITS);
+                    for (j, quad) in quads.into_iter().enumerate() {
+                        l.store(codes.add(((b * 8 + j) * SIDE + side) * 64), quad);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Work for Expand<'_> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        match (self.form.bits, self.form.table.is_some()) {
+            (2, _) => l.outline(ExpandBits::<2, false>(self)),
+            (3, _) => l.outline(ExpandBits::<3, false>(self)),
+            (4, false) => l.outline(ExpandBits::<4, false>(self)),
+            (4, true) => l.outline(ExpandBits::<4, true>(self)),
+            (5, _) => l.outline(ExpandBits::<5, false>(self)),
+            (6, _) => l.outline(ExpandBits::<6, false>(self)),
+            _ => l.outline(ExpandBits::<8, false>(self)),
+        }
+    }
+}
+
+/// Adds the products of some blocks of two expanded panels to the sums of a group of rows.
+#[derive(Clone, Copy)]
+pub(super) struct Tile<'a> {
+    pub form: &'a Form,
+    pub layout: GroupLayout,
+    /// Blocks to add.
+    pub first: usize,
+    pub blocks: usize,
+    pub codes: *const u8,
+    pub scales: *const f32,
+    pub mins: *const f32,
+    pub group: *const u8,
+    pub rows: usize,
+    /// For each row 16 sums of each panel; they start from 0 at the first block.
+    pub sums: *mut f32,
+}
+
+struct TileRows<'a, const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>(
+    Tile<'a>,
+);
+
+impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize> Work
+    for TileRows<'_, HALVES, MINS, WIDE, R>
+{
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        let Tile { layout, first, blocks, codes, scales, mins, group, sums, .. } = self.0;
+        let mut acc = [[l.splat(0.0); SIDE]; R];
+        let mut rows = Cursor::new(&layout, group, R, first);
+        let subs = if HALVES { 2 } else { 1 };
+        // SAFETY: the caller of `run_tiles` promises expanded panels, rounded rows and sums.
+        unsafe {
+            if first > 0 {
+                for (r, acc) in acc.iter_mut().enumerate() {
+                    for (c, acc) in acc.iter_mut().enumerate() {
+                        *acc = l.load_f(sums.add((r * SIDE + c) * PANEL));
+                    }
+                }
+            }
+            for b in 0..blocks {
+                let here = codes.add(b * SIDE * EXPANDED);
+                let quads = |j: usize, c: usize| l.load(here.add((j * SIDE + c) * 64));
+                let at = b * subs * SIDE * PANEL;
+                add_block::<L, HALVES, MINS, WIDE, R, SIDE>(
+                    l,
+                    quads,
+                    scales.add(at),
+                    mins.wrapping_add(at),
+                    &mut rows,
+                    &mut acc,
+                );
+            }
+            for (r, acc) in acc.into_iter().enumerate() {
+                for (c, acc) in acc.into_iter().enumerate() {
+                    l.store_f(sums.add((r * SIDE + c) * PANEL), acc);
+                }
+            }
+        }
+    }
+}
+
+impl Work for Tile<'_> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        macro_rules! go {
+            ($($flag:literal),*) => { by_rows!(l, self.rows, TileRows<$($flag),*>(self)) };
+        }
+        let wide = self.form.is_wide() && L::WIDE_ZERO != 128;
+        match (self.form.halves, self.form.mins, wide) {
+            (false, false, false) => go!(false, false, false),
+            (false, false, true) => go!(false, false, true),
+            (false, true, _) => go!(false, true, false),
+            (true, false, _) => go!(true, false, false),
+            (true, true, _) => go!(true, true, false),
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Products of rows of `f32` with encoded weights, by integer arithmetic.
+//!
+//! The rows are rounded to signed bytes ([`CodeLayout::round`]), each block of 32 by itself; the
+//! weights keep their codes and scales, packed ([`CodeLayout::pack`]) so that a vector holds the
+//! codes of 16 rows of weights. Sums of a block are exact; the sums of blocks are of `f32`, in
+//! their order. A row's results have the same bits whatever other rows are computed with it.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod floats;
+mod form;
+mod lanes;
+mod micro;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod pack;
+mod round;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+pub use floats::{Float, FloatLayout, FloatProduct, FloatRows};
+
+use crate::elementwise::Unary;
+use crate::encoding::Encoding;
+use crate::isa::Isa;
+use crate::scratch::{carve, need};
+use crate::shared::SharedMut;
+use crate::simd::dispatch;
+use form::{BLOCK, Form, PANEL, UNIT};
+use lanes::{Lanes, Portable, Work};
+use micro::{DIRECT_ROWS, Direct, EXPANDED, Expand, SIDE, Tile};
+use round::{GroupLayout, MOST_ROWS, Round};
+
+/// Blocks of an expanded panel: as many as stay in the first-level cache while all rows pass by.
+const CHUNK: usize = 2 * UNIT;
+
+/// Rows of weights of a panel.
+pub const PANEL_ROWS: usize = PANEL;
+
+/// How encoded weights of `m` rows of `k` elements are packed and multiplied.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeLayout {
+    isa: Isa,
+    encoding: Encoding,
+    form: Form,
+    /// Rows of the weights.
+    pub m: usize,
+    /// Elements of a row.
+    pub k: usize,
+}
+
+/// Runs `work` on the vectors of `isa`.
+fn run_on(isa: Isa, work: impl Work) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni(token) => token.outline(work),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(token) => avx2::Pairs::from(token).outline(work),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(token) => avx2::Pairs::from(token).outline(work),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot(token) => neon::Fours::from(token).outline(work),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm(token) => neon::Fours::from(token).outline(work),
+        _ => Portable.outline(work),
+    }
+}
+
+/// What an instruction set asks of rounded rows.
+fn needs(isa: Isa) -> (usize, i32) {
+    fn of<L: Lanes>(_: L) -> (usize, i32) {
+        (L::ROWS, L::WIDE_ZERO)
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni(token) => of(token),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(token) => of(avx2::Pairs::from(token)),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(token) => of(avx2::Pairs::from(token)),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDot(token) => of(neon::Fours::from(token)),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm(token) => of(neon::Fours::from(token)),
+        _ => of(Portable),
+    }
+}
+
+/// Rounded rows, and where their results go.
+#[derive(Clone, Copy)]
+pub struct RoundedRows<'a> {
+    /// What [`CodeLayout::round`] made of each group of [`CodeLayout::group_rows`] rows (the last
+    /// may have fewer), one after the other.
+    pub data: &'a [u8],
+    /// Rows.
+    pub count: usize,
+    /// For each row, the row of the result; `None`: the same.
+    pub targets: Option<&'a [i32]>,
+}
+
+/// A product with packed weights.
+#[derive(Clone, Copy)]
+pub struct Product<'a> {
+    /// How the weights are packed.
+    pub layout: &'a CodeLayout,
+    /// The packed weights: [`CodeLayout::bytes`].
+    pub packed: &'a [u8],
+    /// A value a row of weights.
+    pub bias: Option<&'a [f32]>,
+    /// Applied to the biased sums.
+    pub activation: Unary,
+}
+
+impl CodeLayout {
+    /// The layout for `m` rows of `k` elements in `encoding`; `k` is whole blocks.
+    ///
+    /// # Panics
+    /// Where `k` is not.
+    pub fn new(isa: Isa, encoding: Encoding, m: usize, k: usize) -> CodeLayout {
+        assert!(k.is_multiple_of(encoding.block_len()), "{k} elements are no blocks of {encoding}");
+        CodeLayout { isa, encoding, form: Form::of(encoding), m, k }
+    }
+
+    /// Panels: what [`Product::run`] can share out.
+    pub fn panels(&self) -> usize {
+        self.m.div_ceil(PANEL)
+    }
+
+    /// Bytes of a packed panel.
+    pub fn panel_bytes(&self) -> usize {
+        let blocks = self.k / BLOCK;
+        let last = blocks % UNIT;
+        let rest = if last > 0 { self.form.unit(last) } else { 0 };
+        blocks / UNIT * self.form.unit(UNIT) + rest
+    }
+
+    /// Bytes of the packed weights.
+    pub fn bytes(&self) -> usize {
+        self.panels() * self.panel_bytes()
+    }
+
+    /// Rows that are rounded together.
+    pub fn group_rows(&self) -> usize {
+        needs(self.isa).0
+    }
+
+    /// Bytes of a rounded row.
+    pub fn row_bytes(&self) -> usize {
+        self.group().row_bytes()
+    }
+
+    /// The encoding.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The instruction set that it runs on.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    fn group(&self) -> GroupLayout {
+        GroupLayout { blocks: self.k / BLOCK, subs: self.form.subs(), mins: self.form.mins }
+    }
+
+    /// Packs `panels` of `weights`, which are all rows as the encoding has them, into `out`, which
+    /// has room for just these panels.
+    ///
+    /// # Panics
+    /// Where a slice is too short.
+    pub fn pack(&self, panels: Range<usize>, weights: &[u8], out: &mut [u8]) {
+        let row = self.encoding.bytes(self.k).expect("whole blocks");
+        let blocks = self.k / BLOCK;
+        for (panel, out) in panels.zip(out.chunks_exact_mut(self.panel_bytes())) {
+            let rows = panel * PANEL..self.m.min((panel + 1) * PANEL);
+            let rows = &weights[rows.start * row..rows.end * row];
+            pack::pack_panel(self.encoding, &self.form, blocks, rows, row, out);
+        }
+    }
+
+    /// Rounds a group of at most [`CodeLayout::group_rows`] rows of `k` elements into `out`, which
+    /// has [`CodeLayout::row_bytes`] for each. Rows that hold a NaN or an infinity give NaN.
+    ///
+    /// # Panics
+    /// Where sizes differ from that.
+    pub fn round(&self, rows: &[&[f32]], out: &mut [u8]) {
+        assert!(rows.len() <= self.group_rows(), "too many rows for a group");
+        assert!(rows.iter().all(|r| r.len() == self.k), "rows of other lengths");
+        assert!(out.len() == rows.len() * self.row_bytes(), "room for other rows");
+        let wide = needs(self.isa).1;
+        let zero = if self.form.is_wide() { wide } else { i32::from(self.form.zero) };
+        dispatch(self.isa, Round { layout: self.group(), zero, rows, out });
+    }
+
+    /// Bytes of scratch that [`Product::run`] needs for `rows` rows.
+    pub fn scratch(&self, rows: usize) -> usize {
+        if rows <= DIRECT_ROWS {
+            return 0;
+        }
+        let subs = CHUNK * self.form.subs() * SIDE * PANEL;
+        need::<u8>(CHUNK * SIDE * EXPANDED)
+            + 2 * need::<f32>(subs)
+            + need::<f32>(rows * SIDE * PANEL)
+    }
+
+    /// Panels that are best shared out together.
+    pub const GRAIN: usize = SIDE;
+}
+
+impl Product<'_> {
+    /// Computes the columns of `panels` of all rows: row i of the result is
+    /// `out[target(i) * m..][..m]`.
+    ///
+    /// # Safety
+    /// Meanwhile nobody else touches these columns of these rows of `out`.
+    ///
+    /// # Panics
+    /// Where a slice is too short.
+    pub unsafe fn run(
+        &self,
+        rows: RoundedRows<'_>,
+        panels: Range<usize>,
+        out: SharedMut<'_, f32>,
+        scratch: &mut [u8],
+    ) {
+        let layout = self.layout;
+        if rows.count == 0 || panels.is_empty() || layout.k == 0 {
+            return;
+        }
+        assert!(panels.end <= layout.panels(), "panel out of range");
+        assert!(self.packed.len() >= layout.bytes(), "packed weights too short");
+        assert!(rows.data.len() >= rows.count * layout.row_bytes(), "rounded rows too short");
+        assert!(rows.data.as_ptr().cast::<f32>().is_aligned(), "rounded rows out of line");
+        assert!(self.bias.is_none_or(|b| b.len() >= layout.m), "bias too short");
+        assert!(rows.targets.is_none_or(|t| t.len() >= rows.count), "targets too short");
+        // SAFETY: sizes were just checked; the rest is the caller's promise.
+        unsafe {
+            if rows.count <= DIRECT_ROWS {
+                panels.for_each(|panel| self.direct(rows, panel, out));
+            } else {
+                self.tiles(rows, panels, out, scratch);
+            }
+        }
+    }
+
+    /// Where the results of a row by `panels` go: the row's start, and its columns.
+    fn place(&self, rows: RoundedRows<'_>, row: usize, panels: Range<usize>) -> (usize, Range<usize>) {
+        let m = self.layout.m;
+        let row = rows.targets.map_or(row, |targets| targets[row] as usize);
+        (row * m, panels.start * PANEL..m.min(panels.end * PANEL))
+    }
+
+    /// A panel for few rows.
+    unsafe fn direct(&self, rows: RoundedRows<'_>, panel: usize, out: SharedMut<'_, f32>) {
+        let layout = self.layout;
+        let mut sums = [0.0f32; DIRECT_ROWS * PANEL];
+        let work = Direct {
+            form: &layout.form,
+            layout: layout.group(),
+            panel: self.packed[panel * layout.panel_bytes()..].as_ptr(),
+            group: rows.data.as_ptr(),
+            rows: rows.count,
+            out: sums.as_mut_ptr(),
+        };
+        run_on(layout.isa, work);
+        for (r, sums) in sums.chunks_exact(PANEL).take(rows.count).enumerate() {
+            let place = self.place(rows, r, panel..panel + 1);
+            // SAFETY: the caller's promise.
+            unsafe { finish(layout.isa, (self.bias, self.activation), place, sums, out) };
+        }
+    }
+
+    /// Panels, two at a time, for all rows.
+    unsafe fn tiles(
+        &self,
+        rows: RoundedRows<'_>,
+        panels: Range<usize>,
+        out: SharedMut<'_, f32>,
+        mut scratch: &mut [u8],
+    ) {
+        let layout = self.layout;
+        let form = &layout.form;
+        let (blocks, group_rows) = (layout.k / BLOCK, layout.group_rows());
+        let subs = CHUNK * form.subs() * SIDE * PANEL;
+        let codes = carve::<u8>(&mut scratch, CHUNK * SIDE * EXPANDED).as_mut_ptr();
+        let scales = carve::<f32>(&mut scratch, subs).as_mut_ptr();
+        let mins = carve::<f32>(&mut scratch, subs).as_mut_ptr();
+        let sums = carve::<f32>(&mut scratch, rows.count * SIDE * PANEL);
+        let row_bytes = layout.row_bytes();
+        for pair in panels.clone().step_by(SIDE) {
+            let pair = pair..panels.end.min(pair + SIDE);
+            for first in (0..blocks).step_by(CHUNK) {
+                let here = CHUNK.min(blocks - first);
+                for panel in pair.clone() {
+                    let start = panel * layout.panel_bytes() + first / UNIT * form.unit(UNIT);
+                    let unit = self.packed[start..].as_ptr();
+                    let side = panel - pair.start;
+                    run_on(layout.isa, Expand { form, unit, blocks: here, side, codes, scales, mins });
+                }
+                for start in (0..rows.count).step_by(group_rows) {
+                    let work = Tile {
+                        form,
+                        layout: layout.group(),
+                        first,
+                        blocks: here,
+                        codes,
+                        scales,
+                        mins,
+                        group: rows.data[start * row_bytes..].as_ptr(),
+                        rows: group_rows.min(rows.count - start),
+                        sums: sums[start * SIDE * PANEL..].as_mut_ptr(),
+                    };
+                    run_on(layout.isa, work);
+                }
+            }
+            for (r, sums) in sums.chunks_exact(SIDE * PANEL).enumerate() {
+                let place = self.place(rows, r, pair.clone());
+                // SAFETY: the caller's promise.
+                unsafe { finish(layout.isa, (self.bias, self.activation), place, sums, out) };
+            }
+        }
+    }
+}
+
+/// Writes a row's results in the columns `columns`; the row starts at `start`.
+///
+/// # Safety
+/// Nobody else touches them meanwhile.
+unsafe fn finish(
+    isa: Isa,
+    (bias, activation): (Option<&[f32]>, Unary),
+    (start, columns): (usize, Range<usize>),
+    sums: &[f32],
+    out: SharedMut<'_, f32>,
+) {
+    // SAFETY: the caller's promise.
+    let out = unsafe { out.slice(start + columns.start..start + columns.end) };
+    match bias {
+        None => out.copy_from_slice(&sums[..columns.len()]),
+        Some(bias) => {
+            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias[columns]) {
+                *out = sum + bias;
+            }
+        }
+    }
+    if activation != Unary::Identity {
+        activation.run(isa, out);
+    }
+}

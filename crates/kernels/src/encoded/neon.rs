@@ -1,0 +1,199 @@
+//! NEON with 8-bit dot products: a vector of 16 rows is four registers.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::lanes::{Lanes, Work};
+use crate::isa::{NeonDot, NeonI8mm};
+
+/// Vectors of NEON with `dotprod`.
+#[derive(Clone, Copy)]
+pub(super) struct Fours(());
+
+impl From<NeonDot> for Fours {
+    fn from(_: NeonDot) -> Fours {
+        Fours(())
+    }
+}
+
+impl From<NeonI8mm> for Fours {
+    fn from(_: NeonI8mm) -> Fours {
+        Fours(())
+    }
+}
+
+#[inline(always)]
+fn four<T>(f: impl FnMut(usize) -> T) -> [T; 4] {
+    std::array::from_fn(f)
+}
+
+/// `acc` plus, in each lane, the dot product of its four bytes of `a` and of `b`.
+#[inline(always)]
+fn sdot(acc: int32x4_t, a: uint8x16_t, b: int8x16_t) -> int32x4_t {
+    let mut acc = acc;
+    // SAFETY: plain arithmetic on registers; whoever has a `Fours` has the instruction.
+    unsafe {
+        asm!(
+            ".arch_extension dotprod",
+            "sdot {acc:v}.4s, {a:v}.16b, {b:v}.16b",
+            acc = inout(vreg) acc,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    acc
+}
+
+/// Four halves as singles.
+#[inline(always)]
+fn widen(halves: uint16x4_t) -> float32x4_t {
+    let out: float32x4_t;
+    // SAFETY: plain arithmetic on registers that every aarch64 CPU has.
+    unsafe {
+        asm!(
+            "fcvtl {out:v}.4s, {halves:v}.4h",
+            out = lateout(vreg) out,
+            halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    out
+}
+
+impl Lanes for Fours {
+    type B = [uint8x16_t; 4];
+    type I = [int32x4_t; 4];
+    type F = [float32x4_t; 4];
+    type X = int8x16_t;
+    const WIDE_ZERO: i32 = 0;
+    const ROWS: usize = 2;
+
+    #[inline(always)]
+    fn outline<W: Work>(self, work: W) {
+        #[inline(never)]
+        #[target_feature(enable = "neon,dotprod")]
+        fn enter<W: Work>(lanes: Fours, work: W) {
+            work.run(lanes);
+        }
+        // SAFETY: `self` proves the features.
+        unsafe { enter(self, work) }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const u8) -> [uint8x16_t; 4] {
+        // SAFETY: the caller proves the memory.
+        four(|i| unsafe { vld1q_u8(p.add(16 * i)) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut u8, v: [uint8x16_t; 4]) {
+        // SAFETY: the caller proves the memory.
+        four(|i| unsafe { vst1q_u8(p.add(16 * i), v[i]) });
+    }
+    #[inline(always)]
+    fn bytes(self, x: u8) -> [uint8x16_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        [unsafe { vdupq_n_u8(x) }; 4]
+    }
+    #[inline(always)]
+    fn and(self, a: [uint8x16_t; 4], b: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { vandq_u8(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn or(self, a: [uint8x16_t; 4], b: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { vorrq_u8(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn shift(self, a: [uint8x16_t; 4], by: i32) -> [uint8x16_t; 4] {
+        // What words would carry from byte to byte is masked off by the callers.
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { vshlq_u8(a[i], vdupq_n_s8(-by as i8)) })
+    }
+    #[inline(always)]
+    fn lookup(self, table: [uint8x16_t; 4], codes: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { vqtbl1q_u8(table[i], codes[i]) })
+    }
+    #[inline(always)]
+    fn table(self, table: &[u8; 16]) -> [uint8x16_t; 4] {
+        // SAFETY: the table has 16 bytes.
+        [unsafe { vld1q_u8(table.as_ptr()) }; 4]
+    }
+    #[inline(always)]
+    unsafe fn quad(self, p: *const u8) -> int8x16_t {
+        // SAFETY: the caller proves the memory.
+        unsafe { vreinterpretq_s8_s32(vdupq_n_s32(p.cast::<i32>().read_unaligned())) }
+    }
+    #[inline(always)]
+    fn dot(self, acc: [int32x4_t; 4], codes: [uint8x16_t; 4], x: int8x16_t) -> [int32x4_t; 4] {
+        four(|i| sdot(acc[i], codes[i], x))
+    }
+    #[inline(always)]
+    fn dot_wide(self, acc: [int32x4_t; 4], codes: [uint8x16_t; 4], x: int8x16_t) -> [int32x4_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| sdot(acc[i], unsafe { veorq_u8(codes[i], vdupq_n_u8(128)) }, x))
+    }
+    #[inline(always)]
+    fn isplat(self, x: i32) -> [int32x4_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        [unsafe { vdupq_n_s32(x) }; 4]
+    }
+    #[inline(always)]
+    fn float(self, a: [int32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { vcvtq_f32_s32(a[i]) })
+    }
+    #[inline(always)]
+    fn splat(self, x: f32) -> [float32x4_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        [unsafe { vdupq_n_f32(x) }; 4]
+    }
+    #[inline(always)]
+    fn mul(self, a: [float32x4_t; 4], b: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { vmulq_f32(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn fma(self, a: [float32x4_t; 4], b: [float32x4_t; 4], c: [float32x4_t; 4]) -> [float32x4_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+    }
+    #[inline(always)]
+    unsafe fn load_f(self, p: *const f32) -> [float32x4_t; 4] {
+        // SAFETY: the caller proves the memory.
+        four(|i| unsafe { vld1q_f32(p.add(4 * i)) })
+    }
+    #[inline(always)]
+    unsafe fn store_f(self, p: *mut f32, v: [float32x4_t; 4]) {
+        // SAFETY: the caller proves the memory.
+        four(|i| unsafe { vst1q_f32(p.add(4 * i), v[i]) });
+    }
+    #[inline(always)]
+    unsafe fn load_half(self, p: *const u8) -> [float32x4_t; 4] {
+        // SAFETY: the caller proves the memory.
+        four(|i| widen(unsafe { vreinterpret_u16_u8(vld1_u8(p.add(8 * i))) }))
+    }
+    #[inline(always)]
+    unsafe fn load_upper(self, p: *const u8) -> [float32x4_t; 4] {
+        // SAFETY: the caller proves the memory.
+        four(|i| unsafe {
+            let bits = vreinterpret_u16_u8(vld1_u8(p.add(8 * i)));
+            vreinterpretq_f32_u32(vshll_n_u16::<16>(bits))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_i8(self, p: *const u8) -> [float32x4_t; 4] {
+        // SAFETY: the caller proves the memory.
+        let bytes = unsafe { p.cast::<[i8; 16]>().read_unaligned() }.map(f32::from);
+        // SAFETY: the array has 16 elements.
+        unsafe { self.load_f(bytes.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn load_u8(self, p: *const u8) -> [float32x4_t; 4] {
+        // SAFETY: the caller proves the memory.
+        let bytes = unsafe { p.cast::<[u8; 16]>().read_unaligned() }.map(f32::from);
+        // SAFETY: the array has 16 elements.
+        unsafe { self.load_f(bytes.as_ptr()) }
+    }
+}

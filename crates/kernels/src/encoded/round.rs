@@ -1,0 +1,112 @@
+//! Rows of `f32` rounded to signed bytes, block by block: what panels are multiplied by.
+
+use super::form::BLOCK;
+use crate::simd::{Kernel, Simd};
+
+/// The most rows of a group.
+pub(super) const MOST_ROWS: usize = 8;
+
+/// Where the parts of a group of `count` rounded rows lie, in bytes from its start. All parts
+/// hold, for each quad or block, the values of all rows next to each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupLayout {
+    pub blocks: usize,
+    pub subs: usize,
+    pub mins: bool,
+}
+
+impl GroupLayout {
+    /// Bytes of each row.
+    pub fn row_bytes(&self) -> usize {
+        let kinds = if self.mins { 2 } else { 1 };
+        self.blocks * (BLOCK + 4 + 4 * self.subs * kinds)
+    }
+
+    /// The scale of each block: f32.
+    pub fn scales(&self, count: usize) -> usize {
+        count * self.blocks * BLOCK
+    }
+
+    /// What integer sums start from, for each sub-block: −zero × the sum of its codes, i32.
+    pub fn starts(&self, count: usize) -> usize {
+        self.scales(count) + 4 * count * self.blocks
+    }
+
+    /// The sum of each sub-block, scaled: f32. Only with `mins`.
+    pub fn sums(&self, count: usize) -> usize {
+        self.starts(count) + 4 * count * self.blocks * self.subs
+    }
+}
+
+/// Rounds a group of rows: a block's scale is its largest magnitude / 127. A block with a NaN or
+/// an infinity has the scale NaN.
+pub(super) struct Round<'a> {
+    pub layout: GroupLayout,
+    /// The code of 0 of the weights.
+    pub zero: i32,
+    pub rows: &'a [&'a [f32]],
+    pub out: &'a mut [u8],
+}
+
+impl Kernel for Round<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (layout, count) = (self.layout, self.rows.len());
+        let (codes, rest) = self.out.split_at_mut(layout.scales(count));
+        let (scales, rest) = rest.split_at_mut(4 * count * layout.blocks);
+        let (starts, sums) = rest.split_at_mut(4 * count * layout.blocks * layout.subs);
+        let scales = scales.as_chunks_mut::<4>().0;
+        let starts = starts.as_chunks_mut::<4>().0;
+        let sums = sums.as_chunks_mut::<4>().0;
+        let codes = codes.as_chunks_mut::<4>().0;
+        for (r, row) in self.rows.iter().enumerate() {
+            for (b, x) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
+                let (scale, block) = round_block(s, x);
+                for (q, quad) in block.as_chunks::<4>().0.iter().enumerate() {
+                    codes[(8 * b + q) * count + r] = quad.map(|c| c as u8);
+                }
+                scales[b * count + r] = scale.to_ne_bytes();
+                let halves = [0, 16].map(|at| sum(&block[at..at + 16]));
+                for sub in 0..layout.subs {
+                    let at = (b * layout.subs + sub) * count + r;
+                    let sum = if layout.subs == 2 { halves[sub] } else { halves[0] + halves[1] };
+                    starts[at] = (-self.zero * sum).to_ne_bytes();
+                    if layout.mins {
+                        sums[at] = (scale * sum as f32).to_ne_bytes();
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn sum(codes: &[i8]) -> i32 {
+    codes.iter().map(|c| i32::from(*c)).sum()
+}
+
+#[inline(always)]
+fn round_block<S: Simd>(s: S, x: &[f32; BLOCK]) -> (f32, [i8; BLOCK]) {
+    let p = x.as_ptr();
+    let (mut top, mut bad) = (s.zero(), s.zero());
+    let mut ints = [0i32; BLOCK];
+    // SAFETY: `LANES` divides 32, the length of both arrays.
+    unsafe {
+        for i in (0..BLOCK).step_by(S::LANES) {
+            let v = s.load(p.add(i));
+            top = s.max(top, s.abs(v));
+            // 0 times a number is 0; times anything else it is NaN.
+            bad = s.fma(v, s.zero(), bad);
+        }
+        let (top, bad) = (s.lanes(top), s.sum(bad));
+        let top = top.iter().fold(0.0f32, |a, b| a.max(*b));
+        // Below the bound the quotient would overflow, and the block is as good as 0.
+        let factor = if top > 1e-35 { 127.0 / top } else { 0.0 };
+        for i in (0..BLOCK).step_by(S::LANES) {
+            let v = s.to_int(s.mul(s.load(p.add(i)), s.splat(factor)));
+            s.store(ints.as_mut_ptr().add(i).cast(), s.of_bits(v));
+        }
+        (top / 127.0 + bad, ints.map(|i| i as i8))
+    }
+}
