@@ -55,7 +55,8 @@ impl Kernel for Rotate<'_> {
                 unsafe {
                     let (at, bt) = (left.as_mut_ptr().add(i), right.as_mut_ptr().add(i));
                     let (a, b) = (s.load_n(at, n), s.load_n(bt, n));
-                    let (c, d) = (s.load_n(cos.as_ptr().add(i), n), s.load_n(sin.as_ptr().add(i), n));
+                    let (c, d) =
+                        (s.load_n(cos.as_ptr().add(i), n), s.load_n(sin.as_ptr().add(i), n));
                     s.store_n(at, s.fnma(b, d, s.mul(a, c)), n);
                     s.store_n(bt, s.fma(b, c, s.mul(a, d)), n);
                 }
@@ -74,7 +75,8 @@ mod tests {
         let mut values = Values::new(3);
         for (size, start, pairs) in [(64, 0, 32), (80, 8, 36), (10, 2, 3), (128, 0, 20)] {
             let (x, angles) = (values.floats(3 * size), values.floats(pairs));
-            let (cos, sin): (Vec<f32>, Vec<f32>) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+            let (cos, sin): (Vec<f32>, Vec<f32>) =
+                angles.iter().map(|a| (a.cos(), a.sin())).unzip();
             for interleaved in [false, true] {
                 let rotation = Rotation { size, start, pairs, interleaved };
                 for isa in Isa::available() {

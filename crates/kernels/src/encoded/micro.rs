@@ -34,7 +34,10 @@ impl Cursor {
         let subs = layout.subs * block;
         Cursor {
             codes: group.wrapping_add(rows * block * BLOCK),
-            scales: group.wrapping_add(layout.scales(rows)).cast::<f32>().wrapping_add(rows * block),
+            scales: group
+                .wrapping_add(layout.scales(rows))
+                .cast::<f32>()
+                .wrapping_add(rows * block),
             starts: group.wrapping_add(layout.starts(rows)).cast::<i32>().wrapping_add(rows * subs),
             sums: group.wrapping_add(layout.sums(rows)).cast::<f32>().wrapping_add(rows * subs),
         }

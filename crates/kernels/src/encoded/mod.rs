@@ -248,7 +248,12 @@ impl Product<'_> {
     }
 
     /// Where the results of a row by `panels` go: the row's start, and its columns.
-    fn place(&self, rows: RoundedRows<'_>, row: usize, panels: Range<usize>) -> (usize, Range<usize>) {
+    fn place(
+        &self,
+        rows: RoundedRows<'_>,
+        row: usize,
+        panels: Range<usize>,
+    ) -> (usize, Range<usize>) {
         let m = self.layout.m;
         let row = rows.targets.map_or(row, |targets| targets[row] as usize);
         (row * m, panels.start * PANEL..m.min(panels.end * PANEL))
@@ -299,7 +304,10 @@ impl Product<'_> {
                     let start = panel * layout.panel_bytes() + first / UNIT * form.unit(UNIT);
                     let unit = self.packed[start..].as_ptr();
                     let side = panel - pair.start;
-                    run_on(layout.isa, Expand { form, unit, blocks: here, side, codes, scales, mins });
+                    run_on(
+                        layout.isa,
+                        Expand { form, unit, blocks: here, side, codes, scales, mins },
+                    );
                 }
                 for start in (0..rows.count).step_by(group_rows) {
                     let work = Tile {

@@ -155,7 +155,12 @@ impl Lanes for Fours {
         four(|i| unsafe { vmulq_f32(a[i], b[i]) })
     }
     #[inline(always)]
-    fn fma(self, a: [float32x4_t; 4], b: [float32x4_t; 4], c: [float32x4_t; 4]) -> [float32x4_t; 4] {
+    fn fma(
+        self,
+        a: [float32x4_t; 4],
+        b: [float32x4_t; 4],
+        c: [float32x4_t; 4],
+    ) -> [float32x4_t; 4] {
         // SAFETY: every aarch64 CPU has these instructions.
         four(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
     }

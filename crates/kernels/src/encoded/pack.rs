@@ -210,12 +210,12 @@ fn read_large(encoding: Encoding, block: &[u8], unit: &mut RowUnit) {
         }
         Encoding::Q6_K => {
             for n in 0..2 {
-                for (codes, ql) in codes[128 * n..][..128]
-                    .as_chunks_mut::<32>()
-                    .0
-                    .iter_mut()
-                    .zip([(0, 0), (32, 0), (0, 4), (32, 4)])
-                {
+                for (codes, ql) in codes[128 * n..][..128].as_chunks_mut::<32>().0.iter_mut().zip([
+                    (0, 0),
+                    (32, 0),
+                    (0, 4),
+                    (32, 4),
+                ]) {
                     for (code, q) in codes.iter_mut().zip(&block[64 * n + ql.0..]) {
                         *code = q >> ql.1 & 15;
                     }

@@ -105,7 +105,10 @@ fn every_encoding_is_within_the_rounding_of_rows() {
                     let want = want(encoding, &weights, m, &x, k);
                     for (i, (got, (want, off))) in got.iter().zip(want).enumerate() {
                         let close = (f64::from(*got) - want).abs() <= off;
-                        assert!(close, "{isa:?} {encoding} {n}×{m}×{k} [{i}]: {got}, not {want} ± {off}");
+                        assert!(
+                            close,
+                            "{isa:?} {encoding} {n}×{m}×{k} [{i}]: {got}, not {want} ± {off}"
+                        );
                     }
                 }
             }
@@ -124,7 +127,8 @@ fn whole_numbers_are_exact() {
             let layout = CodeLayout::new(isa, encoding, m, k);
             let packed = packed(&layout, &weights);
             for n in [1, 9] {
-                let mut x: Vec<f32> = (0..n * k).map(|_| values.below(255) as f32 - 127.0).collect();
+                let mut x: Vec<f32> =
+                    (0..n * k).map(|_| values.below(255) as f32 - 127.0).collect();
                 x.chunks_mut(32).for_each(|block| block[7] = 127.0);
                 let p = Product {
                     layout: &layout,
@@ -214,7 +218,8 @@ fn what_is_no_number_is_not_hidden() {
     for isa in Isa::available() {
         let layout = CodeLayout::new(isa, Encoding::Q8_0, m, k);
         let packed = packed(&layout, &weights);
-        let p = Product { layout: &layout, packed: &packed, bias: None, activation: Unary::Identity };
+        let p =
+            Product { layout: &layout, packed: &packed, bias: None, activation: Unary::Identity };
         for (bad, at) in [(f32::NAN, 3), (f32::INFINITY, 63), (f32::NEG_INFINITY, 40)] {
             let mut x = values.floats(k);
             x[at] = bad;

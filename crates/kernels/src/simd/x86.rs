@@ -281,7 +281,13 @@ impl Simd for Avx512F32 {
         unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
     #[inline(always)]
-    unsafe fn transpose(self, from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe {
             let mut rows = [_mm512_setzero_ps(); 16];
@@ -308,7 +314,10 @@ impl Simd for Avx512F32 {
                 let (ab, cd) =
                     (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d));
                 _mm512_storeu_ps(to.add((4 + j) * to_stride), _mm512_shuffle_f32x4::<0x88>(ab, cd));
-                _mm512_storeu_ps(to.add((12 + j) * to_stride), _mm512_shuffle_f32x4::<0xdd>(ab, cd));
+                _mm512_storeu_ps(
+                    to.add((12 + j) * to_stride),
+                    _mm512_shuffle_f32x4::<0xdd>(ab, cd),
+                );
             }
         }
     }

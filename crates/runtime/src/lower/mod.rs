@@ -19,6 +19,7 @@ mod recurrent;
 mod reduce;
 mod reference;
 mod resize;
+mod rows;
 mod softmax;
 mod transpose;
 
@@ -46,6 +47,7 @@ const FAMILIES: &[Family] = &[
     transpose::lower,
     concat::lower,
     quantized::lower,
+    rows::lower,
 ];
 
 /// A node to find a kernel for. All its values have known sizes.

@@ -1,0 +1,230 @@
+//! Linear ops: rows by constant weights in their encoding.
+
+use super::weights::{Given, Weights};
+use crate::kernel::{Io, Kernel, Lowered};
+use crate::lower::LowerCx;
+use crate::lower::float::activation;
+use crate::scratch::PerWorker;
+use kinglet_graph::ops::rows::{ExpertLinear, Linear};
+use kinglet_graph::{OpError, OpResult};
+use kinglet_kernels::elementwise::Unary;
+use kinglet_kernels::shared::SharedMut;
+
+pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
+    let (Some(op), Some(x), Some(w)) = (cx.op::<Linear>(), cx.input(0), cx.input(1)) else {
+        return Ok(None);
+    };
+    let (x, w) = (cx.dims(x)?, cx.dims(w)?);
+    let (&[m, k], Some(activation)) = (&w[..], activation(op.activation)) else {
+        return Ok(None);
+    };
+    if k == 0 || m == 0 || x.contains(&0) {
+        return Ok(None);
+    }
+    let n = x.iter().product::<usize>() / k;
+    let Some(weights) = Weights::new(cx, 1, [1, m, k]) else { return Ok(None) };
+    let kernel = Product {
+        n,
+        k,
+        activation,
+        own: PerWorker::new(weights.scratch(n)),
+        rounded: (n * weights.row_bytes()).next_multiple_of(64),
+        chunk: weights.panels_of_task(cx.threads),
+        weights,
+    };
+    let scratch = kernel.rounded + kernel.own.planned(cx.threads);
+    Ok(Some(Lowered::new(kernel).with_scratch(scratch)))
+}
+
+struct Product {
+    weights: Weights,
+    n: usize,
+    k: usize,
+    activation: Unary,
+    /// Bytes of all rounded rows.
+    rounded: usize,
+    own: PerWorker,
+    /// Panels of a task.
+    chunk: usize,
+}
+
+impl Kernel for Product {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let Product { weights, n, k, .. } = self;
+        let (n, k, pool) = (*n, *k, io.pool);
+        let x: &[f32] = io.input(0)?;
+        let bias: Option<&[f32]> =
+            io.inputs.get(2).copied().flatten().map(|_| io.input(2)).transpose()?;
+        let stored = io.inputs[1].ok_or_else(|| OpError::new("the weights are missing"))?;
+        let packed = weights.packed(pool, stored.bytes);
+        let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
+        let (rounded, planned) = io.scratch.split_at_mut(self.rounded);
+        let (rounded, planned) = (SharedMut::new(rounded), SharedMut::new(planned));
+        if weights.row_bytes() > 0 {
+            let group = weights.group_rows();
+            pool.run(n.div_ceil(group), |task, _| {
+                let rows = task * group..n.min((task + 1) * group);
+                // SAFETY: every task has its own rows.
+                unsafe { weights.round(rows, |i| &x[i * k..][..k], rounded) };
+            });
+        }
+        // SAFETY: nobody writes to it any more.
+        let rounded = unsafe { &*rounded.slice(0..rounded.len()) };
+        let given = Given { x, rounded, count: n, sources: None, targets: None };
+        let panels = weights.panels();
+        pool.run(panels.div_ceil(self.chunk), |task, worker| {
+            let panels = task * self.chunk..panels.min((task + 1) * self.chunk);
+            // SAFETY: every worker has its own scratch, every task its own columns.
+            unsafe {
+                let own = self.own.of(pool, planned, worker);
+                weights.run((*packed).as_ref(), given, (bias, self.activation), panels, out, own);
+            }
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        self.weights.describe()
+    }
+}
+
+pub(super) fn lower_experts(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
+    let (Some(_), Some(x), Some(w), Some(choices)) =
+        (cx.op::<ExpertLinear>(), cx.input(0), cx.input(1), cx.input(2))
+    else {
+        return Ok(None);
+    };
+    let (x, w, choices) = (cx.dims(x)?, cx.dims(w)?, cx.dims(choices)?);
+    let (&[experts, m, k], &[n, each]) = (&w[..], &choices[..]) else { return Ok(None) };
+    let shared = x.len() == 2;
+    let fits = x[0] == n && (shared || x.len() == 3 && x[1] == each);
+    if !fits || [experts, m, k, n, each].contains(&0) {
+        return Ok(None);
+    }
+    let Some(weights) = Weights::new(cx, 1, [experts, m, k]) else { return Ok(None) };
+    let all = n * each;
+    let kernel = Experts {
+        n: all,
+        k,
+        m,
+        experts,
+        shared_by: if shared { each } else { 1 },
+        own: PerWorker::new(weights.scratch(all)),
+        rounded: (all * weights.row_bytes()).next_multiple_of(64),
+        lists: (4 * (2 * all + experts + 1)).next_multiple_of(64),
+        chunk: weights.panels_of_task(cx.threads),
+        weights,
+    };
+    let scratch = kernel.rounded + kernel.lists + kernel.own.planned(cx.threads);
+    Ok(Some(Lowered::new(kernel).with_scratch(scratch.max(4096))))
+}
+
+struct Experts {
+    weights: Weights,
+    /// Choices of all rows.
+    n: usize,
+    k: usize,
+    m: usize,
+    experts: usize,
+    /// Choices that share a row of x.
+    shared_by: usize,
+    /// Bytes of all rounded rows, and of the lists.
+    rounded: usize,
+    lists: usize,
+    own: PerWorker,
+    /// Panels of a task.
+    chunk: usize,
+}
+
+impl Kernel for Experts {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let Experts { weights, n, k, m, experts, .. } = self;
+        let (n, k, m, experts, pool) = (*n, *k, *m, *experts, io.pool);
+        let (x, choices): (&[f32], &[i32]) = (io.input(0)?, io.input(2)?);
+        if let Some(choice) =
+            choices.iter().find(|c| !usize::try_from(**c).is_ok_and(|c| c < experts))
+        {
+            return Err(OpError::new(format!("expert {choice} of {experts}")));
+        }
+        let bias: Option<&[f32]> =
+            io.inputs.get(3).copied().flatten().map(|_| io.input(3)).transpose()?;
+        let stored = io.inputs[1].ok_or_else(|| OpError::new("the weights are missing"))?;
+        let packed = weights.packed(pool, stored.bytes);
+        let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
+        let (rounded, rest) = io.scratch.split_at_mut(self.rounded);
+        let (lists, planned) = rest.split_at_mut(self.lists);
+        let (rounded, planned) = (SharedMut::new(rounded), SharedMut::new(planned));
+        let lists: &mut [i32] = bytemuck::try_cast_slice_mut(lists)
+            .map_err(|e| OpError::new(format!("scratch: {e}")))?;
+        let (starts, lists) = lists.split_at_mut(experts + 1);
+        let (targets, sources) = lists.split_at_mut(n);
+        let sources = &mut sources[..n];
+        by_expert(choices, starts, targets);
+        let shared_by = self.shared_by as i32;
+        sources.iter_mut().zip(&*targets).for_each(|(s, t)| *s = t / shared_by);
+        let (starts, targets, sources) = (&*starts, &*targets, &*sources);
+        let rows_of = |expert: usize| starts[expert] as usize..starts[expert + 1] as usize;
+        let size = weights.row_bytes();
+        if size > 0 {
+            pool.run(experts, |expert, _| {
+                let rows = rows_of(expert);
+                for first in rows.clone().step_by(weights.group_rows()) {
+                    let group = first..rows.end.min(first + weights.group_rows());
+                    let row = |i: usize| &x[sources[i] as usize * k..][..k];
+                    // SAFETY: every expert has its own rows.
+                    unsafe { weights.round(group, row, rounded) };
+                }
+            });
+        }
+        // SAFETY: nobody writes to it any more.
+        let rounded = unsafe { &*rounded.slice(0..rounded.len()) };
+        let parts = weights.panels().div_ceil(self.chunk);
+        pool.run(experts * parts, |task, worker| {
+            let (expert, part) = (task / parts, task % parts);
+            let rows = rows_of(expert);
+            if rows.is_empty() {
+                return;
+            }
+            let panels = part * self.chunk..weights.panels().min((part + 1) * self.chunk);
+            let given = Given {
+                x,
+                rounded: &rounded[rows.start * size..rows.end * size],
+                count: rows.len(),
+                sources: Some(&sources[rows.clone()]),
+                targets: Some(&targets[rows]),
+            };
+            let bias = bias.map(|b| &b[expert * m..][..m]);
+            let bytes = weights.matrix_bytes();
+            let matrix = &(*packed).as_ref()[expert * bytes..][..bytes];
+            // SAFETY: every worker has its own scratch, every task its own columns of its rows.
+            unsafe {
+                let own = self.own.of(pool, planned, worker);
+                weights.run(matrix, given, (bias, Unary::Identity), panels, out, own);
+            }
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("experts of {}", self.weights.describe())
+    }
+}
+
+/// The numbers of `choices` in the order of the expert chosen, and where each expert's start.
+fn by_expert(choices: &[i32], starts: &mut [i32], order: &mut [i32]) {
+    starts.fill(0);
+    for choice in choices {
+        starts[*choice as usize + 1] += 1;
+    }
+    for i in 1..starts.len() {
+        starts[i] += starts[i - 1];
+    }
+    for (i, choice) in choices.iter().enumerate() {
+        let next = &mut starts[*choice as usize];
+        order[*next as usize] = i as i32;
+        *next += 1;
+    }
+    // Each start has moved on to the next one.
+    starts.copy_within(..starts.len() - 1, 1);
+    starts[0] = 0;
+}

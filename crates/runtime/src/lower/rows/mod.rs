@@ -1,0 +1,21 @@
+//! Ops over the rows of a language model's step.
+
+mod embedding;
+mod linear;
+mod rope;
+mod weights;
+
+use super::{Family, LowerCx};
+use crate::kernel::Lowered;
+use kinglet_graph::OpResult;
+
+pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
+    const FAMILIES: &[Family] =
+        &[linear::lower, linear::lower_experts, embedding::lower, rope::lower];
+    for family in FAMILIES {
+        if let Some(lowered) = family(cx)? {
+            return Ok(Some(lowered));
+        }
+    }
+    Ok(None)
+}
