@@ -170,3 +170,61 @@ fn functions_that_multiply_are_refused_in_time() {
     let message = refused(model(graph(&[call]), 18).message(8, own).message(25, circle));
     assert!(message.contains("nest more than"), "{message}");
 }
+
+fn float_attribute(name: &str, value: f32) -> Message {
+    let mut attribute = Message::default().text(1, name);
+    attribute.varint(2 << 3 | 5);
+    attribute.0.extend(value.to_le_bytes());
+    attribute.int(20, 1)
+}
+
+fn ints_attribute(name: &str, values: &[i64]) -> Message {
+    let attribute = values.iter().fold(Message::default().text(1, name), |a, v| a.int(8, *v));
+    attribute.int(20, 7)
+}
+
+#[test]
+fn random_numbers_follow_the_attributes_and_the_seed() {
+    let drawn = |op: &str, attributes: &[Message]| -> Vec<f32> {
+        let inputs: &[&str] = if op.ends_with("Like") { &["x"] } else { &[] };
+        let node = node(op, inputs, &["y"]);
+        let node = attributes.iter().fold(node, |n, a| n.message(5, a.clone()));
+        let graph = load(model(graph(&[node]), 22)).unwrap();
+        let x = Tensor::scalar(0f32);
+        interpret(&graph, &[x]).unwrap()[0].view().slice().unwrap().to_vec()
+    };
+    let (shape, seed) = (ints_attribute("shape", &[20, 30]), float_attribute("seed", 7.5));
+    let normal = [shape.clone(), float_attribute("mean", 3.0), float_attribute("scale", 0.5)];
+    let (first, second) = (drawn("RandomNormal", &normal), drawn("RandomNormal", &normal));
+    assert_eq!(first.len(), 600);
+    assert_ne!(first, second);
+    let mean = first.iter().sum::<f32>() / 600.0;
+    let spread = (first.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 600.0).sqrt();
+    assert!((mean - 3.0).abs() < 0.15 && (spread - 0.5).abs() < 0.1, "{mean} {spread}");
+
+    let bounds = [float_attribute("low", -2.0), float_attribute("high", -1.0)];
+    let uniform: Vec<Message> = bounds.iter().cloned().chain([shape, seed.clone()]).collect();
+    let first = drawn("RandomUniform", &uniform);
+    assert_eq!(first, drawn("RandomUniform", &uniform));
+    assert!(first.iter().all(|v| (-2.0..-1.0).contains(v)));
+
+    let like: Vec<Message> = bounds.into_iter().chain([seed]).collect();
+    assert_eq!(drawn("RandomUniformLike", &like).len(), 1);
+    assert_eq!(drawn("RandomNormalLike", &[]).len(), 1);
+
+    let message = refused(model(graph(&[node("RandomNormal", &[], &["y"])]), 22));
+    assert!(message.contains("'shape' is missing"), "{message}");
+}
+
+#[test]
+fn classes_are_drawn_by_their_weights() {
+    // Of one class, which is drawn whatever the seed.
+    let axes = ints_attribute("shape", &[2, 1]);
+    let weights = node("RandomNormal", &[], &["w"]).message(5, axes);
+    let draw = node("Multinomial", &["w"], &["z"]).message(5, int_attribute("sample_size", 3));
+    let real = node("Cast", &["z"], &["y"]).message(5, int_attribute("to", 1));
+    let graph = load(model(graph(&[weights, draw, real]), 22)).unwrap();
+    let out = interpret(&graph, &[Tensor::scalar(0f32)]).unwrap();
+    assert_eq!(out[0].dims(), [2, 3]);
+    assert_eq!(out[0].slice::<f32>().unwrap(), [0.0; 6]);
+}

@@ -190,15 +190,6 @@ impl<'c, 'm> Cx<'c, 'm> {
         self.importer.graph().value(id).data.clone()
     }
 
-    /// The data of input `i`, if it is there; an error where it is not a constant.
-    pub fn constant_input(&mut self, i: usize) -> OpResult<Option<Tensor>> {
-        let Some(id) = self.opt(i) else { return Ok(None) };
-        match self.data(id) {
-            Some(data) => Ok(Some(data)),
-            None => error(format!("input {i} must be a constant")),
-        }
-    }
-
     // Attributes.
 
     /// An attribute's value, which counts as read; `None` where the node does not have it.

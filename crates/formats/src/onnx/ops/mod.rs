@@ -15,6 +15,7 @@ mod nn;
 mod norm;
 mod optional;
 mod quantize;
+mod random;
 mod reduce;
 mod rnn;
 mod scatter;
@@ -64,6 +65,7 @@ const TABLE: &[&[Entry]] = &[
     norm::TABLE,
     optional::TABLE,
     quantize::TABLE,
+    random::TABLE,
     reduce::TABLE,
     rnn::TABLE,
     scatter::TABLE,

@@ -1,5 +1,6 @@
 //! Normalisations, dropout and losses.
 
+use kinglet_graph::ops::random::Dropout;
 use kinglet_graph::ops::fill::Fill;
 use kinglet_graph::ops::loss::{ClassLoss, LossReduction};
 use kinglet_graph::ops::norm::{
@@ -67,17 +68,23 @@ fn batch_norm(cx: &mut Cx<'_, '_>) -> OpResult {
     cx.emit(BatchNorm { epsilon, layout: LAYOUT })
 }
 
-/// At inference, its input; and a mask that drops nothing.
+/// At inference, its input; and a mask that drops nothing. From version 12 on an input asks for
+/// training.
 fn dropout(cx: &mut Cx<'_, '_>) -> OpResult {
     let x = cx.input(0)?;
     let training = match cx.version() {
         6 => !cx.flag("is_test", false)?,
         7..=11 => false,
-        _ => match cx.constant_input(2)? {
-            Some(mode) => mode.view().scalar::<Bool>()?.get(),
+        _ => match cx.opt(2).map(|mode| cx.data(mode)) {
+            Some(Some(mode)) => mode.view().scalar::<Bool>()?.get(),
+            Some(None) => true,
             None => false,
         },
     };
+    if training && cx.version() >= 12 {
+        let seed = cx.opt_int("seed")?.map(i64::cast_unsigned);
+        return cx.emit(Dropout { seed });
+    }
     if training {
         return Err(OpError::new("training is not supported: export the model for inference"));
     }
