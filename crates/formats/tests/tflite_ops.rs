@@ -4,13 +4,10 @@ use kinglet_formats::tflite;
 use kinglet_graph::{Bytes, Fold, Graph, Interpreter, infer};
 use kinglet_testing::Array;
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::sync::Arc;
 
 mod compare;
 use compare::{difference, tensor};
-
-const FIXTURE: &[u8] = include_bytes!("tflite/ops.npz");
 
 struct Case {
     model: Vec<u8>,
@@ -18,10 +15,8 @@ struct Case {
 }
 
 fn cases() -> BTreeMap<String, Case> {
-    let read = |bytes: &[u8]| kinglet_npy::read_npz(Cursor::new(bytes.to_vec()), 1 << 26).unwrap();
-    let outer = read(FIXTURE);
     let mut cases: BTreeMap<String, Case> = BTreeMap::new();
-    for (key, array) in read(&outer[0].1.data) {
+    for (key, array) in kinglet_testing::tflite_cases() {
         if let Some(name) = key.strip_suffix(".model") {
             cases.insert(name.into(), Case { model: array.data, runs: Vec::new() });
             continue;
@@ -72,7 +67,7 @@ fn run(name: &str, case: &Case) -> Result<(), String> {
 }
 
 /// Cases that are not supported, with the reason that the importer gives.
-const REFUSED: &[(&str, &str)] = &[("dynamic_update_slice", "not supported")];
+const REFUSED: &[(&str, &str)] = &[];
 
 #[test]
 fn every_operator_computes_what_lite_rt_does() {

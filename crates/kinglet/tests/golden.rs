@@ -1,15 +1,13 @@
 //! Whole TFLite models as plans, on every instruction set of this CPU, against LiteRT's reference
-//! kernels: integers exactly (softmax and logistic at most one step off), floats within 1e-5 of
-//! their scale.
+//! kernels: integers exactly, floats within 1e-5 of their scale.
 
 use kinglet::parts::formats;
 use kinglet::parts::runtime::{Plan, PlanOptions};
 use kinglet_kernels::isa::Isa;
 use kinglet_testing::{Array, Type, golden, model};
 
-/// Runs `folder/name.tflite` on its golden cases. Integers may be `steps` off, floats `part` of
-/// the largest expected magnitude.
-fn check(folder: &str, name: &str, steps: f64, part: f64) {
+/// Runs `folder/name.tflite` on its golden cases.
+fn check(folder: &str, name: &str) {
     let (Some(path), Some(cases)) = (model(&format!("{folder}/{name}.tflite")), golden(name))
     else {
         return;
@@ -38,7 +36,7 @@ fn check(folder: &str, name: &str, steps: f64, part: f64) {
                 assert_eq!(got.dims, want.shape, "{place}, output {i}");
                 let got = Array { data: got.bytes.to_vec(), ..want.clone() };
                 let worst = difference(&got, want);
-                let allowed = if want.dtype == Type::F32 { part } else { steps };
+                let allowed = if want.dtype == Type::F32 { 1e-5 } else { 0.0 };
                 assert!(worst <= allowed, "{place}, output {i}: {worst} off, {allowed} allowed");
             }
         }
@@ -73,35 +71,4 @@ fn reals<T: kinglet_npy::Element + Into<f64>>(array: &Array) -> Vec<f64> {
     array.to_vec::<T>().unwrap().into_iter().map(Into::into).collect()
 }
 
-macro_rules! models {
-    ($($test:ident $folder:literal $name:literal $steps:literal $part:literal;)*) => {$(
-        #[test]
-        fn $test() {
-            check($folder, $name, $steps, $part);
-        }
-    )*};
-}
-
-models! {
-    ad01_float "tiny" "ad01_fp32" 0.0 1e-5;
-    ad01_int8 "tiny" "ad01_int8" 0.0 0.0;
-    deeplab_v3_uint8 "vision" "deeplabv3_mnv2_pascal_quant" 0.0 0.0;
-    hello_world_float "tiny" "hello_world_float" 0.0 1e-5;
-    hello_world_int8 "tiny" "hello_world_int8" 0.0 0.0;
-    lstm_mnist_int8 "vision" "keras_lstm_mnist_ptq" 0.0 0.0;
-    keyword_svdf_int8 "tiny" "keyword_scrambled" 0.0 0.0;
-    kws_int8 "tiny" "kws_ref_model" 0.0 0.0;
-    kws_float_hybrid "tiny" "kws_ref_model_float32" 0.0 1e-5;
-    micro_speech_int8 "tiny" "micro_speech_quantized" 0.0 0.0;
-    mobilenet_v1_025_uint8 "vision" "mobilenet_v1_0.25_128_quant" 0.0 0.0;
-    mobilenet_v1_075_uint8 "vision" "mobilenet_v1_0.75_192_quant" 0.0 0.0;
-    mobilenet_v2_bird_uint8 "vision" "mobilenet_v2_1.0_224_inat_bird_quant" 0.0 0.0;
-    mobilenet_v2_uint8 "vision" "mobilenet_v2_1.0_224_quant" 0.0 0.0;
-    movenet_int8 "vision" "movenet_single_pose_lightning_ptq" 0.0 1e-5;
-    resnet_float "tiny" "pretrainedResnet" 0.0 1e-5;
-    resnet_int8 "tiny" "pretrainedResnet_quant" 0.0 0.0;
-    wake_word_int8 "tiny" "str_ww_ref_model" 0.0 0.0;
-    mobilenet_v2_int8 "vision" "tf2_mobilenet_v2_1.0_224_ptq" 0.0 0.0;
-    person_float "tiny" "vww_96_float" 0.0 1e-5;
-    person_int8 "tiny" "vww_96_int8" 0.0 0.0;
-}
+kinglet_testing::golden_models!(check);

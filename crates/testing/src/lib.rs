@@ -6,6 +6,7 @@
 //! says what it skips; under `CI=true` it fails instead.
 
 mod damage;
+mod golden;
 mod memory;
 
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 pub use damage::{Layout, Specimen};
+pub use golden::{Case, golden};
 pub use kinglet_npy::{Array, Element, Type};
 pub use memory::Counting;
 
@@ -76,46 +78,6 @@ pub fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path)
 }
 
-/// Inputs given to a model, and what the reference kernels made of them.
-#[derive(Debug, Clone)]
-pub struct Case {
-    /// Where the inputs come from: a picture's file name or `random0`.
-    pub name: String,
-    /// The model's inputs, in its order.
-    pub inputs: Vec<Array>,
-    /// The expected outputs, in the model's order.
-    pub outputs: Vec<Array>,
-}
-
-/// The cases of `golden/NAME.npz`, where NAME is a TFLite model's name without its extension.
-///
-/// # Panics
-/// If the folder is there and the file is missing or damaged.
-pub fn golden(name: &str) -> Option<Vec<Case>> {
-    let path = model(&format!("golden/{name}.npz"))?;
-    let mut cases: Vec<Case> = Vec::new();
-    for (key, array) in npz(&path) {
-        let (case, part) = key.split_once('.').expect("a key is CASE.PART");
-        let case: usize = case.parse().expect("a case is a number");
-        while cases.len() <= case {
-            cases.push(Case { name: String::new(), inputs: Vec::new(), outputs: Vec::new() });
-        }
-        let case = &mut cases[case];
-        let (list, number) = match part {
-            "name" => {
-                case.name = array.text().expect("a name is text");
-                continue;
-            }
-            _ if part.starts_with("in") => (&mut case.inputs, &part[2..]),
-            _ => (&mut case.outputs, part.strip_prefix("out").expect("in, out or name")),
-        };
-        assert_eq!(number.parse(), Ok(list.len()), "{name}: {key} is out of order");
-        list.push(array);
-    }
-    assert!(!cases.is_empty(), "{name}: no cases");
-    Some(cases)
-}
-
 /// Every array of an `.npz` file.
 ///
 /// # Panics
@@ -124,6 +86,19 @@ pub fn npz(path: &Path) -> Vec<(String, Array)> {
     let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     kinglet_npy::read_npz(BufReader::new(file), 1 << 30)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// TFLite models of one operator or few, `NAME.model`, and what LiteRT's reference kernels make of
+/// inputs in run K, `NAME/K.inI` and `NAME/K.outI`: `crates/formats/tests/tflite/make.py` records
+/// them.
+///
+/// # Panics
+/// If they cannot be read.
+pub fn tflite_cases() -> Vec<(String, Array)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../formats/tests/tflite/ops.npz");
+    // An archive in an archive.
+    let inner = npz(&path).remove(0).1.data;
+    kinglet_npy::read_npz(std::io::Cursor::new(inner), 1 << 26).expect("ops.npz is whole")
 }
 
 /// Seeded numbers: the same on every machine (SplitMix64).
@@ -174,17 +149,6 @@ impl Rng {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn goldens_are_read() {
-        let Some(cases) = golden("deeplabv3_mnv2_pascal_quant") else {
-            return;
-        };
-        assert_eq!(cases[0].name, "bird.bmp");
-        assert_eq!(cases[0].inputs[0].shape, [1, 513, 513, 3]);
-        assert_eq!(cases[0].outputs[0].dtype, Type::I64);
-        assert_eq!(cases[0].outputs[0].to_vec::<i64>().unwrap().len(), 513 * 513);
-    }
 
     #[test]
     fn numbers_stay_in_range_and_repeat() {

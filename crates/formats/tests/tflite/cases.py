@@ -338,12 +338,15 @@ op("range_f32", "RANGE", [const("f32", 0.5), const("f32", 2.6), const("f32", 0.5
 op("shape", "SHAPE", [T("f32", (2, 5, 3))], [T("i32", (3,))], ("ShapeOptions", {"outType": 2}))
 op("rank", "RANK", [T("f32", (2, 5, 3))], [T("i32", ())])
 op("zeros_like", "ZEROS_LIKE", [T("f32", (2, 3))], [T("f32", (2, 3))])
+op("dynamic_update_slice_past_the_end", "DYNAMIC_UPDATE_SLICE", [T("i8", (4, 5)), T("i8", (2, 5)), T("i32", (2,), low=-3, high=7)], [T("i8", (4, 5))], runs=3)
+for dtype in ("f32", "i32"):
+    op(f"unique_{dtype}", "UNIQUE", [T("i32", (9,), low=0, high=4)] if dtype == "i32" else [const("f32", [2, 1, 2, -3, 1, 0.5])], [T(dtype, (9,)), T("i32", (9,))], ("UniqueOptions", {"idxOutType": 2}))
 op("dynamic_update_slice", "DYNAMIC_UPDATE_SLICE", [T("f32", (4, 5)), T("f32", (2, 2)), i32([1, 2])], [T("f32", (4, 5))])
 
 # Reductions.
 for kind in ("SUM", "MEAN", "REDUCE_PROD", "REDUCE_MAX", "REDUCE_MIN"):
     for dtype in ("f32", "i32", "i8", "u8", "i16"):
-        if kind == "REDUCE_PROD" and dtype not in ("f32", "i32") or kind == "SUM" and dtype == "i16":
+        if kind == "REDUCE_PROD" and dtype == "u8" or kind == "SUM" and dtype == "i16":
             continue
         # The reference kernel of int8 sums forgets to rescale, and that of normalisation the last neighbour.
         q = Q8.get(dtype, [None] * 3)
@@ -395,21 +398,23 @@ def lstm(name, kind, steps=3, batch=2, features=4, units=5, outputs=None, cifg=F
     proj = [weights(name + "proj", wd, (out, units), qw(0.01), low=None if wd == "i8" else -0.6, high=None if wd == "i8" else 0.6), None] if outputs else [None, None]
     if outputs and integer:
         proj[1] = weights(name + "projb", "i32", (out,), (0.01 * hidden[0], 0), low=-900, high=900)
-    x = T(fd, (steps, batch, features) if time_major else (batch, steps, features), qx if integer else None, low=None if integer else -1, high=None if integer else 1)
+    step = kind == "LSTM"
+    around = [batch] if step else [steps, batch] if time_major else [batch, steps]
+    x = T(fd, (*around, features), qx if integer else None, low=None if integer else -1, high=None if integer else 1)
     H = T(fd, (batch, out), qh if integer else None, variable=True)
     C = T("i16" if integer else "f32", (batch, units), qc if integer else None, variable=True)
     N = [None] * 4
     if norm:
         N = [None if cifg and g == 0 else weights(f"{name}n{g}", "i16" if integer else "f32", (units,), nq if integer else None,
                                                   low=9000 if integer else 0.4, high=30000 if integer else 1.2) for g in range(4)]
-    y = T(fd, (steps, batch, out) if time_major else (batch, steps, out), qh if integer else None)
+    y = T(fd, (*around, out), qh if integer else None)
     inter = None
     if integer:
         inter = [T("i16", (), (0.0007 * (g + 1), 0)) for g in range(4)] if norm else [T("i16", (), (2**-12, 0)) for _ in range(4)]
         inter.append(T("i8", (), hidden))
     ins = [x, *W, *R, *P, *B, *proj, H, C, *N]
-    options = ("UnidirectionalSequenceLSTMOptions", {"fusedActivationFunction": 4, "cellClip": clip, "projClip": clip,
-                                                     "timeMajor": time_major, "asymmetricQuantizeInputs": asym})
+    options = {"fusedActivationFunction": 4, "cellClip": clip, "projClip": clip, "asymmetricQuantizeInputs": asym}
+    options = ("LSTMOptions", options) if step else ("UnidirectionalSequenceLSTMOptions", {**options, "timeMajor": time_major})
     op(name, kind, ins, [y], options, runs=runs, custom=inter)
 
 
@@ -493,3 +498,54 @@ m.subgraph([("CALL_ONCE", [], [], ("CallOnceOptions", {"initSubgraphIndex": 1}))
 h2 = T("resource", (1,))
 m.subgraph([("VAR_HANDLE", [], [h2], handle), ("ASSIGN_VARIABLE", [h2, const("f32", [10, 20, 30])], [], None)], [], [])
 record("resource_variable", m, [[v], [v], [v]])
+
+# Of one step, and of both directions.
+lstm("lstm_step_f32", "LSTM")
+lstm("lstm_step_full", "LSTM", peephole=True, norm=True, outputs=3, clip=0.5)
+lstm("lstm_step_cifg", "LSTM", cifg=True)
+lstm("lstm_step_hybrid", "LSTM", dtype="hybrid", peephole=True, outputs=3)
+lstm("lstm_step_i8", "LSTM", dtype="i8")
+
+
+def matrix(name, shape, dtype="f32"):
+    q = None if dtype == "f32" else (0.01, 0)
+    return weights(name, dtype, shape, q, low=None if q else -0.6, high=None if q else 0.6)
+
+
+def vector(name, units):
+    return weights(name, "f32", (units,), low=-0.5, high=0.5)
+
+
+def memory(*shape):
+    return T("f32", shape, variable=True)
+
+
+for dtype in ("f32", "i8"):
+    name = f"rnn_step_{dtype}"
+    op(name, "RNN", [T("f32", (2, 4), low=-1, high=1), matrix(name, (5, 4), dtype), matrix(name + "r", (5, 5), dtype), vector(name + "b", 5), memory(2, 5)],
+       [T("f32", (2, 5))], ("RNNOptions", {"fusedActivationFunction": 4}), runs=3)
+for merge in (False, True):
+    for time_major in (False, True):
+        around = (3, 2) if time_major else (2, 3)
+        both = f"{'merged' if merge else 'apart'}{'_time' if time_major else ''}"
+
+        name = f"bidirectional_rnn_{both}"
+        way = lambda label, units: [matrix(name + label, (units, 4)), matrix(name + label + "r", (units, units)), vector(name + label + "b", units), memory(2, units)]
+        ys = [T("f32", (*around, 8))] if merge else [T("f32", (*around, 5)), T("f32", (*around, 3))]
+        op(name, "BIDIRECTIONAL_SEQUENCE_RNN", [T("f32", (*around, 4), low=-1, high=1), *way("f", 5), *way("b", 3), None, None, None], ys,
+           ("BidirectionalSequenceRNNOptions", {"timeMajor": time_major, "fusedActivationFunction": 4, "mergeOutputs": merge}), runs=2)
+
+        name = f"bidirectional_lstm_{both}"
+        def way(label, units, out, peephole):
+            gates = lambda what, make: [make(f"{name}{label}{what}{g}") for g in range(4)]
+            return [*gates("w", lambda n: matrix(n, (units, 4))), *gates("r", lambda n: matrix(n, (units, out))),
+                    *[vector(f"{name}{label}p{g}", units) if peephole else None for g in range(3)], *gates("b", lambda n: vector(n, units)),
+                    matrix(name + label + "p", (out, units)) if out != units else None, None]
+        # LiteRT overwrites its own results where a merged output has the batch first.
+        if merge and not time_major:
+            continue
+        out = 3 if merge else 5
+        ys = [T("f32", (*around, 2 * out))] if merge else [T("f32", (*around, out)) for _ in range(2)]
+        op(name, "BIDIRECTIONAL_SEQUENCE_LSTM",
+           [T("f32", (*around, 4), low=-1, high=1), *way("f", 5, out, True), *way("b", 5, out, False), memory(2, out), memory(2, 5), memory(2, out), memory(2, 5), *[None] * 9], ys,
+           ("BidirectionalSequenceLSTMOptions", {"fusedActivationFunction": 4, "cellClip": 0.4, "projClip": 0.0, "mergeOutputs": merge, "timeMajor": time_major}), runs=2)

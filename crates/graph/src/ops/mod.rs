@@ -55,4 +55,5 @@ mod test;
 pub mod transpose;
 pub mod unary;
 pub mod unique;
+pub mod update_slice;
 pub mod window;

@@ -1,5 +1,6 @@
 //! What the ops that move data share: elements as whole bytes, strided copies, axes, indices.
 
+use super::broadcast::strides;
 pub(crate) use super::broadcast::{axes_of, axis_of};
 use crate::op::{OpError, OpResult};
 use crate::{DType, Dim, Dims, Inputs, Outputs, TensorView, elements};
@@ -120,14 +121,10 @@ pub(crate) fn write_whole(
     Ok(())
 }
 
-/// Row-major strides of a tensor of these sizes.
+/// [`strides`] as distances that may be turned around.
 pub(crate) fn row_major(dims: &[usize]) -> Strides {
-    let mut strides: Strides = smallvec::smallvec![1; dims.len()];
-    for i in (1..dims.len()).rev() {
-        // Only a tensor without elements can overflow here, and nothing walks it.
-        strides[i - 1] = strides[i].wrapping_mul(dims[i] as isize);
-    }
-    strides
+    // Only a tensor without elements can overflow here, and nothing walks it.
+    strides(dims).into_iter().map(|s| s as isize).collect()
 }
 
 /// Some elements of a buffer in the order in which they are wanted: element `i, j, …` lies at

@@ -148,6 +148,7 @@ fn add_n(node: &mut Node<'_, '_>) -> OpResult {
 
 fn prelu(node: &mut Node<'_, '_>) -> OpResult {
     let inputs = node.inputs()?;
+    // What LiteRT computes of 16 bits is no PReLU: there is nothing to agree with.
     if node.dtype(0)? == DType::I16 {
         return Err(no_quantized(node));
     }

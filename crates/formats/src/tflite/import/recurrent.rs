@@ -1,14 +1,21 @@
 //! Recurrent operators. Their memory is a variable tensor of the file: state of the graph.
 
+use kinglet_graph::ops::concat::Concat;
 use kinglet_graph::ops::quantized::{HybridLstm, QLstm, QSvdf, SequenceRnn, Svdf};
+use kinglet_graph::ops::reshape::{Squeeze, Unsqueeze};
+use kinglet_graph::ops::reverse::Reverse;
 use kinglet_graph::ops::rnn::SequenceLstm;
 use kinglet_graph::ops::unary::Unary;
-use kinglet_graph::{DType, OpError, OpResult, Quant, StateId, ValueId};
+use kinglet_graph::{DType, Op, OpError, OpResult, Quant, StateId, ValueId};
 
 use super::node::{Fused, Node};
 use super::quant;
 
 pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
+    ("BIDIRECTIONAL_SEQUENCE_LSTM", bidirectional_lstm),
+    ("BIDIRECTIONAL_SEQUENCE_RNN", bidirectional_rnn),
+    ("LSTM", step_lstm),
+    ("RNN", step_rnn),
     ("UNIDIRECTIONAL_SEQUENCE_LSTM", sequence_lstm),
     ("UNIDIRECTIONAL_SEQUENCE_RNN", sequence_rnn),
     ("SVDF", svdf),
@@ -24,14 +31,26 @@ fn state(node: &mut Node<'_, '_>, i: usize) -> OpResult<StateId> {
     node.builder.variable(tensor)
 }
 
-/// Adds `op`, whose outputs after the first are the next contents of `states`.
+/// Adds `op`, whose outputs are the operator's own and the next contents of `states`.
 fn emit_with_state(
     node: &mut Node<'_, '_>,
-    op: impl kinglet_graph::Op,
+    op: impl Op,
     inputs: Vec<Option<ValueId>>,
     states: &[StateId],
 ) -> OpResult {
-    let mut outputs = vec![node.output(0)?];
+    let y = node.output(0)?;
+    emit_state_to(node, op, inputs, y, states)
+}
+
+/// Adds `op`, whose outputs are `y` and the next contents of `states`.
+fn emit_state_to(
+    node: &mut Node<'_, '_>,
+    op: impl Op,
+    inputs: Vec<Option<ValueId>>,
+    y: ValueId,
+    states: &[StateId],
+) -> OpResult {
+    let mut outputs = vec![y];
     for state in states {
         let ty = node.graph().state(*state).ty.clone();
         outputs.push(node.temp(ty));
@@ -95,14 +114,68 @@ const CELL: usize = 19;
 const NORMALISATION: std::ops::Range<usize> = 20..24;
 
 fn sequence_lstm(node: &mut Node<'_, '_>) -> OpResult {
-    let fused = node.fused(0)?;
-    let (cell_clip, projection_clip) = (node.option(1, 0f32)?, node.option(2, 0f32)?);
-    let time_major = node.option(3, false)?;
+    let net = LstmOptions {
+        activation: node.fused(0)?,
+        cell_clip: node.option(1, 0f32)?,
+        projection_clip: node.option(2, 0f32)?,
+        time_major: node.option(3, false)?,
+        asymmetric: node.option(4, false)?,
+    };
+    let (inputs, y) = (node.inputs()?, node.output(0)?);
+    lstm(node, &net, inputs, y)
+}
+
+/// A sequence of one step, whose x and output have no dimension for steps.
+fn step_lstm(node: &mut Node<'_, '_>) -> OpResult {
+    if node.option(3, 0i8)? != 0 {
+        return Err(OpError::new("an LSTM of the basic kernel type is not supported"));
+    }
+    let net = LstmOptions {
+        activation: node.fused(0)?,
+        cell_clip: node.option(1, 0f32)?,
+        projection_clip: node.option(2, 0f32)?,
+        time_major: true,
+        asymmetric: node.option(4, false)?,
+    };
+    one_step(node, |node, inputs, y| lstm(node, &net, inputs, y))
+}
+
+/// Gives `sequence` the operator's inputs with x as a sequence of one step, steps first, and makes
+/// the one step of what it computes the output.
+fn one_step(
+    node: &mut Node<'_, '_>,
+    sequence: impl FnOnce(&mut Node<'_, '_>, Vec<Option<ValueId>>, ValueId) -> OpResult,
+) -> OpResult {
+    let mut inputs = node.inputs()?;
+    let axis = Some(node.constant_ints(&[0])?);
+    let (x, y) = (node.ty(X)?, node.out_ty(0)?);
+    inputs[X] = Some(node.apply(Unsqueeze, vec![inputs[X], axis], x.dtype, x.quant)?);
+    let y = node.temp(y);
+    sequence(node, inputs, y)?;
+    node.emit(Squeeze, vec![Some(y), axis])
+}
+
+/// What the options of an LSTM say.
+struct LstmOptions {
+    activation: Fused,
+    cell_clip: f32,
+    projection_clip: f32,
+    time_major: bool,
+    asymmetric: bool,
+}
+
+/// An LSTM of inputs in the order of `UNIDIRECTIONAL_SEQUENCE_LSTM`, from the operator's own where
+/// types and quantisation are looked up.
+fn lstm(
+    node: &mut Node<'_, '_>,
+    net: &LstmOptions,
+    inputs: Vec<Option<ValueId>>,
+    y: ValueId,
+) -> OpResult {
     if DIAGONAL.into_iter().any(|i| node.opt_info(i).is_some_and(|t| t.shape.len() == 1)) {
         return Err(OpError::new("diagonal recurrent weights are not supported"));
     }
     let states = [state(node, STATE)?, state(node, CELL)?];
-    let inputs = node.inputs()?;
     if node.is_quantized(X)? {
         let normal = NORMALISATION.into_iter().any(|i| node.opt_info(i).is_some());
         let gate_scales = match normal {
@@ -116,22 +189,38 @@ fn sequence_lstm(node: &mut Node<'_, '_>) -> OpResult {
             }
             false => None,
         };
+        let LstmOptions { cell_clip, projection_clip, time_major, .. } = *net;
         let hidden = intermediate(node, 4)?;
         let op = QLstm { cell_clip, projection_clip, time_major, gate_scales, hidden };
-        return emit_with_state(node, op, inputs, &states);
+        return emit_state_to(node, op, inputs, y, &states);
     }
+    let weights = node.dtype(FIRST_WEIGHTS)?;
+    float_lstm(node, net, weights, inputs, y, states)
+}
+
+/// An LSTM of floats, whose weights may be of another type.
+fn float_lstm(
+    node: &mut Node<'_, '_>,
+    net: &LstmOptions,
+    weights: DType,
+    inputs: Vec<Option<ValueId>>,
+    y: ValueId,
+    states: [StateId; 2],
+) -> OpResult {
     let bound = |clip: f32| (clip > 0.0).then_some(clip);
     let lstm = SequenceLstm {
-        activation: cell_activation(fused)?,
-        cell_clip: bound(cell_clip),
-        projection_clip: bound(projection_clip),
-        time_major,
+        activation: cell_activation(net.activation)?,
+        cell_clip: bound(net.cell_clip),
+        projection_clip: bound(net.projection_clip),
+        time_major: net.time_major,
     };
-    if node.dtype(FIRST_WEIGHTS)? != DType::F32 {
-        let asymmetric = node.option(4, false)?;
-        return emit_with_state(node, HybridLstm { lstm, asymmetric }, inputs, &states);
+    match weights {
+        DType::F32 => emit_state_to(node, lstm, inputs, y, &states),
+        _ => {
+            let op = HybridLstm { lstm, asymmetric: net.asymmetric };
+            emit_state_to(node, op, inputs, y, &states)
+        }
     }
-    emit_with_state(node, lstm, inputs, &states)
 }
 
 fn sequence_rnn(node: &mut Node<'_, '_>) -> OpResult {
@@ -141,4 +230,82 @@ fn sequence_rnn(node: &mut Node<'_, '_>) -> OpResult {
     let memory = state(node, 4)?;
     let inputs = node.inputs()?;
     emit_with_state(node, SequenceRnn { activation, time_major, asymmetric }, inputs, &[memory])
+}
+
+fn step_rnn(node: &mut Node<'_, '_>) -> OpResult {
+    let activation = cell_activation(node.fused(0)?)?;
+    let asymmetric = node.option(1, false)?;
+    let memory = state(node, 4)?;
+    one_step(node, |node, inputs, y| {
+        let op = SequenceRnn { activation, time_major: true, asymmetric };
+        emit_state_to(node, op, inputs, y, &[memory])
+    })
+}
+
+/// Two nets over x, the second from its last step to its first: side by side in one output, or
+/// each in its own. `way` makes one of them (0 or 1) of x and its output.
+fn both_directions(
+    node: &mut Node<'_, '_>,
+    (time_major, merge, auxiliary): (bool, bool, usize),
+    mut way: impl FnMut(&mut Node<'_, '_>, usize, ValueId, ValueId) -> OpResult,
+) -> OpResult {
+    if (auxiliary..node.len()).any(|i| node.opt_info(i).is_some()) {
+        return Err(OpError::new("a second input is not supported"));
+    }
+    let x = node.input(X)?;
+    let y_type = node.out_ty(0)?;
+    let axis = Some(node.constant_ints(&[if time_major { 0 } else { 1 }])?);
+    let turned = node.apply(Reverse, vec![Some(x), axis], DType::F32, None)?;
+    let mut ys = [node.temp(y_type.clone()), node.temp(y_type)];
+    way(node, 0, x, ys[0])?;
+    way(node, 1, turned, ys[1])?;
+    ys[1] = node.apply(Reverse, vec![Some(ys[1]), axis], DType::F32, None)?;
+    if merge {
+        return node.emit(Concat { axis: 2 }, ys.map(Some).to_vec());
+    }
+    for (i, y) in ys.into_iter().enumerate() {
+        node.alias(i, y)?;
+    }
+    Ok(())
+}
+
+fn bidirectional_rnn(node: &mut Node<'_, '_>) -> OpResult {
+    let (time_major, merge) = (node.option(0, false)?, node.option(2, false)?);
+    let activation = cell_activation(node.fused(1)?)?;
+    let asymmetric = node.option(3, false)?;
+    both_directions(node, (time_major, merge, 9), |node, way, x, y| {
+        let first = 1 + 4 * way;
+        let memory = state(node, first + 3)?;
+        let mut inputs = vec![Some(x)];
+        for i in first..first + 4 {
+            inputs.push(node.opt(i)?);
+        }
+        let op = SequenceRnn { activation, time_major, asymmetric };
+        emit_state_to(node, op, inputs, y, &[memory])
+    })
+}
+
+fn bidirectional_lstm(node: &mut Node<'_, '_>) -> OpResult {
+    let merge = node.option(3, false)?;
+    let net = LstmOptions {
+        activation: node.fused(0)?,
+        cell_clip: node.option(1, 0f32)?,
+        projection_clip: node.option(2, 0f32)?,
+        time_major: node.option(4, true)?,
+        asymmetric: node.option(5, false)?,
+    };
+    if node.is_quantized(X)? {
+        return Err(OpError::new("an integer LSTM of both directions is not supported"));
+    }
+    both_directions(node, (net.time_major, merge, 39), |node, way, x, y| {
+        // Matrices, peepholes, biases and projection of each way, then the states of both.
+        let own = (1 + 17 * way..18 + 17 * way).chain(35 + 2 * way..37 + 2 * way);
+        let states = [state(node, 35 + 2 * way)?, state(node, 36 + 2 * way)?];
+        let weights = node.dtype(1 + 17 * way + 1)?;
+        let mut inputs = vec![Some(x)];
+        for i in own {
+            inputs.push(node.opt(i)?);
+        }
+        float_lstm(node, &net, weights, inputs, y, states)
+    })
 }

@@ -14,7 +14,7 @@ use super::node::{Fused, Node};
 pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
     ("MEAN", |n| reduce(n, ReduceKind::Mean, Some(QReduceKind::Mean))),
     ("SUM", |n| reduce(n, ReduceKind::Sum, Some(QReduceKind::Sum))),
-    ("REDUCE_PROD", |n| reduce(n, ReduceKind::Product, None)),
+    ("REDUCE_PROD", |n| reduce(n, ReduceKind::Product, Some(QReduceKind::Product))),
     ("REDUCE_MAX", |n| reduce(n, ReduceKind::Max, None)),
     ("REDUCE_MIN", |n| reduce(n, ReduceKind::Min, None)),
     ("REDUCE_ANY", |n| reduce(n, ReduceKind::Max, None)),
@@ -43,9 +43,6 @@ fn reduce(node: &mut Node<'_, '_>, kind: ReduceKind, quantized: Option<QReduceKi
             axes.dedup();
             let rescale = Rescale::FixedPoint;
             node.emit(QReduce { kind, axes, keep_dims, rescale }, vec![inputs[0]])
-        }
-        (true, None) if kind == ReduceKind::Product => {
-            Err(OpError::new("products of quantised numbers are not supported"))
         }
         _ => {
             node.same_quantization(0..1)?;

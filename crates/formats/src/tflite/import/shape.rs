@@ -1,5 +1,6 @@
 //! Ops that move elements, or make them of sizes.
 
+use kinglet_graph::ops::cast::Cast;
 use kinglet_graph::ops::concat::{Concat, Split, Stack, Unstack};
 use kinglet_graph::ops::expand::{Expand, Tile};
 use kinglet_graph::ops::fill::{Fill, OneHot, Range, ZerosLike};
@@ -14,8 +15,10 @@ use kinglet_graph::ops::space::{
     BatchToSpace, BlockOrder, DepthToSpace, SpaceToBatch, SpaceToDepth,
 };
 use kinglet_graph::ops::transpose::Transpose;
+use kinglet_graph::ops::unique::Unique;
+use kinglet_graph::ops::update_slice::UpdateSlice;
 use kinglet_graph::ops::window::Layout;
-use kinglet_graph::{OpError, OpResult};
+use kinglet_graph::{DType, OpError, OpResult, Shape, ValueType};
 
 use super::node::{Fused, Node};
 
@@ -38,6 +41,11 @@ pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
         let inputs = n.inputs()?;
         n.emit(ScatterNdZeros, inputs)
     }),
+    ("DYNAMIC_UPDATE_SLICE", |n| {
+        n.same_quantization(0..2)?;
+        plain(n, UpdateSlice)
+    }),
+    ("UNIQUE", unique),
     ("PAD", |n| plain(n, Pad { mode: PadMode::Constant })),
     ("PADV2", |n| plain(n, Pad { mode: PadMode::Constant })),
     ("MIRROR_PAD", mirror_pad),
@@ -86,6 +94,17 @@ fn reshape(node: &mut Node<'_, '_>) -> OpResult {
         }
     };
     node.emit(Reshape { allow_zero: true }, vec![data, Some(shape)])
+}
+
+/// The elements as they first occur, and for each its place among them.
+fn unique(node: &mut Node<'_, '_>) -> OpResult {
+    let (x, index) = (node.opt(0)?, node.out_ty(1)?);
+    let (found, indices) = (node.output(0)?, node.output(1)?);
+    let long = ValueType::new(DType::I64, Shape::unknown());
+    let [first, places] = [node.temp(long.clone()), node.temp(long)];
+    let op = Unique { axis: None, sorted: false };
+    node.emit_to(op, vec![x], vec![found, first, places])?;
+    node.emit_to(Cast::new(index.dtype), vec![Some(places)], vec![indices])
 }
 
 fn squeeze(node: &mut Node<'_, '_>) -> OpResult {

@@ -12,9 +12,11 @@ pub enum QReduceKind {
     Mean,
     /// The sum.
     Sum,
+    /// The product: brought to the output's scale step by step, a part at each factor.
+    Product,
 }
 
-/// The mean or sum over `axes` of an 8- or 16-bit tensor.
+/// The mean, sum or product over `axes` of an 8- or 16-bit tensor.
 #[derive(Clone, Debug)]
 pub struct QReduce {
     /// Which.
@@ -32,6 +34,7 @@ impl Op for QReduce {
         match self.kind {
             QReduceKind::Mean => "QReduceMean",
             QReduceKind::Sum => "QReduceSum",
+            QReduceKind::Product => "QReduceProduct",
         }
     }
 
@@ -65,28 +68,65 @@ impl Op for QReduce {
             .collect();
         let mut to = strides(&kept);
         axes.iter().for_each(|a| to[*a] = 0);
+        let count = axes.iter().map(|a| view.dims[*a]).product::<usize>();
+        let places = Offsets::new(view.dims, [&to]).map(|[at]| at);
+        let elements = stored(&view)?;
+        let elements = elements.iter().zip(places);
+        if self.kind == QReduceKind::Product {
+            let results = self.products(elements, kept.iter().product(), count, [
+                (in_scale, in_zero),
+                (out_scale, out_zero),
+            ])?;
+            return store(outputs, 0, view.dtype, &self.shown(view.dims, &axes), &results);
+        }
         let mut sums = vec![0i32; kept.iter().product()];
-        for (x, [at]) in stored(&view)?.iter().zip(Offsets::new(view.dims, [&to])) {
+        for (x, at) in elements {
             sums[at] = sums[at].wrapping_add(*x);
         }
-        let count = axes.iter().map(|a| view.dims[*a]).product::<usize>();
         let divisor = if self.kind == QReduceKind::Mean { count.max(1) } else { 1 };
         let offset = in_zero.wrapping_mul(count as i32);
         let scale = self.factors(in_scale, out_scale, divisor)?;
         for sum in &mut sums {
             *sum = scale.apply(0, sum.wrapping_sub(offset)).saturating_add(out_zero);
         }
-        let dims: Dims = match self.keep_dims {
-            true => kept,
-            false => {
-                (0..view.dims.len()).filter(|i| !axes.contains(i)).map(|i| view.dims[i]).collect()
-            }
-        };
-        store(outputs, 0, view.dtype, &dims, &sums)
+        store(outputs, 0, view.dtype, &self.shown(view.dims, &axes), &sums)
     }
 }
 
 impl QReduce {
+    /// The sizes of the result.
+    fn shown(&self, dims: &[usize], axes: &[usize]) -> Dims {
+        let size = |i: usize| match (axes.contains(&i), self.keep_dims) {
+            (false, _) => Some(dims[i]),
+            (true, true) => Some(1),
+            (true, false) => None,
+        };
+        (0..dims.len()).filter_map(size).collect()
+    }
+
+    /// The products of elements, each with the place of its product. Each multiplication is
+    /// rescaled by the input's scale over the root of the output's, so that products stay small.
+    fn products<'x>(
+        &self,
+        elements: impl Iterator<Item = (&'x i32, usize)>,
+        places: usize,
+        count: usize,
+        [(in_scale, in_zero), (out_scale, out_zero)]: [(f32, i32); 2],
+    ) -> OpResult<Vec<i32>> {
+        let root = f64::from(out_scale).powf(1.0 / count.max(1) as f64);
+        let rescale = self.rescale.factors([f64::from(in_scale) / root].into_iter())?;
+        let mut products: Vec<Option<i32>> = vec![None; places];
+        for (x, at) in elements {
+            let x = x.wrapping_sub(in_zero);
+            products[at] = Some(match products[at] {
+                None => x,
+                Some(product) => rescale.apply_i64(0, i64::from(product) * i64::from(x)),
+            });
+        }
+        let last = |p: Option<i32>| rescale.apply_i64(0, p.unwrap_or(1).into());
+        Ok(products.into_iter().map(|p| last(p).saturating_add(out_zero)).collect())
+    }
+
     /// The factor from sums less their zero points to results: `divisor` is the count of summed
     /// elements for a mean, 1 for a sum.
     ///

@@ -82,7 +82,9 @@ fn bytes<'a>(io: &Io<'a>) -> OpResult<&'a [u8]> {
 
 /// [`QReduce`] over neighbouring dimensions.
 pub(super) fn lower_mean(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
-    let Some(op) = cx.op::<QReduce>() else { return Ok(None) };
+    let Some(op) = cx.op::<QReduce>().filter(|op| op.kind != QReduceKind::Product) else {
+        return Ok(None);
+    };
     let (Some(x), y) = (cx.input(0), cx.output(0)) else { return Ok(None) };
     let (Some((byte, scale, zero)), Some((out_byte, out_scale, _))) =
         (byte_value(x), byte_value(y))
