@@ -289,8 +289,7 @@ fn symbolic_sizes_hold_for_every_batch() {
         let open: Vec<Dim> = std::iter::once(Dim::symbol("n"))
             .chain(dims[1..].iter().map(|d| Dim::from(*d)))
             .collect();
-        let computed: Vec<ValueId> =
-            graph.nodes().iter().flat_map(|n| n.outputs.clone()).collect();
+        let computed: Vec<ValueId> = graph.nodes().iter().flat_map(|n| n.outputs.clone()).collect();
         computed.into_iter().for_each(|v| graph.value_mut(v).ty.shape = Shape::unknown());
         let x = graph.inputs[0];
         graph.value_mut(x).ty.shape = Shape::new(open);
@@ -325,8 +324,7 @@ fn passes_and_plans_keep_the_result() {
         let mut plan = Plan::new(&graph, &options).unwrap_or_else(|e| panic!("{e}\n{graph}"));
         plan.set_input(0, &x[0].view()).unwrap();
         plan.run().unwrap_or_else(|e| panic!("seed {seed}: {e}\n{graph}"));
-        let got: Vec<Tensor> =
-            (0..want.len()).map(|i| Tensor::copy_of(&plan.output(i))).collect();
+        let got: Vec<Tensor> = (0..want.len()).map(|i| Tensor::copy_of(&plan.output(i))).collect();
         same(&format!("seed {seed}, the plan"), &got, &want);
     }
 }

@@ -11,7 +11,7 @@ use kinglet::tasks::Task;
 use kinglet::{Error, Graph, Model, Plan, PlanOptions, Vision, VisionOptions};
 use serde::Serialize;
 
-use super::{Common, names, svg};
+use super::{Common, files, names, svg};
 
 /// Say what a model is: inputs, outputs, ops, weights, work, memory.
 #[derive(Args)]
@@ -153,7 +153,7 @@ impl Inspect {
             seen.push(Stage { stage: PLANNED.stage.into(), graph: steps(&mut plan) });
         }
         if let (Some(path), Some(drawing)) = (&self.svg, drawing) {
-            std::fs::write(path, drawing).map_err(|e| {
+            files::write(path, drawing.as_bytes()).map_err(|e| {
                 Error::input(format!("{}: cannot write the drawing: {e}", path.display()))
             })?;
         }

@@ -1,5 +1,6 @@
 //! The program's commands.
 
+mod files;
 mod inspect;
 mod names;
 mod output;

@@ -1,14 +1,14 @@
 //! Tensors from `.npy` and `.npz` files and back.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use kinglet::parts::graph::ValueType;
 use kinglet::{DType, Error, Model, Tensor, TensorView};
 use kinglet_npy::{Array, Type, read_npz};
 
-use super::names;
+use super::{files, names};
 
 /// Element types that `.npy` files have too.
 const TYPES: [(DType, Type); 14] = [
@@ -217,8 +217,7 @@ impl Folder {
         let path = self.free(stem, extension);
         let fail =
             |e: std::io::Error| Error::work(format!("{}: cannot write it: {e}", path.display()));
-        let mut file = BufWriter::new(File::create(&path).map_err(fail)?);
-        file.write_all(content).and_then(|()| file.flush()).map_err(fail)?;
+        files::write(&path, content).map_err(fail)?;
         self.written.push(path.clone());
         Ok(path)
     }

@@ -15,8 +15,16 @@ pub struct Done {
 
 /// Runs `kinglet` with these words.
 pub fn kinglet<I: AsRef<OsStr>>(words: impl IntoIterator<Item = I>) -> Done {
+    kinglet_with(words, [])
+}
+
+/// Runs `kinglet` with these words and variables of the environment.
+pub fn kinglet_with<'v, I: AsRef<OsStr>>(
+    words: impl IntoIterator<Item = I>,
+    variables: impl IntoIterator<Item = (&'v str, &'v str)>,
+) -> Done {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet"));
-    command.args(words).env("RUST_BACKTRACE", "1");
+    command.args(words).envs(variables).env("RUST_BACKTRACE", "1");
     let output = command.output().expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("the program prints UTF-8");
     Done {

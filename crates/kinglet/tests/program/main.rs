@@ -2,6 +2,7 @@
 
 mod common;
 mod detection;
+mod files;
 mod help;
 mod library;
 mod pictures;

@@ -1,11 +1,11 @@
 //! Normalisations, dropout and losses.
 
-use kinglet_graph::ops::random::Dropout;
 use kinglet_graph::ops::fill::Fill;
 use kinglet_graph::ops::loss::{ClassLoss, LossReduction};
 use kinglet_graph::ops::norm::{
     BatchNorm, BatchNormTraining, GroupNorm, LayerNorm, LocalResponseNorm, LpNorm, RmsNorm,
 };
+use kinglet_graph::ops::random::Dropout;
 use kinglet_graph::ops::reduce::MeanVarianceNorm;
 use kinglet_graph::ops::window::Layout;
 use kinglet_graph::{Bool, OpError, OpResult, Tensor};

@@ -61,8 +61,8 @@ fn random_like(cx: &mut Cx<'_, '_>, distribution: Distribution) -> OpResult {
 
 fn multinomial(cx: &mut Cx<'_, '_>) -> OpResult {
     let samples = cx.int("sample_size", 1)?;
-    let samples = usize::try_from(samples)
-        .map_err(|_| OpError::new(format!("sample_size is {samples}")))?;
+    let samples =
+        usize::try_from(samples).map_err(|_| OpError::new(format!("sample_size is {samples}")))?;
     let dtype = cx.opt_dtype("dtype")?.unwrap_or(DType::I32);
     let seed = seed(cx)?;
     cx.emit(Multinomial { samples, dtype, seed })

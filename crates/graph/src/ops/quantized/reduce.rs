@@ -73,10 +73,12 @@ impl Op for QReduce {
         let elements = stored(&view)?;
         let elements = elements.iter().zip(places);
         if self.kind == QReduceKind::Product {
-            let results = self.products(elements, kept.iter().product(), count, [
-                (in_scale, in_zero),
-                (out_scale, out_zero),
-            ])?;
+            let results = self.products(
+                elements,
+                kept.iter().product(),
+                count,
+                [(in_scale, in_zero), (out_scale, out_zero)],
+            )?;
             return store(outputs, 0, view.dtype, &self.shown(view.dims, &axes), &results);
         }
         let mut sums = vec![0i32; kept.iter().product()];
