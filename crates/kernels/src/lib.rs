@@ -30,6 +30,8 @@ pub mod reduce_f32;
 pub mod requant;
 pub mod resize_f32;
 pub mod rotate;
+pub mod row_memory;
+pub mod rows_attention;
 mod scratch;
 pub mod shared;
 mod simd;

@@ -56,7 +56,6 @@ fn weights(dtype: DType, dims: &[usize]) -> Tensor {
 enum In {
     Given(Tensor),
     Constant(Tensor),
-    None,
 }
 use In::{Constant, Given};
 
@@ -72,7 +71,6 @@ fn check(op: impl Op + Clone, inputs: Vec<In>, outputs: usize, off: f32) {
             Some(graph.add_input(format!("x{i}"), ty))
         }
         Constant(tensor) => Some(graph.add_constant(format!("w{i}"), tensor)),
-        In::None => None,
     });
     let ids: Vec<_> = ids.collect();
     let what = format!("{op:?}");

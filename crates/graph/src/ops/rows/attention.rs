@@ -8,6 +8,7 @@ use crate::{
     TensorView, ValueType,
 };
 use half::f16;
+use kinglet_kernels::encoding::Encoding;
 use smallvec::smallvec;
 
 /// Cells of a page.
@@ -181,7 +182,11 @@ impl Cells<'_> {
                     to.copy_from_slice(&f16::from_f32(*v).to_le_bytes());
                 }
             }
-            other => return Err(OpError::new(format!("keys held as {other}"))),
+            DType::Encoded(Encoding::Q8_0) if at % 32 == 0 && data.len() % 32 == 0 => {
+                let bytes = &mut self.state.bytes[at / 32 * 34..][..data.len() / 32 * 34];
+                Encoding::Q8_0.encode(data, bytes);
+            }
+            other => return Err(OpError::new(format!("{} elements held as {other}", data.len()))),
         }
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! Ops over the rows of a language model's step.
 
+mod attention;
 mod embedding;
 mod linear;
+mod memory;
 mod rope;
 mod weights;
 
@@ -10,8 +12,14 @@ use crate::kernel::Lowered;
 use kinglet_graph::OpResult;
 
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
-    const FAMILIES: &[Family] =
-        &[linear::lower, linear::lower_experts, embedding::lower, rope::lower];
+    const FAMILIES: &[Family] = &[
+        linear::lower,
+        linear::lower_experts,
+        embedding::lower,
+        rope::lower,
+        attention::lower,
+        memory::lower,
+    ];
     for family in FAMILIES {
         if let Some(lowered) = family(cx)? {
             return Ok(Some(lowered));

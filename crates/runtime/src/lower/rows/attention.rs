@@ -1,0 +1,192 @@
+//! Attention of rows over what their sequences hold.
+
+use crate::kernel::{Io, Kernel, Lowered};
+use crate::lower::LowerCx;
+use crate::scratch::PerWorker;
+use kinglet_graph::ops::rows::{PAGE, RowAttention, RowTables};
+use kinglet_graph::{DType, OpError, OpResult};
+use kinglet_kernels::encoding::Encoding;
+use kinglet_kernels::rows_attention::{BLOCK, Biases, HeadAttention, Held, QueryRow};
+use kinglet_kernels::shared::SharedMut;
+
+const _: () = assert!(PAGE == BLOCK, "pages are the kernel's blocks");
+
+/// Queries that share what is read of keys and values, about.
+const QUERIES: usize = 32;
+/// Rows of a task, at most.
+const MOST_ROWS: usize = 16;
+
+pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
+    let Some(op) = cx.op::<RowAttention>() else { return Ok(None) };
+    let blocks = op.key.is_multiple_of(32) && op.value.is_multiple_of(32);
+    let held = match cx.graph.state(op.state).ty.dtype {
+        DType::F32 => Held::F32,
+        DType::F16 => Held::F16,
+        DType::Encoded(Encoding::Q8_0) if blocks => Held::Q8_0,
+        _ => return Ok(None),
+    };
+    let n = cx.dims(cx.output(0))?[0];
+    if n == 0 || op.heads == 0 || op.key == 0 || op.value == 0 {
+        return Ok(None);
+    }
+    let group = op.heads / op.kv_heads;
+    let head = HeadAttention {
+        isa: cx.isa,
+        held,
+        kv_heads: op.kv_heads,
+        group,
+        key: op.key,
+        value: op.value,
+        value_in_key: op.value_in_key,
+        scale: op.scale,
+        softcap: op.softcap,
+        window: op.window,
+    };
+    let rows = (QUERIES / group).clamp(1, MOST_ROWS).min(n);
+    let kernel = Attention {
+        op: *op,
+        head,
+        n,
+        rows,
+        slopes: match op.alibi {
+            Some(_) => (0..op.heads).map(|h| op.slope(h)).collect(),
+            None => Vec::new(),
+        },
+        own: PerWorker::new(head.scratch(rows) + (4 * n).next_multiple_of(64)),
+        blocks: (4 * (n + 1)).next_multiple_of(64),
+    };
+    let scratch = kernel.blocks + kernel.own.planned(cx.threads);
+    // From 4096 bytes on scratch is aligned.
+    Ok(Some(Lowered::new(kernel).with_scratch(scratch.max(4096))))
+}
+
+struct Attention {
+    op: RowAttention,
+    head: HeadAttention,
+    /// Rows of a step.
+    n: usize,
+    /// Rows of a task, at most.
+    rows: usize,
+    slopes: Vec<f32>,
+    own: PerWorker,
+    /// Bytes of the table of tasks' first rows.
+    blocks: usize,
+}
+
+impl Kernel for Attention {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let (op, head, n, pool) = (&self.op, &self.head, self.n, io.pool);
+        let (q, k): (&[f32], &[f32]) = (io.input(0)?, io.input(1)?);
+        let v: &[f32] = if op.value_in_key { &[] } else { io.input(2)? };
+        let pages = io.inputs[7].ok_or_else(|| OpError::new("the pages are missing"))?;
+        let rows = RowTables {
+            sequences: io.input(3)?,
+            positions: io.input(4)?,
+            parents: io.input(5)?,
+            slots: io.input(6)?,
+            pages: pages.slice()?,
+            per_sequence: *pages.dims.last().unwrap_or(&0),
+        };
+        let sinks: &[f32] = match io.inputs.get(8).copied().flatten() {
+            Some(sinks) => sinks.slice()?,
+            None => &[],
+        };
+        let state = io.state.take().ok_or_else(|| OpError::new("its state is missing"))?;
+        let held = *state.dims.first().unwrap_or(&0);
+        if *state.dims != *op.state_dims(held) {
+            return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
+        }
+        RowAttention::check_rows(&rows, held * PAGE)?;
+        let cells = SharedMut::new(state.bytes);
+        // A head's rows one after the other: should two of them have one cell, the last one keeps
+        // it, as in the reference.
+        pool.run(op.kv_heads, |kv, _| {
+            for i in (0..n).filter(|i| rows.sequences[*i] >= 0) {
+                let at = i * op.kv_heads + kv;
+                let key = &k[at * op.key..][..op.key];
+                let value = if op.value_in_key { &[] } else { &v[at * op.value..][..op.value] };
+                // SAFETY: every task has its own head of all cells.
+                unsafe { head.take_in(cells, (rows.slots[i] as usize, kv), key, value) };
+            }
+        });
+        // SAFETY: nobody writes to it any more.
+        let cells = unsafe { &*cells.slice(0..cells.len()) };
+        let out = io.outputs[0].slice_mut::<f32>()?;
+        let width = op.heads * op.value;
+        for (out, sequence) in out.chunks_exact_mut(width).zip(rows.sequences) {
+            if *sequence < 0 {
+                out.fill(0.0);
+            }
+        }
+        let out = SharedMut::new(out);
+        let (starts, planned) = io.scratch.split_at_mut(self.blocks);
+        let planned = SharedMut::new(planned);
+        let starts: &mut [i32] = bytemuck::try_cast_slice_mut(starts)
+            .map_err(|e| OpError::new(format!("scratch: {e}")))?;
+        let count = cut(&rows, self.rows, starts);
+        let starts = &starts[..=count];
+        pool.run(count * op.kv_heads, |task, worker| {
+            let (block, kv) = (task / op.kv_heads, task % op.kv_heads);
+            let of_block = starts[block] as usize..starts[block + 1] as usize;
+            let last = of_block.end - 1;
+            if rows.sequences[last] < 0 {
+                return;
+            }
+            // SAFETY: every worker has its own scratch.
+            let own = unsafe { self.own.of(pool, planned, worker) };
+            let (chain, scratch) = own.split_at_mut((4 * n).next_multiple_of(64));
+            let chain: &mut [i32] = bytemuck::cast_slice_mut(&mut chain[..4 * n]);
+            // The cells of the last row's ancestors, among which the block's other rows are.
+            let ancestors = rows.chain(last).count();
+            for (row, slot) in rows.chain(last).zip(chain[..ancestors].iter_mut().rev()) {
+                *slot = rows.slots[row];
+            }
+            let past = rows.positions[last] as usize + 1 - ancestors;
+            let sequence = rows.sequences[last] as usize;
+            let cell = |position: usize| match position.checked_sub(past) {
+                Some(i) => chain[i] as usize,
+                None => rows.cell(sequence, position),
+            };
+            let group = head.group;
+            let query = |i: usize| QueryRow {
+                position: rows.positions[i] as usize,
+                query: &q[(i * op.heads + kv * group) * op.key..][..group * op.key],
+                out: (i * op.heads + kv * group) * op.value,
+            };
+            let mut queries = [query(last); MOST_ROWS];
+            queries.iter_mut().zip(of_block.clone()).for_each(|(to, i)| *to = query(i));
+            let of_group = |all: &'_ [f32]| match all.is_empty() {
+                true => 0..0,
+                false => kv * group..(kv + 1) * group,
+            };
+            let biases = Biases {
+                slopes: &self.slopes[of_group(&self.slopes)],
+                sinks: &sinks[of_group(sinks)],
+            };
+            let queries = &queries[..of_block.len()];
+            // SAFETY: every task has its own rows and heads.
+            unsafe { head.run(cells, kv, queries, biases, &cell, out, scratch) };
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("attention {:?} {}", self.head.held, self.head.isa.name()).to_lowercase()
+    }
+}
+
+/// Cuts rows into blocks of at most `most` in which each follows the one before. Writes where
+/// each starts, and the end, and returns how many there are.
+fn cut(rows: &RowTables<'_>, most: usize, starts: &mut [i32]) -> usize {
+    let n = rows.sequences.len();
+    let (mut count, mut first) = (0, 0);
+    for i in 0..n {
+        let follows = i > 0 && rows.parents[i] == i as i32 - 1 && rows.sequences[i] >= 0;
+        if !follows || i - first == most {
+            starts[count] = i as i32;
+            (count, first) = (count + 1, i);
+        }
+    }
+    starts[count] = n as i32;
+    count
+}
