@@ -4,6 +4,7 @@ use std::fmt;
 
 use kinglet_formats::LoadError;
 use kinglet_graph::{GraphError, OpError};
+use kinglet_lm::LmError;
 
 /// Whose fault an [`Error`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,5 +68,14 @@ impl From<GraphError> for Error {
 impl From<OpError> for Error {
     fn from(error: OpError) -> Error {
         Error::input(error.to_string())
+    }
+}
+
+impl From<LmError> for Error {
+    fn from(error: LmError) -> Error {
+        match error {
+            LmError::Step(_) | LmError::Sequences(_) => Error::work(error.to_string()),
+            _ => Error::input(error.to_string()),
+        }
     }
 }

@@ -15,8 +15,11 @@
 //! for given sizes and this CPU; it holds all the memory that running takes. [`Vision`] stands around a
 //! plan that takes pictures: it decodes, resizes and quantises as the model expects, and reads the
 //! answer. [`tasks`] has the parts.
+//!
+//! Language models are in [`lm`].
 
 mod error;
+pub mod lm;
 mod model;
 mod vision;
 

@@ -41,6 +41,9 @@ pub enum LmError {
     /// Sampling numbers that make no sense, or a constraint that can't be kept.
     #[error("{0}")]
     Sampling(String),
+    /// A text that can't be judged by, or models that can't be compared.
+    #[error("{0}")]
+    Text(String),
     /// Running the model failed.
     #[error("{0}")]
     Step(String),

@@ -2,7 +2,9 @@
 //! them.
 
 mod cells;
+mod chat;
 mod error;
+pub mod eval;
 mod model;
 pub mod sample;
 mod session;

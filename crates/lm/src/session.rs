@@ -126,6 +126,7 @@ impl Session {
         let same = self.tokens.iter().zip(&tokens).take_while(|(a, b)| a == b).count();
         if same < model.length(self.sequence) {
             model.truncate(self.sequence, same);
+            self.last.clear();
         }
         self.tokens = tokens;
     }

@@ -1,0 +1,61 @@
+//! A conversation as the tokens that a model was trained on.
+
+use crate::error::LmError;
+use crate::model::LanguageModel;
+use crate::template::{ChatTemplate, Conversation};
+use crate::tokenizer::EncodeOptions;
+
+impl LanguageModel {
+    /// The model's chat template; [`CHATML`](crate::template::CHATML) where its file has none.
+    ///
+    /// # Errors
+    /// If the template is no Jinja, or the model has no tokeniser.
+    pub fn chat_template(&self) -> Result<ChatTemplate, LmError> {
+        let tokenizer = self.tokenizer()?;
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or("");
+        let special = tokenizer.special();
+        let (bos, eos) = (text(special.bos), text(special.eos));
+        match self.template() {
+            Some(source) => ChatTemplate::new(source, bos, eos)
+                .map_err(|error| LmError::Template(error.to_string())),
+            None => Ok(ChatTemplate::chatml(bos, eos)),
+        }
+    }
+
+    /// The token that the model's tokeniser starts every text with, if it does.
+    ///
+    /// # Errors
+    /// If the model has no tokeniser.
+    pub fn start_token(&self) -> Result<Option<u32>, LmError> {
+        let tokenizer = self.tokenizer()?;
+        let empty = tokenizer.encode("", EncodeOptions::default());
+        let empty = empty.map_err(|error| LmError::Tokenizer(error.to_string()))?;
+        let bos = tokenizer.special().bos;
+        Ok(bos.filter(|_| empty.first().copied() == bos))
+    }
+
+    /// The tokens of `conversation` as `template` writes it, after the token that starts every text of
+    /// this model, if there is one.
+    ///
+    /// # Errors
+    /// With the template's own words if it refuses the conversation, and if it fails.
+    pub fn encode_conversation(
+        &self,
+        template: &ChatTemplate,
+        conversation: &Conversation,
+    ) -> Result<Vec<u32>, LmError> {
+        let text =
+            template.render(conversation).map_err(|error| LmError::Template(error.to_string()))?;
+        let tokenizer = self.tokenizer()?;
+        let options = EncodeOptions { add_special: false, parse_special: true };
+        let mut tokens = tokenizer
+            .encode(&text, options)
+            .map_err(|error| LmError::Tokenizer(error.to_string()))?;
+        // Most templates write the first token; those that don't leave it to the tokeniser.
+        let start = self.start_token()?;
+        if tokens.first().copied() != start {
+            tokens.splice(0..0, start);
+        }
+        Ok(tokens)
+    }
+}
