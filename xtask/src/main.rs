@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod command;
 mod fixtures;
+mod make_model;
 mod models;
 mod nextest;
 mod python;
@@ -31,6 +32,8 @@ enum Chore {
     Setup(setup::Arguments),
     /// Write out the ONNX test suite and print its folder
     Fixtures,
+    /// Write a language model of a real shape with random weights
+    MakeModel(make_model::Arguments),
     /// Measure against other engines
     Bench(bench::Arguments),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Chore::Test(arguments) => test::run(&arguments),
         Chore::Setup(arguments) => setup::run(&arguments),
         Chore::Fixtures => fixtures::run(),
+        Chore::MakeModel(arguments) => make_model::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
     };
     match done {

@@ -102,6 +102,25 @@ impl Tensor {
         tensor
     }
 
+    /// `elements` stored as floats of `dtype`, or encoded. Encoded ones must be finite.
+    ///
+    /// # Errors
+    /// If they are not as many as `dims` says, or `dtype` is neither an encoding nor f32, f16, bf16.
+    pub fn encode(dtype: DType, dims: &[usize], elements: &[f32]) -> Result<Tensor, OpError> {
+        let f32s = Tensor::from_slice(dims, elements)?;
+        let mut tensor = Tensor::zeros(dtype, dims)?;
+        let bytes = tensor.bytes_mut();
+        let halves = elements.iter().zip(bytes.as_chunks_mut::<2>().0);
+        match dtype {
+            DType::Encoded(encoding) => encoding.encode(elements, bytes),
+            DType::F32 => return Ok(f32s),
+            DType::F16 => halves.for_each(|(v, h)| *h = half::f16::from_f32(*v).to_le_bytes()),
+            DType::BF16 => halves.for_each(|(v, h)| *h = half::bf16::from_f32(*v).to_le_bytes()),
+            other => return Err(OpError::new(format!("f32 can't be encoded as {other}"))),
+        }
+        Ok(tensor)
+    }
+
     /// Element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -368,6 +387,19 @@ mod tests {
         assert_eq!(row[..2], [-6.0, 0.0]);
         assert!(t.view().decode(16, &mut row).is_err());
         assert!(t.view().decode(96, &mut row).is_err());
+    }
+
+    #[test]
+    fn what_is_encoded_decodes() {
+        let x: Vec<f32> = (0..64).map(|i| i as f32 - 20.0).collect();
+        for dtype in [DType::F32, DType::F16, DType::BF16, crate::Encoding::Q8_0.into()] {
+            let t = Tensor::encode(dtype, &[2, 32], &x).unwrap();
+            let mut back = [0.0; 64];
+            t.view().decode(0, &mut back).unwrap();
+            assert!(x.iter().zip(back).all(|(a, b)| (a - b).abs() < 0.2), "{dtype}: {back:?}");
+        }
+        assert!(Tensor::encode(DType::F16, &[2, 31], &x).is_err());
+        assert!(Tensor::encode(DType::I8, &[64], &x).is_err());
     }
 
     #[test]
