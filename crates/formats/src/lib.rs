@@ -1,11 +1,14 @@
-//! Model files in and out of the graph: TFLite and ONNX; and GGUF files, of language models.
+//! Model files in and out of the graph: TFLite and ONNX; GGUF files, of language models; and
+//! safetensors files.
 
 mod detect;
 mod error;
 pub mod gguf;
 pub mod lm;
+mod map;
 mod named;
 pub mod onnx;
+pub mod safetensors;
 pub mod tflite;
 
 pub use detect::load;

@@ -11,13 +11,11 @@ mod types;
 mod value;
 mod write;
 
-use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
 use kinglet_graph::{Bytes, GraphError, Tensor};
-use memmap2::Mmap;
 
+use crate::map::map;
 use crate::{LoadError, Named};
 
 pub use value::{Array, Kind, Metadata, Value};
@@ -71,19 +69,4 @@ impl Gguf {
             None => Ok(Gguf { metadata: file.metadata, tensors: file.tensors }),
         }
     }
-}
-
-fn map(path: &Path) -> Result<Bytes, LoadError> {
-    let fail = |e: std::io::Error| {
-        let message = match e.kind() {
-            std::io::ErrorKind::NotFound => "there is no such file".into(),
-            _ => e.to_string(),
-        };
-        LoadError::new(path, GraphError::new("cannot open", message))
-    };
-    let file = fs::File::open(path).map_err(fail)?;
-    // SAFETY: the map is read-only. Whoever changes the file while the model is in use changes its
-    // weights and vocabulary; lengths that are used again are checked again.
-    let map = unsafe { Mmap::map(&file) }.map_err(fail)?;
-    Ok(Bytes::new(Arc::new(map)))
 }

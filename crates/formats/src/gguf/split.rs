@@ -6,8 +6,9 @@ use kinglet_graph::GraphError;
 
 use super::read::{File, read};
 use super::value::{Metadata, Value};
-use super::{ALIGNMENT, Gguf, map};
+use super::{ALIGNMENT, Gguf};
 use crate::LoadError;
+use crate::map::map;
 
 /// The keys of this file's number (from 0), of the number of files, and of the number of tensors in
 /// all of them.
