@@ -8,7 +8,8 @@ use hashbrown::HashMap;
 use super::TokenizerError;
 use super::alphabet;
 use super::merge::{Merger, NONE};
-use super::pre::{self, Pre, Splitter, Whole};
+use super::pre::{self, Pre, Whole};
+use super::split::Splitter;
 use super::texts::Texts;
 use super::vocabulary::{Model, Vocabulary};
 

@@ -15,6 +15,7 @@ pub mod pre;
 mod sentencepiece;
 mod special;
 mod spelling;
+mod split;
 mod stream;
 mod texts;
 mod unigram;
