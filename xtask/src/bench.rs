@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{command, models, python};
+use crate::{command, make_model, models, python};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -16,6 +16,21 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Bench {
+    /// Language models against llama.cpp, interleaved; writes bench/LANGUAGE.md
+    Language {
+        /// Models, as `make-model` names them
+        #[arg(long, value_delimiter = ',', default_value = "smollm-135m,qwen2.5-0.5b,llama-1b")]
+        models: Vec<String>,
+        /// Encodings of their weights
+        #[arg(long, value_delimiter = ',', default_value = "q4_0,q8_0,q4_k,f16")]
+        encodings: Vec<String>,
+        /// Threads for both engines
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+        /// Measurements of each
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// Kinglet against LiteRT and ONNX Runtime, interleaved; writes bench/RESULTS.md
     Peers {
         /// Threads for every engine
@@ -31,7 +46,32 @@ enum Bench {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Bench::Peers { threads, rounds, runs } = arguments.bench;
+    match &arguments.bench {
+        Bench::Peers { threads, rounds, runs } => peers(*threads, *rounds, *runs),
+        Bench::Language { models, encodings, threads, rounds } => {
+            language(models, encodings, *threads, *rounds)
+        }
+    }
+}
+
+fn language(models: &[String], encodings: &[String], threads: usize, rounds: usize) -> Result<()> {
+    let python = python::llama()?;
+    let mut build = command::cargo();
+    build.args(["build", "--release", "--package", "kinglet-lm", "--example", "bench_language"]);
+    command::run(&mut build)?;
+    let mut bench = Command::new(python);
+    bench.arg(command::root().join("bench/language.py"));
+    bench.arg("--worker").arg(target().join("release/examples/bench_language"));
+    bench.args(["--threads", &threads.to_string(), "--rounds", &rounds.to_string()]);
+    for model in models {
+        for encoding in encodings {
+            bench.arg(make_model::made(model, encoding)?);
+        }
+    }
+    command::run(&mut bench)
+}
+
+fn peers(threads: usize, rounds: usize, runs: usize) -> Result<()> {
     let models = models::folder().with_context(|| {
         format!("the models to measure are missing: {} names their folder", models::VARIABLE)
     })?;

@@ -114,19 +114,39 @@ const SHAPES: [Shape; 3] = [
 ];
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let shape = SHAPES.iter().find(|shape| shape.name == arguments.name).with_context(|| {
+    let Arguments { name, encoding, output, seed } = arguments;
+    let path = match output {
+        Some(path) => path.clone(),
+        None => usual_path(name, encoding)?,
+    };
+    make(name, encoding, *seed, &path)
+}
+
+/// The model at its usual place, made where it is not there.
+pub fn made(name: &str, encoding: &str) -> Result<PathBuf> {
+    let path = usual_path(name, encoding)?;
+    if !path.exists() {
+        make(name, encoding, 1, &path)?;
+    }
+    Ok(path)
+}
+
+fn usual_path(name: &str, encoding: &str) -> Result<PathBuf> {
+    let dtype = dtype(encoding)?;
+    Ok(command::root().join(format!("target/models/{name}-{}.gguf", dtype.name())))
+}
+
+fn make(name: &str, encoding: &str, seed: u64, path: &Path) -> Result<()> {
+    let shape = SHAPES.iter().find(|shape| shape.name == name).with_context(|| {
         let names: Vec<_> = SHAPES.iter().map(|shape| shape.name).collect();
-        format!("no model {:?}; there are {}", arguments.name, names.join(", "))
+        format!("no model {name:?}; there are {}", names.join(", "))
     })?;
-    let dtype = dtype(&arguments.encoding)?;
-    let path = arguments.output.clone().unwrap_or_else(|| {
-        command::root().join(format!("target/models/{}-{}.gguf", shape.name, dtype.name()))
-    });
+    let dtype = dtype(encoding)?;
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    write(shape, dtype, arguments.seed, &path)?;
-    let size = std::fs::metadata(&path)?.len();
+    write(shape, dtype, seed, path)?;
+    let size = std::fs::metadata(path)?.len();
     println!("{}: {:.0} MB", path.display(), size as f64 / 1e6);
     Ok(())
 }

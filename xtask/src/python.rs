@@ -1,4 +1,4 @@
-//! A Python with the packages of `xtask/python/requirements.txt`, in the cache.
+//! Pythons with the packages that `xtask/python/` lists, in the cache.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,11 +8,22 @@ use anyhow::{Result, bail};
 use crate::{cache, command};
 
 const REQUIREMENTS: &str = include_str!("../python/requirements.txt");
+const LLAMA: &str = include_str!("../python/llama.txt");
 
-/// The interpreter of the virtual environment, which is made when missing.
+/// The interpreter with the packages of `requirements.txt`, which is made when missing.
 pub fn interpreter() -> Result<PathBuf> {
-    let name = format!("python-{}", cache::fingerprint(REQUIREMENTS));
-    let folder = cache::folder(&name, REQUIREMENTS, create_environment)?;
+    environment("python", "requirements.txt", REQUIREMENTS)
+}
+
+/// The interpreter with llama.cpp, which is built for this machine when missing: that takes a C++
+/// compiler and a quarter of an hour on two cores.
+pub fn llama() -> Result<PathBuf> {
+    environment("llama", "llama.txt", LLAMA)
+}
+
+fn environment(name: &str, file: &str, requirements: &str) -> Result<PathBuf> {
+    let name = format!("{name}-{}", cache::fingerprint(requirements));
+    let folder = cache::folder(&name, requirements, |folder| create_environment(folder, file))?;
     Ok(folder.join("bin/python"))
 }
 
@@ -27,7 +38,7 @@ pub fn script(name: &str) -> PathBuf {
     command::root().join("xtask/python").join(name)
 }
 
-fn create_environment(folder: &Path) -> Result<()> {
+fn create_environment(folder: &Path, requirements: &str) -> Result<()> {
     println!("setup: Python packages into {}", folder.display());
     let python = system_python()?;
     let create = || command::output(Command::new(python).args(["-m", "venv"]).arg(folder));
@@ -46,7 +57,7 @@ fn create_environment(folder: &Path) -> Result<()> {
     }
     let mut pip = Command::new(folder.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    command::run(pip.arg(script("requirements.txt")))
+    command::run(pip.arg(script(requirements)))
 }
 
 /// A Python of at least 3.11, which the pinned packages need.
