@@ -4,11 +4,10 @@ mod program;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use kinglet::Fault;
 
 fn main() -> ExitCode {
-    match program::run(program::Program::parse()) {
+    match program::run(program::Program::from_command_line()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

@@ -52,6 +52,12 @@ impl Model {
         Ok(Model { path: path.into(), graph })
     }
 
+    /// The model of a graph that was made from the file at `path`.
+    #[doc(hidden)]
+    pub fn of_graph(path: impl Into<PathBuf>, graph: Graph) -> Model {
+        Model { path: path.into(), graph }
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -5,18 +5,20 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use kinglet::lm::{LanguageModel, Options};
 use kinglet::parts::graph::{Shape, Tensor, ValueType};
 use kinglet::parts::runtime::passes::PASSES;
 use kinglet::tasks::Task;
 use kinglet::{Error, Graph, Model, Plan, PlanOptions, Vision, VisionOptions};
 use serde::Serialize;
 
+use super::language::{inspect::LanguageLine, is_language_model};
 use super::{Common, files, names, svg};
 
-/// Say what a model is: inputs, outputs, ops, weights, work, memory.
+/// `kinglet inspect`.
 #[derive(Args)]
 pub(super) struct Inspect {
-    /// The model: a TFLite or ONNX file
+    /// The model: a GGUF, TFLite or ONNX file
     model: PathBuf,
     /// Print the graph as it is after a pass; `list` names the passes, `all` prints every stage
     #[arg(long, value_name = "NAME")]
@@ -39,6 +41,8 @@ struct Report {
     description: String,
     task: String,
     labels: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    language: Option<LanguageLine>,
     inputs: Vec<ValueLine>,
     outputs: Vec<ValueLine>,
     state: Vec<ValueLine>,
@@ -128,7 +132,13 @@ impl Inspect {
                 "no stage is called '{stage}'; there are {known}, all"
             )));
         }
-        let model = Model::open(&self.model)?;
+        let (model, language) = if is_language_model(&self.model) {
+            let model = LanguageModel::open(&self.model, &Options::default())?;
+            let line = LanguageLine::new(&model);
+            (Model::of_graph(&self.model, model.stepper().graph().clone()), Some(line))
+        } else {
+            (Model::open(&self.model)?, None)
+        };
         let options = PlanOptions {
             shapes: names::shapes(&model, &self.shape)?,
             threads: self.common.threads(),
@@ -160,7 +170,7 @@ impl Inspect {
         if self.stage.is_some() {
             return self.print_stages(&seen);
         }
-        let report = report(&model, &mut plan, self.svg.as_ref())?;
+        let report = report(&model, &mut plan, language, self.svg.as_ref())?;
         if self.common.json {
             return super::print_json(&report);
         }
@@ -217,18 +227,28 @@ fn steps(plan: &mut Plan) -> String {
     text
 }
 
-fn report(model: &Model, plan: &mut Plan, svg: Option<&PathBuf>) -> Result<Report, Error> {
+fn report(
+    model: &Model,
+    plan: &mut Plan,
+    language: Option<LanguageLine>,
+    svg: Option<&PathBuf>,
+) -> Result<Report, Error> {
     let graph = model.graph();
     // A model that fits no task is one of tensors.
     let vision = Vision::of(model, plan, &VisionOptions::default()).ok().flatten();
     let memory = plan.memory();
     let state = graph.states().iter().map(|state| ValueLine::new(&state.name, &state.ty));
+    let task = match &language {
+        Some(_) => "text".to_string(),
+        None => vision.map_or(Task::Tensors, |vision| vision.task()).to_string(),
+    };
     Ok(Report {
         model: model.path().display().to_string(),
         format: graph.metadata.format.clone(),
         description: graph.metadata.description.clone(),
-        task: vision.map_or(Task::Tensors, |vision| vision.task()).to_string(),
+        task,
         labels: graph.metadata.labels.len(),
+        language,
         inputs: model.inputs().map(|(name, ty)| ValueLine::new(name, ty)).collect(),
         outputs: plan.outputs().map(|(name, ty)| ValueLine::new(name, ty)).collect(),
         state: state.collect(),
@@ -327,7 +347,8 @@ pub(super) fn bytes(count: usize) -> String {
     }
 }
 
-fn number(count: u64) -> String {
+/// A count for people.
+pub(super) fn number(count: u64) -> String {
     match count {
         0..10_000 => count.to_string(),
         10_000..1_000_000 => format!("{:.1} k", count as f64 / 1e3),
@@ -365,6 +386,9 @@ fn people(report: &Report) -> String {
         labels => format!(", {labels} labels in the file"),
     };
     row("task", vec![format!("{}{labels}", report.task)]);
+    for (what, lines) in report.language.iter().flat_map(LanguageLine::rows) {
+        row(what, lines);
+    }
     row("inputs", values(&report.inputs));
     row("outputs", values(&report.outputs));
     row("state", values(&report.state));
@@ -389,7 +413,8 @@ fn people(report: &Report) -> String {
         )
     }));
     row("weights", weights);
-    row("work", vec![format!("{} multiply-accumulates a run", number(report.macs))]);
+    let run = if report.language.is_some() { "token" } else { "run" };
+    row("work", vec![format!("{} multiply-accumulates a {run}", number(report.macs))]);
     let memory = &report.memory;
     let mut lines = vec![format!(
         "{} at the peak, planned; {} is the lower bound",

@@ -2,6 +2,7 @@
 
 mod files;
 mod inspect;
+mod language;
 mod names;
 mod output;
 mod run;
@@ -10,7 +11,7 @@ mod tensors;
 
 use std::io::{self, Write};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use kinglet::Error;
 
 /// On-device AI: runs the model files you already have.
@@ -24,11 +25,42 @@ pub struct Program {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a model on pictures or tensors
-    Run(run::Run),
+    /// Run a model on text, pictures or tensors
+    Run(Box<run::Run>),
+    /// Hold a conversation with a language model
+    #[command(after_help = CHAT)]
+    Chat(Box<language::chat::Chat>),
+    /// Measure how well a language model knows a text, or how far two are apart
+    #[command(after_help = EVAL)]
+    Eval(language::eval::Eval),
     /// Say what a model is: inputs, outputs, ops, weights, work, memory
     Inspect(inspect::Inspect),
 }
+
+impl Program {
+    /// What the command line says; ends the program, with a message, where it says nothing that is
+    /// understood.
+    pub fn from_command_line() -> Program {
+        let command = Program::command();
+        let matches = command.clone().get_matches();
+        let mut program = Program::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        if let (Command::Run(run), Some((name, given))) =
+            (&mut program.command, matches.subcommand())
+            && let Some(command) = command.find_subcommand(name)
+        {
+            run.remember(command, given);
+        }
+        program
+    }
+}
+
+const CHAT: &str = "\
+A line is a message; one that ends in \\ goes on in the next, and Alt-Enter breaks lines too.
+Ctrl-C stops an answer, Ctrl-D ends the conversation, /help lists what else there is.";
+
+const EVAL: &str = "\
+A text is cut into chunks of --context tokens, and the later half of each is looked at,
+as llama.cpp does: its numbers can be compared.";
 
 /// What every command takes.
 #[derive(Args)]
@@ -61,6 +93,8 @@ impl Common {
 pub fn run(program: Program) -> Result<(), Error> {
     match program.command {
         Command::Run(command) => command.run(),
+        Command::Chat(command) => command.run(),
+        Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
     }
 }
@@ -68,11 +102,14 @@ pub fn run(program: Program) -> Result<(), Error> {
 /// Prints the answer. A reader that has gone away, such as `head`, is no failure.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::work(format!("cannot write the answer: {error}")))
-        }
-        _ => Ok(()),
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).or_else(cannot_write)
+}
+
+/// What it means that the answer can't be written: nothing where its reader has gone away.
+fn cannot_write(error: io::Error) -> Result<(), Error> {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(Error::work(format!("cannot write the answer: {error}"))),
     }
 }
 

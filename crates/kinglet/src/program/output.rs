@@ -1,6 +1,7 @@
 //! What `kinglet run` answers: as one JSON document, and for people.
 
 use std::fmt;
+use std::time::Instant;
 
 use kinglet::TensorView;
 use serde::Serialize;
@@ -58,8 +59,15 @@ pub(super) struct Timing {
 }
 
 /// Milliseconds to the microsecond: more digits are noise, of clocks and of sums.
-fn microseconds<S: serde::Serializer>(ms: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn microseconds<S: serde::Serializer>(
+    ms: &f64,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((ms * 1e3).round() / 1e3)
+}
+
+pub(super) fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
 }
 
 #[derive(Serialize)]

@@ -4,29 +4,54 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::Args;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use kinglet::tasks::{Channels, Fit, Labels, Picture, Task, Values, detect, pose};
 use kinglet::{Answer, Error, Model, Plan, PlanOptions, Tensor, Vision, VisionOptions};
 
+use super::language::{Generate, Given, is_language_model};
 use super::output::{
     BoxLine, ClassLine, Document, Edges, Files, OutputLine, PointLine, ShareLine, Timing,
+    milliseconds,
 };
 use super::tensors::{Folder, read_inputs, to_array};
 use super::{Common, names};
 
-/// Run a model on pictures or tensors.
-///
-/// Pictures are decoded, resized and quantised as the model expects, and the answer is read as its
-/// task says: told from the model's shapes, or with --task.
+/// `kinglet run`: a language model goes on from a text; pictures are decoded, resized and quantised as
+/// the model expects, and the answer is read as its task says: told from the model's shapes, or with
+/// --task.
 #[derive(Args)]
 pub(super) struct Run {
-    /// The model: a TFLite or ONNX file
+    /// The model: a GGUF, TFLite or ONNX file
     model: PathBuf,
-    /// Pictures (PNG, JPEG, BMP, GIF, WebP), or tensors (.npy, .npz)
+    /// A prompt (- reads it from standard input), pictures (PNG, JPEG, BMP, GIF, WebP), or tensors (.npy, .npz)
     #[arg(value_name = "INPUT")]
     inputs: Vec<PathBuf>,
+    /// A tensor for an input, by its name or number; a .npz gives each member to the input of its name
+    #[arg(long, value_name = "NAME=FILE.npy")]
+    input: Vec<String>,
+    /// Write each output as NAME.npy, and masks and overlays as PNG, to this folder
+    #[arg(long, value_name = "DIR")]
+    output_dir: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten, next_help_heading = LOOKING)]
+    looking: Looking,
+    #[command(flatten, next_help_heading = GENERATING)]
+    generate: Generate,
+    /// Headings of the help under which options were given, with the first of each.
+    #[arg(skip)]
+    headings: Vec<(String, String)>,
+}
+
+const LOOKING: &str = "Pictures and tensors";
+const GENERATING: &str = "Language models";
+
+/// What `run` takes for all other models.
+#[derive(Args)]
+struct Looking {
     /// What the model does [default: told from its shapes]
     #[arg(long, value_parser = choice(&TASKS))]
     task: Option<Task>,
@@ -48,17 +73,9 @@ pub(super) struct Run {
     /// The order of a pixel's colours [default: rgb]
     #[arg(long, value_parser = choice(&CHANNELS))]
     channels: Option<Channels>,
-    /// A tensor for an input, by its name or number; a .npz gives each member to the input of its name
-    #[arg(long, value_name = "NAME=FILE.npy")]
-    input: Vec<String>,
     /// Sizes for an input whose sizes are open
     #[arg(long, value_name = "NAME=SIZE,…")]
     shape: Vec<String>,
-    /// Write each output as NAME.npy, and masks and overlays as PNG, to this folder
-    #[arg(long, value_name = "DIR")]
-    output_dir: Option<PathBuf>,
-    #[command(flatten)]
-    common: Common,
 }
 
 const TASKS: [(&str, Task); 5] = [
@@ -89,9 +106,44 @@ fn choice<T: Clone + Send + Sync + 'static>(
 }
 
 impl Run {
+    /// Remembers which kinds of model the options of `command` were given for.
+    pub fn remember(&mut self, command: &clap::Command, matches: &ArgMatches) {
+        let given = command.get_arguments().filter(|argument| {
+            let source = matches.value_source(argument.get_id().as_str());
+            source == Some(ValueSource::CommandLine)
+        });
+        self.headings = given
+            .filter_map(|argument| {
+                Some((argument.get_help_heading()?.into(), argument.get_long()?.into()))
+            })
+            .collect();
+    }
+
+    /// Refuses options that mean nothing for this model.
+    fn refuse(&self, heading: &str, kind: &str) -> Result<(), Error> {
+        match self.headings.iter().find(|(given, _)| given == heading) {
+            Some((_, option)) => Err(Error::input(format!(
+                "{}: this is {kind}, and --{option} means nothing for it",
+                self.model.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     pub fn run(self) -> Result<(), Error> {
+        if is_language_model(&self.model) {
+            self.refuse(LOOKING, "a language model")?;
+            return self.generate.run(&Given {
+                model: &self.model,
+                words: &self.inputs,
+                inputs: &self.input,
+                output_dir: self.output_dir.as_deref(),
+                common: &self.common,
+            });
+        }
         let start = Instant::now();
         let model = Model::open(&self.model)?;
+        self.refuse(GENERATING, "no language model")?;
         let mut folder = self.output_dir.as_deref().map(Folder::create).transpose()?;
         let mut load_ms = milliseconds(start);
         let tensors = |path: &PathBuf| {
@@ -102,7 +154,7 @@ impl Run {
             return Err(Error::input("give pictures or --input tensors, not both"));
         }
         let options = PlanOptions {
-            shapes: names::shapes(&model, &self.shape)?,
+            shapes: names::shapes(&model, &self.looking.shape)?,
             threads: self.common.threads(),
             ..PlanOptions::default()
         };
@@ -157,13 +209,13 @@ impl Run {
         mut load_ms: f64,
     ) -> Result<Vec<Document>, Error> {
         let looks = VisionOptions {
-            task: self.task,
-            labels: self.labels.as_deref().map(read_labels).transpose()?,
-            fit: self.fit,
-            values: self.pixels.clone(),
-            channels: self.channels,
+            task: self.looking.task,
+            labels: self.looking.labels.as_deref().map(read_labels).transpose()?,
+            fit: self.looking.fit,
+            values: self.looking.pixels.clone(),
+            channels: self.looking.channels,
         };
-        let about_labels = |error: Error| match &self.labels {
+        let about_labels = |error: Error| match &self.looking.labels {
             Some(path) if error.to_string().contains("labels") => error.about(path.display()),
             _ => error.about(model.path().display()),
         };
@@ -189,7 +241,7 @@ impl Run {
                 .map_err(|e| Error::input(e.to_string()).about(path.display()))?;
             let placement = vision.set_input(&mut plan, &picture)?;
             let run_ms = timed_run(&mut plan)?;
-            let threshold = self.threshold.unwrap_or(match vision.task() {
+            let threshold = self.looking.threshold.unwrap_or(match vision.task() {
                 Task::Pose => 0.3,
                 Task::Detect => 0.5,
                 _ => 0.0,
@@ -201,7 +253,7 @@ impl Run {
                 path,
                 picture: &picture,
                 labels: vision.labels(),
-                top: self.top,
+                top: self.looking.top,
                 threshold,
                 timing: Timing { load_ms, run_ms },
             };
@@ -342,8 +394,4 @@ fn timed_run(plan: &mut Plan) -> Result<f64, Error> {
     let start = Instant::now();
     plan.run()?;
     Ok(milliseconds(start))
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
 }

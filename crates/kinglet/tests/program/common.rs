@@ -1,8 +1,9 @@
 //! Runs the program as a person would.
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -23,9 +24,28 @@ pub fn kinglet_with<'v, I: AsRef<OsStr>>(
     words: impl IntoIterator<Item = I>,
     variables: impl IntoIterator<Item = (&'v str, &'v str)>,
 ) -> Done {
+    run(words, variables, "")
+}
+
+/// Runs `kinglet` with these words and this text on standard input.
+pub fn kinglet_hears<I: AsRef<OsStr>>(words: impl IntoIterator<Item = I>, input: &str) -> Done {
+    run(words, [], input)
+}
+
+fn run<'v, I: AsRef<OsStr>>(
+    words: impl IntoIterator<Item = I>,
+    variables: impl IntoIterator<Item = (&'v str, &'v str)>,
+    input: &str,
+) -> Done {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet"));
     command.args(words).envs(variables).env("RUST_BACKTRACE", "1");
-    let output = command.output().expect("the program starts");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("its input is piped");
+    // A program that ends without reading closes the pipe.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("the program ends");
     let text = |bytes| String::from_utf8(bytes).expect("the program prints UTF-8");
     Done {
         status: output.status.code().expect("the program ends by itself"),

@@ -8,6 +8,10 @@ fn help_is_as_it_was() {
         ("kinglet", &["--help"][..]),
         ("run", &["run", "--help"]),
         ("inspect", &["inspect", "--help"]),
+        ("chat", &["chat", "--help"]),
+        ("eval", &["eval", "--help"]),
+        ("perplexity", &["eval", "perplexity", "--help"]),
+        ("divergence", &["eval", "divergence", "--help"]),
     ] {
         let done = kinglet(words);
         assert_eq!((done.status, done.stderr.as_str()), (0, ""));

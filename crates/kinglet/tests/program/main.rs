@@ -4,6 +4,7 @@ mod common;
 mod detection;
 mod files;
 mod help;
+mod language;
 mod library;
 mod pictures;
 mod refusals;

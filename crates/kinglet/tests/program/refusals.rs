@@ -114,7 +114,7 @@ fn wrong_labels_outputs_and_tasks_are_refused() {
 
 #[test]
 fn wrong_usage_is_refused() {
-    let cases: [&[&str]; 7] = [
+    let cases: [&[&str]; 11] = [
         &[],
         &["run"],
         &["fly"],
@@ -122,6 +122,10 @@ fn wrong_usage_is_refused() {
         &["run", "m", "--threads", "0"],
         &["run", "m", "--top", "many"],
         &["run", "m", "--fit", "round"],
+        &["run", "m", "--logit-bias", "5"],
+        &["run", "m", "--cache", "f64"],
+        &["run", "m", "--context", "0"],
+        &["chat", "m", "--temperature", "hot"],
     ];
     for words in cases {
         let done = kinglet(words);

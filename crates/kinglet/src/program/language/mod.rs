@@ -1,0 +1,119 @@
+//! Language models in the program: how they are told from others, loaded and listened to.
+
+pub(super) mod chat;
+mod choosing;
+pub(super) mod eval;
+mod generate;
+pub(super) mod inspect;
+mod logits;
+mod progress;
+mod terminal;
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+use kinglet::Error;
+use kinglet::lm::{Cache, LanguageModel, Options};
+
+pub(super) use choosing::Choosing;
+pub(super) use generate::{Generate, Given};
+
+/// Whether the file at `path` holds a language model, as its content tells.
+pub(super) fn is_language_model(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && &magic == b"GGUF"
+}
+
+/// How a language model is loaded.
+#[derive(Args)]
+pub(super) struct Loading {
+    /// Tokens that the model sees at once [default: the model's, at most 4096; eval: 512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    context: Option<u32>,
+    /// What keys and values are held as [default: f16]
+    #[arg(long, value_name = "TYPE")]
+    cache: Option<CacheType>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CacheType {
+    F32,
+    F16,
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl Loading {
+    /// The options that these and `threads` make.
+    pub fn options(&self, threads: usize) -> Options {
+        let cache = match self.cache {
+            None => Cache::default(),
+            Some(CacheType::F32) => Cache::F32,
+            Some(CacheType::F16) => Cache::F16,
+            Some(CacheType::Q8_0) => Cache::Q8_0,
+        };
+        let context = self.context.map(|n| n as usize);
+        Options { context, cache, threads, ..Options::default() }
+    }
+
+    /// Loads the model at `path`.
+    pub fn open(&self, path: &Path, threads: usize) -> Result<LanguageModel, Error> {
+        Ok(LanguageModel::open(path, &self.options(threads))?)
+    }
+}
+
+/// Refuses what is no language model, for a command that wants one.
+pub(super) fn expect_language_model(path: &Path) -> Result<(), Error> {
+    if is_language_model(path) {
+        return Ok(());
+    }
+    // A file that cannot be read at all says so itself.
+    let about = |message: String| Error::input(message).about(path.display());
+    let about_file = std::fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => about("there is no such file".into()),
+        _ => about(format!("cannot open it: {error}")),
+    })?;
+    let what = if about_file.is_dir() { "this is a folder" } else { "this is no language model" };
+    Err(about(format!("{what}; give a GGUF file")))
+}
+
+/// The text of a file; `-` is standard input.
+fn read_text(path: &Path) -> Result<String, Error> {
+    let about = |message: String| Error::input(message).about(path.display());
+    let bytes = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(path)
+    };
+    let bytes = bytes.map_err(|error| about(format!("cannot read the text: {error}")))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        about(format!("this is not text: byte {at} is no UTF-8"))
+    })
+}
+
+/// The most memory that this process has taken so far, in bytes; `None` where the system does not say.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// A rate for JSON: `None` where nothing was done or no time was seen to pass.
+fn rate(count: usize, seconds: f64) -> Option<f64> {
+    (count > 0 && seconds > 0.0).then(|| (count as f64 / seconds * 1e3).round() / 1e3)
+}
+
+/// Text as it is written: what could command a terminal is not.
+fn shown(text: &str, terminal: bool) -> Cow<'_, str> {
+    let commands = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if terminal && text.contains(commands) {
+        return text.replace(commands, "\u{fffd}").into();
+    }
+    text.into()
+}
