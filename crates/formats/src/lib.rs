@@ -5,7 +5,7 @@ mod detect;
 mod error;
 pub mod gguf;
 pub mod lm;
-mod map;
+pub mod map;
 mod named;
 pub mod onnx;
 pub mod safetensors;

@@ -71,6 +71,11 @@ impl Cells {
         }
     }
 
+    /// Whether there is such a sequence.
+    pub fn is_open(&self, sequence: usize) -> bool {
+        self.sequences.get(sequence).is_some_and(Option::is_some)
+    }
+
     /// Positions that `sequence` holds.
     pub fn length(&self, sequence: usize) -> usize {
         self.sequences.get(sequence).and_then(Option::as_ref).map_or(0, |h| h.length)

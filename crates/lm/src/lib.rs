@@ -3,17 +3,23 @@
 
 mod cells;
 mod chat;
+mod constrain;
 mod error;
 pub mod eval;
+mod hash;
+mod memory;
 mod model;
 pub mod sample;
+mod save;
 mod session;
 mod step;
 pub mod template;
 pub mod tokenizer;
 
 pub use cells::{Cells, Copy, Full};
+pub use constrain::{Allowed, Constraint, Following, Forms};
 pub use error::LmError;
-pub use model::{Cache, LanguageModel, Options, Wanted};
+pub use memory::{Report, Trim};
+pub use model::{Cache, Guess, LanguageModel, Options, Piece, Wanted};
 pub use session::{Answer, FinishReason, Generation, Session};
 pub use step::{MOST_ROWS, Row, Stepper};

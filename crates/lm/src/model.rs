@@ -1,8 +1,10 @@
 //! A language model, ready to run.
 
 use crate::cells::Cells;
+use crate::constrain::{Constraint, Following, Forms};
 use crate::error::LmError;
-use crate::step::{MOST_ROWS, Row, Stepper};
+use crate::memory;
+use crate::step::{Row, Stepper};
 use crate::tokenizer::Tokenizer;
 use kinglet_formats::LoadError;
 use kinglet_formats::gguf::{Gguf, Value};
@@ -11,7 +13,7 @@ use kinglet_graph::ops::rows::PAGE;
 use kinglet_graph::{DType, Encoding, GraphError};
 use kinglet_runtime::Pool;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What keys and values are held as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,15 @@ pub enum Cache {
 }
 
 impl Cache {
+    /// `f32`, `f16`, `q8_0`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cache::F32 => "f32",
+            Cache::F16 => "f16",
+            Cache::Q8_0 => "q8_0",
+        }
+    }
+
     fn dtype(self) -> DType {
         match self {
             Cache::F32 => DType::F32,
@@ -46,6 +57,11 @@ pub struct Options {
     pub cache: Cache,
     /// Threads; 0: as many as there are cores.
     pub threads: usize,
+    /// Bytes that the whole process may have in memory; `None`: as many as it needs.
+    ///
+    /// What the context needs comes first, then as many weights as fit; the others are read again
+    /// for each step.
+    pub memory: Option<usize>,
     /// Run by the ops' reference implementations: slow, and what the fast way is compared with.
     pub reference: bool,
 }
@@ -61,22 +77,33 @@ pub struct LanguageModel {
     cells: Cells,
     context: usize,
     tokenizer: Result<Arc<Tokenizer>, LmError>,
+    cache: Cache,
+    /// Computed when it is first asked for.
+    fingerprint: OnceLock<String>,
+    /// Made when the first constraint comes.
+    forms: Option<Forms>,
     template: Option<String>,
 }
 
 impl LanguageModel {
     /// Loads the model at `path`, a GGUF file.
     pub fn open(path: &Path, options: &Options) -> Result<LanguageModel, LmError> {
-        let fail = |e: GraphError| LoadError::new(path, e);
         let file = Gguf::open(path)?;
-        let (config, family) = from_gguf(&file).map_err(fail)?;
-        let mut model = LanguageModel::new(config, family, &file, options).map_err(fail)?;
-        // A model whose tokeniser can't be used still runs on tokens.
-        if file.metadata.get("tokenizer.ggml.model").is_some() {
-            model.tokenizer = Tokenizer::from_gguf(&file.metadata)
+        LanguageModel::from_gguf(&file, options).map_err(|e| LoadError::new(path, e).into())
+    }
+
+    /// The model in a GGUF file.
+    pub fn from_gguf(file: &Gguf, options: &Options) -> Result<LanguageModel, GraphError> {
+        let (config, family) = from_gguf(file)?;
+        // First, so that a budget of memory counts it.
+        let named = file.metadata.get("tokenizer.ggml.model").and_then(Value::as_str);
+        let tokenizer = named.filter(|name| is_some(name)).map(|_| {
+            Tokenizer::from_gguf(&file.metadata)
                 .map(Arc::new)
-                .map_err(|e| LmError::Tokenizer(e.to_string()));
-        }
+                .map_err(|e| LmError::Tokenizer(e.to_string()))
+        });
+        let mut model = LanguageModel::new(config, family, file, options)?;
+        model.tokenizer = tokenizer.unwrap_or(Err(LmError::NoTokenizer));
         model.template = file
             .metadata
             .get("tokenizer.chat_template")
@@ -97,17 +124,26 @@ impl LanguageModel {
         let each = context.div_ceil(PAGE);
         let pages = each * sequences;
         let cache = options.cache.dtype();
+        check_cache(&config, cache)?;
         let graph = build(&config, family, weights, Build { pages, sequences, cache })?;
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if options.threads == 0 { cores() } else { options.threads };
+        let before = kinglet_formats::map::process_resident();
         let pool = Arc::new(Pool::new(threads));
+        let mut stepper = Stepper::new(graph, pool, sequences, pages, options.reference);
+        if let Some(budget) = options.memory {
+            memory::keep_within(&mut stepper, budget, before, options.reference)?;
+        }
         Ok(LanguageModel {
-            stepper: Stepper::new(graph, pool, sequences, pages, options.reference),
+            stepper,
             cells: Cells::new(sequences, pages),
             config,
             family,
             context,
             tokenizer: Err(LmError::NoTokenizer),
+            cache: options.cache,
+            fingerprint: OnceLock::new(),
+            forms: None,
             template: None,
         })
     }
@@ -152,92 +188,212 @@ impl LanguageModel {
         wanted: Wanted,
         mut logits: impl FnMut(usize, &[f32]),
     ) -> Result<(), LmError> {
-        let held = self.cells.length(sequence);
-        let needed = held + tokens.len();
-        if needed > self.context {
-            return Err(LmError::Context { needed, context: self.context });
-        }
-        let vocabulary = self.stepper.vocabulary();
-        if let Some(token) = tokens.iter().find(|t| **t as usize >= vocabulary) {
-            return Err(LmError::Token { token: *token, vocabulary });
-        }
-        let most = match wanted {
-            Wanted::Last => MOST_ROWS,
-            // Logits of many rows of a large vocabulary are many bytes.
-            Wanted::All => (LOGITS_BYTES / 4 / vocabulary.max(1)).clamp(1, MOST_ROWS),
-        };
-        for (i, chunk) in tokens.chunks(most).enumerate() {
-            let first = self.cells.length(sequence);
-            let copy = self
-                .cells
-                .extend(sequence, chunk.len())
-                .map_err(|_| LmError::Context { needed, context: self.context })?;
-            if let Some(copy) = copy {
-                self.stepper.copy_page(copy);
+        self.extend_batch(&[Piece { sequence, tokens, wanted }], |_, i, l| logits(i, l))
+    }
+
+    /// Lets several sequences go on, each with its tokens, in as few steps as they fit in. Calls
+    /// `logits` with the place in `pieces`, the place in its tokens, and the logits that follow.
+    ///
+    /// Nothing is computed where a piece has a token that the model lacks, does not fit in the
+    /// context, or its sequence comes twice.
+    pub fn extend_batch(
+        &mut self,
+        pieces: &[Piece<'_>],
+        mut logits: impl FnMut(usize, usize, &[f32]),
+    ) -> Result<(), LmError> {
+        self.check(pieces)?;
+        let vocabulary = self.vocabulary();
+        let (most_rows, most_wanted) = (self.stepper.most_rows(), self.stepper.most_wanted());
+        let (mut piece, mut done) = (0, 0);
+        while piece < pieces.len() {
+            let mut rows: Vec<Row> = Vec::new();
+            // Of each row whose logits are asked for, which it is in the step, in the pieces, and
+            // in the piece.
+            let mut asked: Vec<(usize, usize, usize)> = Vec::new();
+            let mut before: Vec<(usize, usize)> = Vec::new();
+            while piece < pieces.len() && rows.len() < most_rows && asked.len() < most_wanted {
+                let Piece { sequence, tokens, wanted } = pieces[piece];
+                let most = match wanted {
+                    Wanted::All => (most_rows - rows.len()).min(most_wanted - asked.len()),
+                    Wanted::Last => most_rows - rows.len(),
+                };
+                let part = &tokens[done..tokens.len().min(done + most)];
+                before.push((sequence, self.length(sequence)));
+                let first = rows.len();
+                self.place_rows(sequence, part, &mut rows)?;
+                let end = done + part.len();
+                asked.extend(
+                    (first..rows.len())
+                        .map(|row| (row, piece, done + row - first))
+                        .filter(|(_, _, i)| wanted == Wanted::All || i + 1 == tokens.len()),
+                );
+                (piece, done) = if end == tokens.len() { (piece + 1, 0) } else { (piece, end) };
             }
-            let cells = &self.cells;
-            let rows: Vec<Row> = chunk
-                .iter()
-                .enumerate()
-                .filter_map(|(j, token)| {
-                    let (position, parent) = (first + j, j.checked_sub(1));
-                    let slot = cells.cell(sequence, position)?;
-                    Some(Row { token: *token, position, sequence, parent, slot })
-                })
-                .collect();
-            let last = (i + 1) * most >= tokens.len();
-            let asked: Vec<usize> = match wanted {
-                Wanted::All => (0..rows.len()).collect(),
-                Wanted::Last => vec![rows.len() - 1],
+            if rows.is_empty() {
+                continue;
+            }
+            // A step has logits of one row at least.
+            let wanted: Vec<usize> = match asked.as_slice() {
+                [] => vec![rows.len() - 1],
+                asked => asked.iter().map(|(row, ..)| *row).collect(),
             };
-            let found = self.stepper.run(&rows, &asked, cells);
-            if found.is_err() {
-                self.cells.truncate(sequence, first);
-            }
-            let found = found?;
-            if wanted == Wanted::All || last {
-                for (row, line) in asked.iter().zip(found.chunks_exact(vocabulary)) {
-                    logits(i * most + row, line);
+            match self.stepper.run(&rows, &wanted, &self.cells) {
+                Ok(found) => {
+                    for ((_, piece, i), line) in asked.iter().zip(found.chunks_exact(vocabulary)) {
+                        logits(*piece, *i, line);
+                    }
+                }
+                Err(e) => {
+                    for (sequence, length) in before {
+                        self.truncate(sequence, length);
+                    }
+                    return Err(e);
                 }
             }
         }
         Ok(())
     }
 
-    /// One step of several sequences at once: each goes on with its token. Calls `logits` with the
-    /// place in `tokens` and the logits that follow it.
-    pub fn extend_many(
+    /// Computes a tree of guesses of how `sequence` goes on, in one step, and keeps one path.
+    ///
+    /// `keep` is given the logits after each guess, in their order, and says which guesses come
+    /// true: none, or one that follows what the sequence holds, then one that follows that, and so
+    /// on. The sequence then holds these as if it had been extended by them. Speculative decoding
+    /// is built on this (SpecInfer, arXiv 2305.09781).
+    ///
+    /// Fails where the model has recurrent layers, which hold one past only, where a guess comes
+    /// before the one it follows, where there are more than [`Stepper::most_rows`] or more than the context has
+    /// room for, and where what is kept is no path. The sequence is then as it was.
+    pub fn extend_tree(
         &mut self,
-        tokens: &[(usize, u32)],
-        mut logits: impl FnMut(usize, &[f32]),
+        sequence: usize,
+        tree: &[Guess],
+        keep: impl FnOnce(&[&[f32]]) -> Vec<usize>,
     ) -> Result<(), LmError> {
-        let vocabulary = self.stepper.vocabulary();
-        let mut rows: Vec<Row> = Vec::with_capacity(tokens.len());
-        for (i, (sequence, token)) in tokens.iter().enumerate() {
-            if *token as usize >= vocabulary {
-                return Err(LmError::Token { token: *token, vocabulary });
-            }
-            let position = self.cells.length(*sequence);
-            let full = LmError::Context { needed: position + 1, context: self.context };
-            if position >= self.context {
-                return Err(full);
-            }
-            let copy = self.cells.extend(*sequence, 1).map_err(|_| full.clone())?;
-            if let Some(copy) = copy {
-                self.stepper.copy_page(copy);
-            }
-            let slot = self.cells.cell(*sequence, position).ok_or(full)?;
-            let parent = rows[..i].iter().rposition(|r| r.sequence == *sequence);
-            rows.push(Row { token: *token, position, sequence: *sequence, parent, slot });
+        if self.stepper.recurrent() {
+            let m = "a model with recurrent layers computes no trees of guesses";
+            return Err(LmError::Step(m.into()));
         }
-        for (i, chunk) in rows.chunks(MOST_ROWS).enumerate() {
-            let asked: Vec<usize> = (0..chunk.len()).collect();
-            let found = self.stepper.run(chunk, &asked, &self.cells)?;
-            for (row, line) in found.chunks_exact(vocabulary).enumerate() {
-                logits(i * MOST_ROWS + row, line);
+        let most = self.stepper.most_rows();
+        if tree.len() > most {
+            let m = format!("{} guesses: at most {most} at once", tree.len());
+            return Err(LmError::Step(m));
+        }
+        let mut depths: Vec<usize> = Vec::with_capacity(tree.len());
+        for (i, guess) in tree.iter().enumerate() {
+            let depth = match guess.parent {
+                None => Some(0),
+                Some(parent) => depths.get(parent).map(|d| d + 1),
+            };
+            depths.push(depth.ok_or_else(|| {
+                LmError::Step(format!("guess {i} follows {:?}, which must be before it", guess.parent))
+            })?);
+        }
+        let tokens: Vec<u32> = tree.iter().map(|g| g.token).collect();
+        self.check(&[Piece { sequence, tokens: &tokens, wanted: Wanted::All }])?;
+        if tree.is_empty() {
+            return Ok(());
+        }
+        let first = self.length(sequence);
+        let mut rows = Vec::with_capacity(tree.len());
+        self.place_rows(sequence, &tokens, &mut rows)?;
+        for ((row, guess), depth) in rows.iter_mut().zip(tree).zip(depths) {
+            row.position = first + depth;
+            row.parent = guess.parent;
+        }
+        let wanted: Vec<usize> = (0..rows.len()).collect();
+        let vocabulary = self.vocabulary();
+        let kept = self.stepper.run(&rows, &wanted, &self.cells).and_then(|logits| {
+            let logits: Vec<&[f32]> = logits.chunks_exact(vocabulary).collect();
+            let kept = keep(&logits);
+            let follows = |(i, guess): (usize, &usize)| {
+                tree.get(*guess).is_some_and(|g| g.parent == i.checked_sub(1).map(|i| kept[i]))
+            };
+            match kept.iter().enumerate().all(follows) {
+                true => Ok(kept),
+                false => Err(LmError::Step(format!("guesses {kept:?} are no path of the tree"))),
+            }
+        });
+        let kept = match kept {
+            Ok(kept) => kept,
+            Err(e) => {
+                self.cells.truncate(sequence, first);
+                return Err(e);
+            }
+        };
+        // A guess comes after those it follows, so none is overwritten before it has moved.
+        for (i, guess) in kept.iter().enumerate().filter(|(i, guess)| i != *guess) {
+            self.stepper.copy_cell(rows[*guess].slot, rows[i].slot);
+        }
+        self.cells.truncate(sequence, first + kept.len());
+        Ok(())
+    }
+
+    /// Whether the model can go on with these pieces.
+    fn check(&self, pieces: &[Piece<'_>]) -> Result<(), LmError> {
+        let vocabulary = self.vocabulary();
+        for (i, piece) in pieces.iter().enumerate() {
+            if !self.cells.is_open(piece.sequence) {
+                return Err(LmError::Step(format!("sequence {} is not open", piece.sequence)));
+            }
+            if pieces[..i].iter().any(|p| p.sequence == piece.sequence) {
+                return Err(LmError::Step(format!("sequence {} comes twice", piece.sequence)));
+            }
+            let needed = self.length(piece.sequence) + piece.tokens.len();
+            if needed > self.context {
+                return Err(LmError::Context { needed, context: self.context });
+            }
+            if let Some(token) = piece.tokens.iter().find(|t| **t as usize >= vocabulary) {
+                return Err(LmError::Token { token: *token, vocabulary });
             }
         }
         Ok(())
+    }
+
+    /// Makes room for `tokens` in `sequence`, and adds a row of each, one after the other.
+    fn place_rows(
+        &mut self,
+        sequence: usize,
+        tokens: &[u32],
+        rows: &mut Vec<Row>,
+    ) -> Result<(), LmError> {
+        let (first, from) = (self.length(sequence), rows.len());
+        let needed = first + tokens.len();
+        let full = LmError::Context { needed, context: self.context };
+        let copy = self.cells.extend(sequence, tokens.len()).map_err(|_| full.clone())?;
+        if let Some(copy) = copy {
+            self.stepper.copy_page(copy);
+        }
+        for (i, token) in tokens.iter().enumerate() {
+            let position = first + i;
+            let slot = self.cells.cell(sequence, position).ok_or_else(|| full.clone())?;
+            let parent = i.checked_sub(1).map(|before| from + before);
+            rows.push(Row { token: *token, position, sequence, parent, slot });
+        }
+        Ok(())
+    }
+
+    /// Lets `sequence` hold `length` positions whose cells are yet to be written; returns these.
+    pub(crate) fn hold(&mut self, sequence: usize, length: usize) -> Result<Vec<usize>, LmError> {
+        self.stepper.ready()?;
+        let full = LmError::Context { needed: length, context: self.context };
+        self.cells.extend(sequence, length).map_err(|_| full)?;
+        Ok((0..length).filter_map(|p| self.cells.cell(sequence, p)).collect())
+    }
+
+    /// Who holds which cells.
+    pub(crate) fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
+    /// What keys and values are held as.
+    pub fn cache(&self) -> Cache {
+        self.cache
+    }
+
+    /// Tells models apart: what one computed is of no use to another.
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint.get_or_init(|| self.stepper.fingerprint()).clone()
     }
 
     /// Positions of a conversation.
@@ -270,14 +426,73 @@ impl LanguageModel {
         self.template.as_deref()
     }
 
+    /// Follows an answer of the form of `constraint` from its start.
+    ///
+    /// # Errors
+    /// If the model has no tokeniser, or the constraint is not right.
+    pub fn follow(&mut self, constraint: &Constraint) -> Result<Following, LmError> {
+        if self.forms.is_none() {
+            self.forms = Some(Forms::new(self.tokenizer()?)?);
+        }
+        match &self.forms {
+            Some(forms) => forms.follow(constraint),
+            None => Err(LmError::NoTokenizer),
+        }
+    }
+
+    /// Sequences that may be open at once.
+    pub fn sequences(&self) -> usize {
+        self.cells.sequences()
+    }
+
+    pub(crate) fn stepper_mut(&mut self) -> &mut Stepper {
+        &mut self.stepper
+    }
+
     /// The steps of the model and what they share.
     pub fn stepper(&self) -> &Stepper {
         &self.stepper
     }
 }
 
-/// Logits of one step take at most about so many bytes.
-const LOGITS_BYTES: usize = 32 << 20;
+/// Whether this is the name of a tokeniser, and not of its absence.
+fn is_some(tokenizer: &str) -> bool {
+    !matches!(tokenizer, "none" | "no_vocab")
+}
+
+/// Whether heads of keys and values are whole blocks of the cache's encoding.
+fn check_cache(config: &Config, cache: DType) -> Result<(), GraphError> {
+    let (block, _) = cache.block();
+    let attends = config.heads.iter().any(|h| *h > 0);
+    match [config.key, config.value].into_iter().find(|n| !n.is_multiple_of(block)) {
+        Some(n) if attends => Err(GraphError::new(
+            "cache",
+            format!("heads of {n} elements can't be held as {cache}, blocks of {block}: take f16"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A sequence and the tokens that it goes on with.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// The sequence.
+    pub sequence: usize,
+    /// Its tokens.
+    pub tokens: &'a [u32],
+    /// Which logits are asked for.
+    pub wanted: Wanted,
+}
+
+/// A token that may come, in a tree of guesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guess {
+    /// The token.
+    pub token: u32,
+    /// The guess that it follows, one before it in the tree; `None`: it follows what the sequence
+    /// holds.
+    pub parent: Option<usize>,
+}
 
 /// Which logits are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

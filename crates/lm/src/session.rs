@@ -1,8 +1,9 @@
 //! A conversation with a model: what was said, and what the model goes on with.
 
+use crate::constrain::{Allowed, Constraint, Following};
 use crate::error::LmError;
 use crate::model::{LanguageModel, Wanted};
-use crate::sample::{Chosen, Sampler, Sampling};
+use crate::sample::{Chosen, Sampler, Sampling, log_sum_exp};
 use crate::tokenizer::{EncodeOptions, StreamDecoder};
 use std::ops::ControlFlow;
 
@@ -20,6 +21,9 @@ pub struct Generation {
     /// Where the context is full: keep this many of the first tokens and the later half of the rest
     /// and go on, for text without end (attention sinks, arXiv 2309.17453). `None`: stop there.
     pub sinks: Option<usize>,
+    /// The form that the answer must have. It has it once it ends with [`FinishReason::Stop`] by
+    /// itself, not by a stop text.
+    pub constraint: Option<Constraint>,
 }
 
 impl Default for Generation {
@@ -30,6 +34,7 @@ impl Default for Generation {
             stop: Vec::new(),
             ignore_end: false,
             sinks: None,
+            constraint: None,
         }
     }
 }
@@ -84,6 +89,17 @@ impl Session {
         Ok(Session { sequence: model.open_sequence()?, tokens: Vec::new(), last: Vec::new() })
     }
 
+    /// A second conversation that starts with all of this one, without computing it again.
+    pub fn fork(&self, model: &mut LanguageModel) -> Result<Session, LmError> {
+        let sequence = model.fork_sequence(self.sequence)?;
+        Ok(Session { sequence, tokens: self.tokens.clone(), last: self.last.clone() })
+    }
+
+    /// A conversation whose tokens up to the length of `sequence` the model holds.
+    pub(crate) fn of(sequence: usize, tokens: Vec<u32>) -> Session {
+        Session { sequence, tokens, last: Vec::new() }
+    }
+
     /// Gives the model its memory back.
     pub fn close(self, model: &mut LanguageModel) {
         model.close_sequence(self.sequence);
@@ -133,10 +149,21 @@ impl Session {
 
     /// Computes what the model does not hold yet. Returns how many tokens that were.
     pub fn compute(&mut self, model: &mut LanguageModel) -> Result<usize, LmError> {
-        let held = model.length(self.sequence).min(self.tokens.len());
-        if held == self.tokens.len() && !self.last.is_empty() {
+        self.compute_each(model, Wanted::Last, |_, _| {})
+    }
+
+    /// As [`Session::compute`]; `each` is given a place in the conversation and the logits after the
+    /// token there, for those computed now that `wanted` says.
+    fn compute_each(
+        &mut self,
+        model: &mut LanguageModel,
+        wanted: Wanted,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<usize, LmError> {
+        if self.is_computed(model) {
             return Ok(0);
         }
+        let held = model.length(self.sequence).min(self.tokens.len());
         // The logits after the last token are asked for: it is computed again if need be.
         let from = match held == self.tokens.len() {
             true => model.truncate(self.sequence, held.saturating_sub(1)),
@@ -145,14 +172,25 @@ impl Session {
         let last = &mut self.last;
         last.clear();
         let rest = &self.tokens[from..];
-        model.extend(self.sequence, rest, Wanted::Last, |_, logits| {
-            last.extend_from_slice(logits)
+        model.extend(self.sequence, rest, wanted, |i, logits| {
+            each(from + i, logits);
+            if i + 1 == rest.len() {
+                last.extend_from_slice(logits);
+            }
         })?;
         Ok(rest.len())
     }
 
+    /// Whether the logits after the last token are there.
+    fn is_computed(&self, model: &LanguageModel) -> bool {
+        !self.last.is_empty() && model.length(self.sequence) == self.tokens.len()
+    }
+
     /// Lets the model go on. `on_text` hears the text as it comes, whole characters only, and says
     /// whether to go on; text that may yet become a stop text is held back.
+    ///
+    /// Fails where the conversation does not fit in the context, unless [`Generation::sinks`] says
+    /// what to keep of it.
     pub fn generate(
         &mut self,
         model: &mut LanguageModel,
@@ -166,11 +204,14 @@ impl Session {
             self.push(&[start.ok_or_else(|| LmError::Sampling(m.into()))?]);
         }
         let tokenizer = model.tokenizer().ok().cloned();
+        let mut following = generation.constraint.as_ref().map(|c| model.follow(c)).transpose()?;
         let mut decoder = tokenizer.as_deref().map(StreamDecoder::continuing);
         let mut sampler = Sampler::new(generation.sampling.clone());
         let mut held = HeldBack::new(&generation.stop);
         let mut answer =
             Answer { text: String::new(), tokens: Vec::new(), finish_reason: FinishReason::Length };
+        // How many tokens at the end were chosen without the model, which computes them later.
+        let mut unasked = 0;
         while answer.tokens.len() < generation.max_tokens {
             if self.tokens.len() > model.context() && !self.make_room(model, generation) {
                 if answer.tokens.is_empty() {
@@ -179,29 +220,45 @@ impl Session {
                 }
                 break;
             }
-            self.compute(model)?;
-            let chosen = sampler.choose(&self.last, &self.tokens, None);
-            let Some(chosen) = chosen else {
-                return Err(LmError::Sampling("no token may come next".into()));
+            let chosen = match forced(&mut following)? {
+                Forced::Nothing => {
+                    answer.finish_reason = FinishReason::Stop;
+                    break;
+                }
+                Forced::Token(token) if !self.is_computed(model) => {
+                    unasked += 1;
+                    Chosen { token, log_probability: f32::NAN }
+                }
+                Forced::Token(token) => told(&self.last, token),
+                Forced::Among(allowed) => {
+                    self.compute_unasked(model, &mut unasked, &mut answer.tokens)?;
+                    let allowed = allowed.as_ref().map(|a| a.bits());
+                    let chosen = sampler.choose(&self.last, &self.tokens, allowed);
+                    chosen.ok_or_else(|| LmError::Sampling("no token may come next".into()))?
+                }
             };
             let ends = tokenizer.as_ref().is_some_and(|t| t.is_end_of_generation(chosen.token));
-            if ends && !generation.ignore_end {
+            if ends && (!generation.ignore_end || following.is_some()) {
+                // It is no part of the answer, nor is it computed.
+                unasked -= usize::from(chosen.log_probability.is_nan() && unasked > 0);
                 answer.finish_reason = FinishReason::Stop;
                 break;
+            }
+            if let Some(following) = &mut following {
+                following.push(chosen.token)?;
             }
             self.tokens.push(chosen.token);
             answer.tokens.push(chosen);
             let piece = decoder.as_mut().map(|d| d.push(chosen.token)).unwrap_or_default();
             let (text, stopped) = held.push(&piece);
             answer.text.push_str(&text);
-            if stopped {
-                answer.finish_reason = FinishReason::Stop;
-            }
-            if !text.is_empty() && on_text(&text).is_break() {
-                answer.finish_reason = FinishReason::Cancelled;
-                return Ok(answer);
-            }
-            if stopped {
+            let cancelled = !text.is_empty() && on_text(&text).is_break();
+            if stopped || cancelled {
+                answer.finish_reason = match cancelled {
+                    true => FinishReason::Cancelled,
+                    false => FinishReason::Stop,
+                };
+                self.compute_unasked(model, &mut unasked, &mut answer.tokens)?;
                 return Ok(answer);
             }
         }
@@ -214,7 +271,32 @@ impl Session {
         if !text.is_empty() && on_text(&text).is_break() {
             answer.finish_reason = FinishReason::Cancelled;
         }
+        if unasked > 0 {
+            self.compute_unasked(model, &mut unasked, &mut answer.tokens)?;
+        }
         Ok(answer)
+    }
+
+    /// Computes what the model does not hold yet, and the log-probabilities of the last `unasked`
+    /// tokens with it.
+    fn compute_unasked(
+        &mut self,
+        model: &mut LanguageModel,
+        unasked: &mut usize,
+        chosen: &mut [Chosen],
+    ) -> Result<(), LmError> {
+        if *unasked == 0 {
+            return self.compute(model).map(|_| ());
+        }
+        let first = self.tokens.len() - *unasked;
+        let at = chosen.len() - *unasked;
+        self.compute_each(model, Wanted::All, |i, logits| {
+            if let Some(chosen) = (i + 1).checked_sub(first).and_then(|k| chosen.get_mut(at + k)) {
+                *chosen = told(logits, chosen.token);
+            }
+        })?;
+        *unasked = 0;
+        Ok(())
     }
 
     /// Drops the earlier half of what lies between the sinks and the end.
@@ -229,6 +311,34 @@ impl Session {
         self.rewrite(model, tokens);
         true
     }
+}
+
+/// What a constraint leaves to choose.
+enum Forced {
+    /// The answer is whole.
+    Nothing,
+    /// Only this token may come.
+    Token(u32),
+    /// One of these; `None`: of all.
+    Among(Option<Allowed>),
+}
+
+fn forced(following: &mut Option<Following>) -> Result<Forced, LmError> {
+    let Some(following) = following else { return Ok(Forced::Among(None)) };
+    if following.is_complete() {
+        return Ok(Forced::Nothing);
+    }
+    let allowed = following.allowed()?;
+    Ok(match allowed.only() {
+        Some(token) => Forced::Token(token),
+        None => Forced::Among(Some(allowed)),
+    })
+}
+
+/// A token with the log-probability that these logits give it.
+fn told(logits: &[f32], token: u32) -> Chosen {
+    let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+    Chosen { token, log_probability: logit - log_sum_exp(logits) }
 }
 
 /// Text held back while it may yet become a stop text.

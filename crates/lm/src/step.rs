@@ -2,9 +2,11 @@
 
 use crate::cells::{Cells, Copy};
 use crate::error::LmError;
-use kinglet_graph::ops::rows::PAGE;
-use kinglet_graph::{Graph, Tensor};
-use kinglet_runtime::{Plan, PlanOptions, Pool, Shared};
+use crate::hash::Fnv;
+use crate::memory::{Residents, mapped};
+use kinglet_graph::ops::rows::{PAGE, RowAttention};
+use kinglet_graph::{DType, Graph, Tensor};
+use kinglet_runtime::{Plan, PlanOptions, Pool, Shared, StepReport};
 use std::sync::Arc;
 
 /// A row of a step.
@@ -28,10 +30,56 @@ const COUNTS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 /// The most rows of a step; longer prompts are cut.
 pub const MOST_ROWS: usize = COUNTS[COUNTS.len() - 1];
 
+/// Logits of one step take at most about so many bytes.
+const LOGITS_BYTES: usize = 32 << 20;
+
+/// Of plans that are not in use, as many are kept as take about so many bytes.
+const PLANS_BYTES: usize = 256 << 20;
+
 struct Sized {
     rows: usize,
     wanted: usize,
     plan: Plan,
+    /// Of each step, the weights that it reads from a mapped file.
+    weights: Vec<Vec<Tensor>>,
+    /// The run that it was last used for.
+    used: u64,
+}
+
+/// Where the parts of one cell lie in a piece of state: of each head a key (0) and a value (1).
+#[derive(Clone, Copy)]
+pub(crate) struct CellLayout {
+    pub heads: usize,
+    bytes: [usize; 2],
+}
+
+impl CellLayout {
+    fn of(op: &RowAttention, dtype: DType) -> Option<CellLayout> {
+        let bytes = [dtype.bytes(op.key)?, dtype.bytes(op.cell() - op.key)?];
+        Some(CellLayout { heads: op.kv_heads, bytes })
+    }
+
+    /// Bytes of a key or a value.
+    pub fn part_bytes(&self, which: usize) -> usize {
+        self.bytes[which]
+    }
+
+    /// Where the key or value of a head lies.
+    pub fn part(&self, cell: usize, head: usize, which: usize) -> std::ops::Range<usize> {
+        let [key, value] = self.bytes;
+        let page = (cell / PAGE * self.heads + head) * PAGE * (key + value);
+        let start = page + PAGE * key * which + cell % PAGE * self.bytes[which];
+        start..start + self.bytes[which]
+    }
+}
+
+/// What a piece of state is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Held {
+    /// Keys and values of one layer.
+    Cells(CellLayout),
+    /// A memory of each sequence.
+    Memories,
 }
 
 /// A model's graph, its plans, and the state that they share.
@@ -40,6 +88,12 @@ pub struct Stepper {
     pool: Arc<Pool>,
     shared: Arc<Shared>,
     plans: Vec<Sized>,
+    runs: u64,
+    held: Vec<Held>,
+    residents: Residents,
+    most_rows: usize,
+    logits_bytes: usize,
+    plans_bytes: usize,
     vocabulary: usize,
     sequences: usize,
     pages: usize,
@@ -61,11 +115,31 @@ impl Stepper {
             .first()
             .and_then(|v| graph.value(*v).ty.shape.dims()?.last()?.fixed())
             .unwrap_or(0);
-        let (shared, plans) = (Arc::default(), Vec::new());
-        Stepper { graph, pool, shared, plans, vocabulary, sequences, pages, reference }
+        let mut held = vec![Held::Memories; graph.states().len()];
+        for op in graph.nodes().iter().filter_map(|n| n.op.downcast::<RowAttention>()) {
+            if let Some(layout) = CellLayout::of(op, graph.state(op.state).ty.dtype) {
+                held[op.state.index()] = Held::Cells(layout);
+            }
+        }
+        Stepper {
+            graph,
+            pool,
+            shared: Arc::default(),
+            plans: Vec::new(),
+            runs: 0,
+            held,
+            residents: Residents::default(),
+            most_rows: MOST_ROWS,
+            logits_bytes: LOGITS_BYTES,
+            plans_bytes: PLANS_BYTES,
+            vocabulary,
+            sequences,
+            pages,
+            reference,
+        }
     }
 
-    /// Runs one step over `rows`, at most [`MOST_ROWS`], and returns the logits of rows `wanted`, one
+    /// Runs one step over `rows`, at most [`Stepper::most_rows`], and returns the logits of rows `wanted`, one
     /// after the other.
     pub fn run(
         &mut self,
@@ -75,8 +149,7 @@ impl Stepper {
     ) -> Result<&[f32], LmError> {
         let count = COUNTS.iter().copied().find(|c| *c >= rows.len());
         let count = count.ok_or_else(|| LmError::Step(format!("{} rows at once", rows.len())))?;
-        // Most steps want one row or all.
-        let asked = if wanted.len() <= 1 { 1 } else { count };
+        let asked = COUNTS.iter().copied().find(|c| *c >= wanted.len()).unwrap_or(count);
         let i = self.plan(count, asked)?;
         let plan = &mut self.plans[i].plan;
         let mut set = |input: usize, values: &mut dyn Iterator<Item = i32>, rest: i32| {
@@ -95,16 +168,42 @@ impl Stepper {
         let page = |i: usize| cells.pages(i / pages).get(i % pages).map_or(-1, |p| *p as i32);
         set(5, &mut (0..self.sequences * pages).map(page), -1);
         set(6, &mut wanted.iter().map(|w| int(*w)), 0);
-        plan.run().map_err(|e| LmError::Step(e.to_string()))?;
+        let Sized { plan, weights, .. } = &mut self.plans[i];
+        for (step, weights) in weights.iter().enumerate() {
+            plan.run_step(step).map_err(|e| LmError::Step(e.to_string()))?;
+            self.residents.after_step(weights, &self.shared);
+        }
         let logits = self.plans[i].plan.output(0).bytes;
         let logits: &[f32] = bytemuck::cast_slice(logits);
         Ok(&logits[..wanted.len() * self.vocabulary])
     }
 
+    /// The plan for so many rows, made where it is not there yet.
     fn plan(&mut self, rows: usize, wanted: usize) -> Result<usize, LmError> {
+        self.runs += 1;
         if let Some(i) = self.plans.iter().position(|p| (p.rows, p.wanted) == (rows, wanted)) {
+            self.plans[i].used = self.runs;
             return Ok(i);
         }
+        let plan = self.compile(rows, wanted)?;
+        let room = self.plans_bytes.saturating_sub(plan.memory().planned);
+        while self.planned_bytes() > room {
+            let oldest = (0..self.plans.len()).min_by_key(|i| self.plans[*i].used);
+            let Some(oldest) = oldest else { break };
+            self.plans.swap_remove(oldest);
+        }
+        let graph = plan.graph();
+        let inputs = |step: StepReport| graph.node(step.node).inputs.iter().flatten();
+        let weights = plan
+            .steps()
+            .map(|step| mapped(inputs(step).filter_map(|v| graph.value(*v).data.as_ref())).cloned())
+            .map(Iterator::collect)
+            .collect();
+        self.plans.push(Sized { rows, wanted, plan, weights, used: self.runs });
+        Ok(self.plans.len() - 1)
+    }
+
+    fn compile(&self, rows: usize, wanted: usize) -> Result<Plan, LmError> {
         let shapes = (0..5)
             .map(|_| [rows].as_slice().into())
             .chain([[self.sequences, self.pages].as_slice().into(), [wanted].as_slice().into()]);
@@ -115,38 +214,129 @@ impl Stepper {
             reference: self.reference,
             ..PlanOptions::default()
         };
-        let plan = Plan::new(&self.graph, &options).map_err(|e| LmError::Step(e.to_string()))?;
-        self.plans.push(Sized { rows, wanted, plan });
-        Ok(self.plans.len() - 1)
+        Plan::new(&self.graph, &options).map_err(|e| LmError::Step(e.to_string()))
+    }
+
+    /// Bytes that a plan for so many rows would take.
+    pub(crate) fn planned_for(&self, rows: usize) -> Result<usize, LmError> {
+        self.compile(rows, 1).map(|plan| plan.memory().planned)
+    }
+
+    /// Bounds rows of a step, bytes of its logits, and bytes of plans.
+    pub(crate) fn limit(&mut self, rows: usize, logits: usize, plans: usize) {
+        (self.most_rows, self.logits_bytes, self.plans_bytes) = (rows, logits, plans);
+    }
+
+    /// The most rows of a step.
+    pub fn most_rows(&self) -> usize {
+        self.most_rows
+    }
+
+    /// The most rows of a step whose logits may be asked for.
+    pub fn most_wanted(&self) -> usize {
+        // Logits of many rows of a large vocabulary are many bytes.
+        (self.logits_bytes / 4 / self.vocabulary.max(1)).clamp(1, self.most_rows)
+    }
+
+    /// Which weights stay in memory.
+    pub(crate) fn residents(&mut self) -> &mut Residents {
+        &mut self.residents
+    }
+
+    /// The constants of the graph.
+    pub(crate) fn constants(&self) -> impl Iterator<Item = &Tensor> {
+        self.graph.values().iter().filter_map(|v| v.data.as_ref())
+    }
+
+    /// Bytes of all state.
+    pub(crate) fn state_bytes(&self) -> usize {
+        self.shared.with_states(|states| states.iter().map(|s| s.raw().len()).sum())
+    }
+
+    /// Gives back packed copies and plans.
+    pub(crate) fn drop_packed(&mut self) {
+        self.plans.clear();
+        self.shared.trim();
+        self.residents.forget();
+    }
+
+    /// Gives back what sequences hold.
+    pub(crate) fn drop_state(&mut self) {
+        self.each_state(|_, _, state| {
+            // Zeros that were never written take no memory.
+            if let Ok(fresh) = Tensor::zeros(state.dtype(), state.dims()) {
+                *state = fresh;
+            }
+        });
+    }
+
+    /// Sees to it that the state is there, so that it can be written before the first step.
+    pub(crate) fn ready(&mut self) -> Result<(), LmError> {
+        self.plan(1, 1).map(|_| ())
+    }
+
+    /// Calls `f` with each piece of state and what it is for.
+    pub(crate) fn each_state(&self, mut f: impl FnMut(usize, Held, &mut Tensor)) {
+        self.shared.with_states(|states| {
+            for (i, (state, held)) in states.iter_mut().zip(&self.held).enumerate() {
+                f(i, *held, state);
+            }
+        });
     }
 
     /// Copies the cells of a page, in every layer.
     pub fn copy_page(&self, copy: Copy) {
-        self.shared.with_states(|states| {
-            for state in states.iter_mut().filter(|s| is_cache(s, self.pages)) {
-                let page = state.raw().len() / self.pages;
+        self.each_state(|_, held, state| {
+            if let Held::Cells(_) = held {
+                let page = state.raw().len() / self.pages.max(1);
                 let from = copy.from as usize * page;
                 state.bytes_mut().copy_within(from..from + page, copy.to as usize * page);
             }
         });
     }
 
+    /// Copies one cell, in every layer.
+    pub fn copy_cell(&self, from: usize, to: usize) {
+        self.each_state(|_, held, state| {
+            if let Held::Cells(layout) = held {
+                let bytes = state.bytes_mut();
+                for (head, which) in (0..layout.heads).flat_map(|h| [(h, 0), (h, 1)]) {
+                    let to = layout.part(to, head, which).start;
+                    bytes.copy_within(layout.part(from, head, which), to);
+                }
+            }
+        });
+    }
+
     /// Copies the memories that recurrent layers have of a sequence.
     pub fn copy_memory(&self, from: usize, to: usize) {
-        self.shared.with_states(|states| {
-            for state in states.iter_mut().filter(|s| !is_cache(s, self.pages)) {
-                let memory = state.raw().len() / self.sequences;
+        self.each_state(|_, held, state| {
+            if let Held::Memories = held {
+                let memory = state.raw().len() / self.sequences.max(1);
                 state.bytes_mut().copy_within(from * memory..(from + 1) * memory, to * memory);
             }
         });
     }
 
+    /// Tells models apart: a hash of the names, sizes and some of the bytes of all constants.
+    pub fn fingerprint(&self) -> String {
+        const SAMPLE: usize = 256;
+        let mut hash = Fnv::new();
+        for value in self.graph.values() {
+            let Some(data) = &value.data else { continue };
+            hash.take(value.name.as_bytes());
+            hash.take(format!("{data:?}").as_bytes());
+            let bytes = data.raw();
+            for at in [0, bytes.len() / 2, bytes.len().saturating_sub(SAMPLE)] {
+                hash.take(&bytes[at..bytes.len().min(at + SAMPLE)]);
+            }
+        }
+        hash.text()
+    }
+
     /// Whether the model has recurrent layers, which can't go back to an earlier position.
     pub fn recurrent(&self) -> bool {
-        let cache = |s: &kinglet_graph::State| {
-            s.ty.shape.fixed().is_some_and(|d| matches!(*d, [p, _, PAGE, _] if p == self.pages))
-        };
-        self.graph.states().iter().any(|s| !cache(s))
+        self.held.iter().any(|h| matches!(h, Held::Memories))
     }
 
     /// Elements of a row of logits.
@@ -168,14 +358,4 @@ impl Stepper {
     pub fn planned_bytes(&self) -> usize {
         self.plans.iter().map(|p| p.plan.memory().planned).sum()
     }
-
-    /// Forgets the plans; they are made again when they are needed.
-    pub fn drop_plans(&mut self) {
-        self.plans.clear();
-    }
-}
-
-/// Whether a piece of state holds cells: [pages, heads, [`PAGE`], cell].
-fn is_cache(state: &Tensor, pages: usize) -> bool {
-    matches!(*state.dims(), [p, _, PAGE, _] if p == pages)
 }

@@ -30,6 +30,23 @@ impl Shared {
         lock(&self.weights).values().map(|w| w.trim()).sum()
     }
 
+    /// Gives back the memory of the packed copies of the weight that `bytes` are, as
+    /// [`Shared::trim`]. Returns the bytes given back.
+    pub fn trim_weight(&self, bytes: &[u8]) -> usize {
+        self.of(bytes, PackedWeight::trim)
+    }
+
+    /// Bytes of packed copies of the weight that `bytes` are.
+    pub fn packed_bytes_of(&self, bytes: &[u8]) -> usize {
+        self.of(bytes, PackedWeight::bytes)
+    }
+
+    fn of(&self, bytes: &[u8], f: impl Fn(&PackedWeight) -> usize) -> usize {
+        let place = (bytes.as_ptr() as usize, bytes.len());
+        let weights = lock(&self.weights);
+        weights.iter().filter(|((at, len, _), _)| (*at, *len) == place).map(|(_, w)| f(w)).sum()
+    }
+
     /// Bytes of packed copies that are there now.
     pub fn packed_bytes(&self) -> usize {
         lock(&self.weights).values().map(|w| w.bytes()).sum()

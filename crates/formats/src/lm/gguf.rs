@@ -29,6 +29,9 @@ pub fn from_gguf(file: &Gguf) -> Result<(Config, &'static Family), GraphError> {
     Ok((read.config(file)?, family))
 }
 
+/// No size of a model is larger; products of two stay far from overflow.
+const MOST: usize = 1 << 24;
+
 /// Reads keys that start with the architecture's name.
 struct Read<'a> {
     metadata: &'a Metadata,
@@ -79,6 +82,11 @@ impl Read<'_> {
 
     fn config(&self, file: &Gguf) -> Result<Config, GraphError> {
         let layers = self.required("block_count")?;
+        // Every layer has tensors.
+        if layers > file.tensors.len() {
+            let m = format!("says {layers}, but the file has {} tensors", file.tensors.len());
+            return Err(self.error("block_count", m));
+        }
         let width = self.required("embedding_length")?;
         let heads = self.each("attention.head_count", layers).unwrap_or_else(|| vec![0; layers]);
         let kv_heads =
@@ -93,7 +101,7 @@ impl Read<'_> {
         let epsilon = self
             .nonzero("attention.layer_norm_rms_epsilon")
             .or_else(|| self.nonzero("attention.layer_norm_epsilon"));
-        Ok(Config {
+        let config = Config {
             architecture: self.prefix.to_string(),
             layers,
             width,
@@ -136,7 +144,95 @@ impl Read<'_> {
             short_conv: self.usize("shortconv.l_cache").unwrap_or(0),
             recurrent: self.flags("attention.recurrent_layers", layers),
             kv_rank: self.usize("attention.kv_lora_rank").filter(|v| *v > 0),
-        })
+        };
+        self.check(&config, file)?;
+        Ok(config)
+    }
+
+    fn error(&self, key: &str, message: String) -> GraphError {
+        GraphError::new(format!("metadata '{}.{key}'", self.prefix), message)
+    }
+
+    /// Checks that the numbers can be those of a model, before anything is made of them. What the
+    /// tensors' sizes say too is checked where they are used.
+    fn check(&self, config: &Config, file: &Gguf) -> Result<(), GraphError> {
+        let table = file.tensors.get("token_embd.weight").map(|t| t.dims());
+        if let Some(&[_, width]) = table
+            && width != config.width
+        {
+            let m = format!("says {}, but embeddings have {width} elements", config.width);
+            return Err(self.error("embedding_length", m));
+        }
+        let most = |values: &[usize]| values.iter().copied().max().unwrap_or(0);
+        let space = &config.state_space;
+        let sizes = [
+            ("attention.head_count", most(&config.heads)),
+            ("attention.head_count_kv", most(&config.kv_heads)),
+            ("attention.key_length", config.key),
+            ("attention.value_length", config.value),
+            ("expert_count", config.experts.count),
+            ("ssm.inner_size", space.inner),
+            ("ssm.conv_kernel", space.conv),
+            ("ssm.state_size", space.state),
+            ("ssm.time_step_rank", space.rank),
+            ("ssm.group_count", space.groups),
+            ("shortconv.l_cache", config.short_conv),
+        ];
+        for (key, size) in sizes {
+            if size > MOST {
+                return Err(self.error(key, format!("says {size}; at most {MOST} can be")));
+            }
+        }
+        if config.rope.rotated > config.key.max(2) {
+            let (rotated, key) = (config.rope.rotated, config.key);
+            let m = format!("says {rotated}, but heads have {key} elements");
+            return Err(self.error("rope.dimension_count", m));
+        }
+        if config.experts.used > config.experts.count {
+            let (used, count) = (config.experts.used, config.experts.count);
+            let m = format!("says {used}, but there are {count} experts");
+            return Err(self.error("expert_used_count", m));
+        }
+        let groups = space.groups.max(1);
+        let heads = if space.rank.is_multiple_of(groups) { space.rank } else { space.inner };
+        if !heads.is_multiple_of(groups) || !space.inner.is_multiple_of(groups) {
+            let m = format!("says {groups}, which do not share {} elements", space.inner);
+            return Err(self.error("ssm.group_count", m));
+        }
+        let rope = &config.rope;
+        let numbers = [
+            ("attention.layer_norm_rms_epsilon", Some(config.epsilon)),
+            ("attention.scale", config.attention_scale),
+            ("attn_logit_softcapping", config.attention_softcap),
+            ("final_logit_softcapping", config.logit_softcap),
+            ("embedding_scale", config.embedding_scale),
+            ("residual_scale", config.residual_scale),
+            ("logit_scale", config.logit_scale),
+            ("attention.clamp_kqv", config.clamp_qkv),
+            ("attention.max_alibi_bias", config.alibi),
+            ("expert_weights_scale", config.experts.scale),
+            ("rope.freq_base", Some(rope.base)),
+            ("rope.freq_base_swa", rope.local_base),
+            ("rope.scaling.factor", Some(rope.factor)),
+            ("rope.scaling.attn_factor", Some(rope.attention_factor)),
+            ("rope.scaling.yarn_beta_fast", Some(rope.beta_fast)),
+            ("rope.scaling.yarn_beta_slow", Some(rope.beta_slow)),
+            ("rope.scaling.yarn_log_multiplier", Some(rope.log_multiplier)),
+        ];
+        for (key, number) in numbers {
+            if let Some(number) = number.filter(|n| !n.is_finite()) {
+                return Err(self.error(key, format!("is {number}: must be a number")));
+            }
+        }
+        let not_negative = [
+            ("attention.layer_norm_rms_epsilon", config.epsilon),
+            ("rope.freq_base", rope.base),
+            ("attention.clamp_kqv", config.clamp_qkv.unwrap_or(0.0)),
+        ];
+        match not_negative.into_iter().find(|(_, n)| *n < 0.0) {
+            Some((key, n)) => Err(self.error(key, format!("is {n}: must not be below 0"))),
+            None => Ok(()),
+        }
     }
 
     fn rope(&self, key: usize) -> Rope {
