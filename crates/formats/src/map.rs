@@ -63,9 +63,8 @@ fn place(bytes: &[u8]) -> Option<(Arc<Mmap>, usize)> {
 fn advise(map: &Mmap, offset: usize, len: usize) -> usize {
     // SAFETY: the map is of a file and read-only, so pages that are dropped are read again with the
     // same content.
-    let done = unsafe {
-        map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len)
-    };
+    let done =
+        unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
     if done.is_ok() { len } else { 0 }
 }
 

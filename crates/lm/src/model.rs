@@ -286,7 +286,10 @@ impl LanguageModel {
                 Some(parent) => depths.get(parent).map(|d| d + 1),
             };
             depths.push(depth.ok_or_else(|| {
-                LmError::Step(format!("guess {i} follows {:?}, which must be before it", guess.parent))
+                LmError::Step(format!(
+                    "guess {i} follows {:?}, which must be before it",
+                    guess.parent
+                ))
             })?);
         }
         let tokens: Vec<u32> = tree.iter().map(|g| g.token).collect();

@@ -77,11 +77,10 @@ impl Session {
                         }
                     }
                     let dtype = stored(state.dtype());
-                    parts.insert(format!("{name}.{}", NAMES[which]), Part {
-                        dtype,
-                        dims: part.to_vec(),
-                        bytes,
-                    });
+                    parts.insert(
+                        format!("{name}.{}", NAMES[which]),
+                        Part { dtype, dims: part.to_vec(), bytes },
+                    );
                 }
             }
             Held::Memories if length > 0 => {
@@ -99,7 +98,8 @@ impl Session {
             ("cache".to_string(), model.cache().name().to_string()),
             ("length".to_string(), length.to_string()),
         ]);
-        let sum = checksum(&about, parts.iter().map(|(n, p)| (n.as_str(), &p.dims[..], &p.bytes[..])));
+        let sum =
+            checksum(&about, parts.iter().map(|(n, p)| (n.as_str(), &p.dims[..], &p.bytes[..])));
         about.insert("checksum".to_string(), sum);
         let unwritable = |e: &dyn std::fmt::Display| fail(format!("{}: {e}", path.display()));
         let bytes = safetensors::serialize(parts.iter().map(|(n, p)| (n, p)), Some(about))
@@ -238,9 +238,7 @@ fn parts_of(
     length: usize,
 ) -> impl Iterator<Item = (usize, [usize; 3])> {
     (0..2)
-        .map(move |which| {
-            (which, [layout.heads, length, layout.part_bytes(which) / unit(dtype)])
-        })
+        .map(move |which| (which, [layout.heads, length, layout.part_bytes(which) / unit(dtype)]))
         .filter(|(_, dims)| dims[2] > 0)
 }
 

@@ -36,7 +36,8 @@ fn every_encoding_says_what_llama_cpp_does() {
         let ids = |key: &str| -> Vec<u32> {
             expected[key].to_vec::<i32>().unwrap().into_iter().map(|t| t as u32).collect()
         };
-        let options = Options { context: Some(64), cache: Cache::F32, threads: 2, ..Options::default() };
+        let options =
+            Options { context: Some(64), cache: Cache::F32, threads: 2, ..Options::default() };
         let mut model = LanguageModel::open(&path, &options).unwrap();
         let mut session = Session::new(&mut model).unwrap();
         let (tokens, greedy) = (ids("tokens"), ids("greedy"));

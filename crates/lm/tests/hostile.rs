@@ -32,9 +32,7 @@ fn exercise(bytes: Vec<u8>, run: bool) -> Result<bool, String> {
     let sequence = model.open_sequence().map_err(|e| e.to_string())?;
     let tokens: Vec<u32> = (0..3.min(model.vocabulary() as u32)).collect();
     let mut rows = 0;
-    model
-        .extend(sequence, &tokens, Wanted::All, |_, _| rows += 1)
-        .map_err(|e| e.to_string())?;
+    model.extend(sequence, &tokens, Wanted::All, |_, _| rows += 1).map_err(|e| e.to_string())?;
     assert_eq!(rows, tokens.len());
     Ok(true)
 }
@@ -44,8 +42,7 @@ fn damaged_models_are_errors_or_run() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     let Some(models) = models() else { return };
     let only = std::env::var("KINGLET_HOSTILE").ok();
-    let files =
-        ["arch/llama-moe.gguf", "arch/mamba2-dense.gguf", "lm/tinystories-260k-f32.gguf"];
+    let files = ["arch/llama-moe.gguf", "arch/mamba2-dense.gguf", "lm/tinystories-260k-f32.gguf"];
     let (mut errors, mut loaded, mut ran) = (0, 0, 0);
     for name in files {
         let specimen = Specimen::new(std::fs::read(models.join(name)).unwrap(), Layout::Numbers);

@@ -189,8 +189,9 @@ fn what_is_trimmed_is_given_back_and_comes_back() {
         }
         if level == Trim::Weights {
             assert_eq!(now.weights_resident, Some(0));
-            let freed = report.weights_resident.unwrap() + report.packed;
-            assert!(freed > 25 * MB && resident - left > freed * 9 / 10, "{resident} to {left}");
+            // What packed copies took goes back to the allocator, which may keep it.
+            let freed = report.weights_resident.unwrap();
+            assert!(freed > 8 * MB && resident - left > freed * 9 / 10, "{resident} to {left}");
         }
         // The next call has what it needs.
         assert_eq!(session.compute(&mut model).unwrap(), computed);
@@ -207,12 +208,8 @@ fn endless_text_takes_no_more_memory() {
     let mut model = LanguageModel::open(&path, &options).unwrap();
     let mut session = Session::new(&mut model).unwrap();
     session.push(&[1, 403, 407]);
-    let generation = |n| Generation {
-        max_tokens: n,
-        sinks: Some(4),
-        ignore_end: true,
-        ..Generation::default()
-    };
+    let generation =
+        |n| Generation { max_tokens: n, sinks: Some(4), ignore_end: true, ..Generation::default() };
     session.generate(&mut model, &generation(192), |_| ControlFlow::Continue(())).unwrap();
     let before = status("VmRSS");
     let answer =

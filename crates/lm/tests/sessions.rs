@@ -163,9 +163,7 @@ fn text_without_end_within_a_context() {
     say(&mut session, 64);
     let first = session.tokens()[..4].to_vec();
     let before = (model.stepper().planned_bytes(), model.stepper().shared().packed_bytes());
-    let said = session
-        .generate(&mut model, &endless(256), |_| ControlFlow::Continue(()))
-        .unwrap();
+    let said = session.generate(&mut model, &endless(256), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((said.tokens.len(), said.finish_reason), (256, FinishReason::Length));
     assert!(session.tokens().len() <= 65, "{}", session.tokens().len());
     assert_eq!(session.tokens()[..4], first);
@@ -215,10 +213,8 @@ fn streams_never_split_a_character() {
         let mut held_back = 0;
         for _ in 0..300 {
             let text = text(&mut rng);
-            let options = kinglet_lm::tokenizer::EncodeOptions {
-                add_special: false,
-                parse_special: false,
-            };
+            let options =
+                kinglet_lm::tokenizer::EncodeOptions { add_special: false, parse_special: false };
             let tokens = tokenizer.encode(&text, options).unwrap();
             let mut decoder = StreamDecoder::new(&tokenizer);
             let mut found = String::new();
@@ -285,10 +281,9 @@ fn constrained_text_always_matches() {
     let sums = regex_automata::meta::Regex::new("^[1-9][0-9]{0,2}( \\+ [1-9][0-9]{0,2}){1,4}$");
     let sums = sums.unwrap();
     for seed in 0..50 {
-        for (constraint, check) in [
-            (Constraint::Regex(pattern.into()), &regex),
-            (Constraint::Lark(grammar.into()), &sums),
-        ] {
+        for (constraint, check) in
+            [(Constraint::Regex(pattern.into()), &regex), (Constraint::Lark(grammar.into()), &sums)]
+        {
             let generation = Generation { constraint: Some(constraint), ..hot(120, seed) };
             let found = answer(&mut model, "Once upon a time", &generation).unwrap();
             assert_eq!(found.finish_reason, FinishReason::Stop, "{}", found.text);
