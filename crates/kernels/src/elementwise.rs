@@ -109,25 +109,34 @@ pub(crate) struct UnaryKernel<'a> {
     output: &'a mut [f32],
 }
 
-impl UnaryKernel<'_> {
-    #[inline(always)]
-    fn map<S: Simd>(self, s: S, f: impl Fn(S::V) -> S::V) {
-        let len = self.output.len();
-        let (input, output) = (self.input, self.output.as_mut_ptr());
+/// Replaces each vector `x` of the input by the expression. A macro, and no function that takes a
+/// closure: closures are not always inlined, and then lack the instructions.
+macro_rules! map {
+    ($work:ident, $s:ident, |$x:ident| $image:expr) => {{
+        let len = $work.output.len();
+        let (input, output) = ($work.input, $work.output.as_mut_ptr());
         let mut i = 0;
-        // SAFETY: `input` and `output` have `len` elements; an element is read before it is
-        // written.
-        unsafe {
-            while i + S::LANES <= len {
-                s.store(output.add(i), f(s.load(input.add(i))));
-                i += S::LANES;
+        while i < len {
+            let n = (len - i).min(S::LANES);
+            // SAFETY: `input` and `output` have `len` elements; an element is read before it is
+            // written.
+            let $x = unsafe {
+                if n == S::LANES { $s.load(input.add(i)) } else { $s.load_n(input.add(i), n) }
+            };
+            let image = $image;
+            // SAFETY: as above.
+            unsafe {
+                match n == S::LANES {
+                    true => $s.store(output.add(i), image),
+                    false => $s.store_n(output.add(i), image, n),
+                }
             }
-            if i < len {
-                s.store_n(output.add(i), f(s.load_n(input.add(i), len - i)), len - i);
-            }
+            i += S::LANES;
         }
-    }
+    }};
+}
 
+impl UnaryKernel<'_> {
     #[inline(always)]
     fn each(self, f: impl Fn(f32) -> f32) {
         for (i, y) in self.output.iter_mut().enumerate() {
@@ -142,71 +151,75 @@ impl Kernel for UnaryKernel<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (zero, one, half) = (s.zero(), s.splat(1.0), s.splat(0.5));
-        let clamp = |low: f32, high: f32, x| s.min(s.splat(high), s.max(s.splat(low), x));
         match self.unary {
             Unary::Identity if self.input == self.output.as_ptr() => {}
-            Unary::Identity => self.map(s, |x| x),
+            Unary::Identity => map!(self, s, |x| x),
             Unary::Clamp(low, high) => {
                 let (low, high) = (s.splat(low), s.splat(high));
-                self.map(s, |x| s.min(high, s.max(low, x)));
+                map!(self, s, |x| s.min(high, s.max(low, x)));
             }
             Unary::LeakyRelu(slope) => {
                 let slope = s.splat(slope);
-                self.map(s, |x| s.select(s.lt(x, zero), s.mul(slope, x), x));
+                map!(self, s, |x| s.select(s.lt(x, zero), s.mul(slope, x), x));
             }
             Unary::Elu(alpha) => {
                 let alpha = s.splat(alpha);
-                self.map(s, |x| s.select(s.lt(x, zero), s.mul(alpha, exp_minus_one(s, x)), x));
+                map!(self, s, |x| s.select(s.lt(x, zero), s.mul(alpha, exp_minus_one(s, x)), x));
             }
             Unary::HardSwish => {
                 let (three, sixth) = (s.splat(3.0), s.splat(1.0 / 6.0));
-                self.map(s, |x| s.mul(s.mul(x, sixth), clamp(0.0, 6.0, s.add(x, three))));
+                map!(self, s, |x| s.mul(s.mul(x, sixth), clamp(s, 0.0, 6.0, s.add(x, three))));
             }
             Unary::HardSigmoid(alpha, beta) => {
                 let (alpha, beta) = (s.splat(alpha), s.splat(beta));
-                self.map(s, |x| clamp(0.0, 1.0, s.fma(alpha, x, beta)));
+                map!(self, s, |x| clamp(s, 0.0, 1.0, s.fma(alpha, x, beta)));
             }
-            Unary::Silu => self.map(s, |x| s.mul(x, math::sigmoid(s, x))),
-            Unary::Sigmoid => self.map(s, |x| math::sigmoid(s, x)),
-            Unary::Tanh => self.map(s, |x| math::tanh(s, x)),
+            Unary::Silu => map!(self, s, |x| s.mul(x, math::sigmoid(s, x))),
+            Unary::Sigmoid => map!(self, s, |x| math::sigmoid(s, x)),
+            Unary::Tanh => map!(self, s, |x| math::tanh(s, x)),
             Unary::Gelu => {
                 let root_half = s.splat(std::f32::consts::FRAC_1_SQRT_2);
-                self.map(s, |x| {
+                map!(self, s, |x| {
                     let e = math::erf(s, s.mul(x, root_half));
                     s.mul(s.mul(half, x), s.add(one, e))
                 });
             }
             Unary::GeluTanh => {
                 let (scale, cubic) = (s.splat(0.797_884_6), s.splat(0.044_715));
-                self.map(s, |x| {
+                map!(self, s, |x| {
                     let cube = s.mul(s.mul(x, x), x);
                     let t = math::tanh(s, s.mul(scale, s.fma(cubic, cube, x)));
                     s.mul(s.mul(half, x), s.add(one, t))
                 });
             }
-            Unary::Mish => self.map(s, |x| s.mul(x, math::tanh(s, softplus(s, x)))),
-            Unary::Softplus => self.map(s, |x| softplus(s, x)),
-            Unary::Softsign => self.map(s, |x| s.div(x, s.add(one, s.abs(x)))),
-            Unary::Erf => self.map(s, |x| math::erf(s, x)),
-            Unary::Exp => self.map(s, |x| math::exp(s, x)),
-            Unary::Log => self.map(s, |x| math::log(s, x)),
-            Unary::Sqrt => self.map(s, |x| s.sqrt(x)),
-            Unary::Rsqrt => self.map(s, |x| s.div(one, s.sqrt(x))),
-            Unary::Reciprocal => self.map(s, |x| s.div(one, x)),
-            Unary::Square => self.map(s, |x| s.mul(x, x)),
-            Unary::Abs => self.map(s, |x| s.abs(x)),
-            Unary::Neg => self.map(s, |x| s.neg(x)),
-            Unary::Sign => self.map(s, |x| {
+            Unary::Mish => map!(self, s, |x| s.mul(x, math::tanh(s, softplus(s, x)))),
+            Unary::Softplus => map!(self, s, |x| softplus(s, x)),
+            Unary::Softsign => map!(self, s, |x| s.div(x, s.add(one, s.abs(x)))),
+            Unary::Erf => map!(self, s, |x| math::erf(s, x)),
+            Unary::Exp => map!(self, s, |x| math::exp(s, x)),
+            Unary::Log => map!(self, s, |x| math::log(s, x)),
+            Unary::Sqrt => map!(self, s, |x| s.sqrt(x)),
+            Unary::Rsqrt => map!(self, s, |x| s.div(one, s.sqrt(x))),
+            Unary::Reciprocal => map!(self, s, |x| s.div(one, x)),
+            Unary::Square => map!(self, s, |x| s.mul(x, x)),
+            Unary::Abs => map!(self, s, |x| s.abs(x)),
+            Unary::Neg => map!(self, s, |x| s.neg(x)),
+            Unary::Sign => map!(self, s, |x| {
                 let positive = s.select(s.lt(zero, x), one, x);
                 s.select(s.lt(x, zero), s.splat(-1.0), positive)
             }),
-            Unary::Floor => self.map(s, |x| s.floor(x)),
-            Unary::Ceil => self.map(s, |x| s.ceil(x)),
-            Unary::Round => self.map(s, |x| s.round(x)),
+            Unary::Floor => map!(self, s, |x| s.floor(x)),
+            Unary::Ceil => map!(self, s, |x| s.ceil(x)),
+            Unary::Round => map!(self, s, |x| s.round(x)),
             Unary::Sin => self.each(f32::sin),
             Unary::Cos => self.each(f32::cos),
         }
     }
+}
+
+#[inline(always)]
+fn clamp<S: Simd>(s: S, low: f32, high: f32, x: S::V) -> S::V {
+    s.min(s.splat(high), s.max(s.splat(low), x))
 }
 
 /// eˣ − 1 for x ≤ 0: near zero its series, so that small results keep their digits.

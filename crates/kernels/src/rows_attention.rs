@@ -399,8 +399,10 @@ fn add_values<S: Simd>(s: S, weights: &[f32], values: &[f32], fade: f32, sums: &
     // SAFETY: each weight has a line of `width` elements, and so have the sums.
     unsafe {
         while e + 4 * S::LANES <= width {
-            let mut acc: [S::V; 4] =
-                std::array::from_fn(|v| s.mul(fade, s.load(sums.add(e + v * S::LANES))));
+            let mut acc = [s.zero(); 4];
+            for (v, acc) in acc.iter_mut().enumerate() {
+                *acc = s.mul(fade, s.load(sums.add(e + v * S::LANES)));
+            }
             for (i, weight) in weights.iter().enumerate() {
                 let (line, weight) = (values.add(i * width + e), s.splat(*weight));
                 for (v, acc) in acc.iter_mut().enumerate() {

@@ -273,7 +273,12 @@ impl<const F16: bool, const R: usize, const C: usize> Work for DirectRows<'_, F1
         // SAFETY: `FloatProduct::run` checked the packed weights, the rows and the sums.
         unsafe {
             for j in 0..layout.k {
-                let w: [L::F; C] = std::array::from_fn(|c| load(l, float, at[c].add(j * step)));
+                // A loop, and no closure: closures are not always inlined, and then lack the
+                // instructions.
+                let mut w = [l.splat(0.0); C];
+                for c in 0..C {
+                    w[c] = load(l, float, at[c].add(j * step));
+                }
                 for r in 0..R {
                     let x = l.splat(*rows[r].add(j));
                     for c in 0..C {
@@ -372,11 +377,17 @@ impl<const R: usize> Work for TileRows<'_, R> {
         // SAFETY: `FloatProduct::run` checked the rows and the scratch.
         unsafe {
             let at = |r: usize, c: usize| sums.add((r * SIDE + c) * PANEL);
-            let mut acc: [[L::F; SIDE]; R] =
-                std::array::from_fn(|r| std::array::from_fn(|c| l.load_f(at(r, c))));
+            let mut acc = [[l.splat(0.0); SIDE]; R];
+            for (r, acc) in acc.iter_mut().enumerate() {
+                for (c, acc) in acc.iter_mut().enumerate() {
+                    *acc = l.load_f(at(r, c));
+                }
+            }
             for j in 0..depth {
-                let w: [L::F; SIDE] =
-                    std::array::from_fn(|c| l.load_f(b.add((j * SIDE + c) * PANEL)));
+                let mut w = [l.splat(0.0); SIDE];
+                for (c, w) in w.iter_mut().enumerate() {
+                    *w = l.load_f(b.add((j * SIDE + c) * PANEL));
+                }
                 for r in 0..R {
                     let x = l.splat(*rows[r].add(j));
                     for c in 0..SIDE {

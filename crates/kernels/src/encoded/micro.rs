@@ -83,7 +83,10 @@ unsafe fn add_block<
             }
             for j in 0..8 / subs {
                 let j = j + sub * 4;
-                let quads: [L::B; C] = std::array::from_fn(|c| codes(j, c));
+                let mut quads = [l.bytes(0); C];
+                for (c, quad) in quads.iter_mut().enumerate() {
+                    *quad = codes(j, c);
+                }
                 for (r, ints) in ints.iter_mut().enumerate() {
                     let x = l.quad(rows.codes.add((j * R + r) * 4));
                     for c in 0..C {
@@ -142,7 +145,12 @@ unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
             *quad = if plane == 0 { bits } else { l.or(*quad, bits) };
         }
     }
-    if TABLE { quads.map(|q| l.lookup(table, q)) } else { quads }
+    if TABLE {
+        for quad in &mut quads {
+            *quad = l.lookup(table, *quad);
+        }
+    }
+    quads
 }
 
 /// Writes the scales, and minima, of a unit of `blocks` blocks at `unit`: for each sub-block those
