@@ -101,8 +101,8 @@ impl Layers {
         match self {
             Layers::All => true,
             Layers::None => false,
-            Layers::AllButEveryNth(n) => (i + 1) % n != 0,
-            Layers::AllButFirstOf(n) => i % n != 0,
+            Layers::AllButEveryNth(n) => !(i + 1).is_multiple_of(n),
+            Layers::AllButFirstOf(n) => !i.is_multiple_of(n),
             Layers::Windowed => windowed,
         }
     }

@@ -93,7 +93,7 @@ impl Read<'_> {
             self.each("attention.head_count_kv", layers).unwrap_or_else(|| heads.clone());
         let most = heads.iter().copied().max().unwrap_or(0);
         let key = self.usize("attention.key_length").filter(|n| *n > 0);
-        let key = key.unwrap_or(if most == 0 { 0 } else { width / most });
+        let key = key.unwrap_or(width.checked_div(most).unwrap_or(0));
         let value = self.usize("attention.value_length").filter(|n| *n > 0).unwrap_or(key);
         let vocabulary =
             file.tensors.get("token_embd.weight").and_then(|t| t.dims().first().copied());

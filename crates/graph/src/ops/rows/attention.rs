@@ -182,7 +182,9 @@ impl Cells<'_> {
                     to.copy_from_slice(&f16::from_f32(*v).to_le_bytes());
                 }
             }
-            DType::Encoded(Encoding::Q8_0) if at % 32 == 0 && data.len() % 32 == 0 => {
+            DType::Encoded(Encoding::Q8_0)
+                if at.is_multiple_of(32) && data.len().is_multiple_of(32) =>
+            {
                 let bytes = &mut self.state.bytes[at / 32 * 34..][..data.len() / 32 * 34];
                 Encoding::Q8_0.encode(data, bytes);
             }
