@@ -15,6 +15,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     nextest::command()?;
     fixtures::suite()?;
+    fixtures::minilm()?;
     if !arguments.without_aarch64 {
         aarch64::set_up()?;
     }

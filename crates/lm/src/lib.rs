@@ -4,6 +4,7 @@
 mod cells;
 mod chat;
 mod constrain;
+mod embed;
 mod error;
 pub mod eval;
 mod hash;
@@ -18,6 +19,7 @@ pub mod tokenizer;
 
 pub use cells::{Cells, Copy, Full};
 pub use constrain::{Allowed, Constraint, Following, Forms};
+pub use embed::Encoder;
 pub use error::LmError;
 pub use memory::{Report, Trim};
 pub use model::{Cache, Guess, LanguageModel, Options, Piece, Wanted};

@@ -8,7 +8,7 @@ use crate::step::{Row, Stepper};
 use crate::tokenizer::Tokenizer;
 use kinglet_formats::LoadError;
 use kinglet_formats::gguf::{Gguf, Value};
-use kinglet_formats::lm::{Build, Config, Weights, build, family::Family, from_gguf};
+use kinglet_formats::lm::{Build, Config, Family, Generation, HfModel, Weights, build, from_gguf};
 use kinglet_graph::ops::rows::PAGE;
 use kinglet_graph::{DType, Encoding, GraphError};
 use kinglet_runtime::Pool;
@@ -72,7 +72,7 @@ const USUAL_CONTEXT: usize = 4096;
 /// A language model with the memory of its sequences.
 pub struct LanguageModel {
     config: Config,
-    family: &'static Family,
+    family: Family,
     stepper: Stepper,
     cells: Cells,
     context: usize,
@@ -83,11 +83,15 @@ pub struct LanguageModel {
     /// Made when the first constraint comes.
     forms: Option<Forms>,
     template: Option<String>,
+    generation: Generation,
 }
 
 impl LanguageModel {
-    /// Loads the model at `path`, a GGUF file.
+    /// Loads the model at `path`: a GGUF file, or a Hugging Face folder.
     pub fn open(path: &Path, options: &Options) -> Result<LanguageModel, LmError> {
+        if path.is_dir() {
+            return LanguageModel::open_folder(path, options);
+        }
         let file = Gguf::open(path)?;
         LanguageModel::from_gguf(&file, options).map_err(|e| LoadError::new(path, e).into())
     }
@@ -102,7 +106,7 @@ impl LanguageModel {
                 .map(Arc::new)
                 .map_err(|e| LmError::Tokenizer(e.to_string()))
         });
-        let mut model = LanguageModel::new(config, family, file, options)?;
+        let mut model = LanguageModel::new(config, *family, file, options)?;
         model.tokenizer = tokenizer.unwrap_or(Err(LmError::NoTokenizer));
         model.template = file
             .metadata
@@ -112,10 +116,26 @@ impl LanguageModel {
         Ok(model)
     }
 
+    /// The model in a Hugging Face folder, with its tokeniser where it has one.
+    fn open_folder(folder: &Path, options: &Options) -> Result<LanguageModel, LmError> {
+        let hf = HfModel::open(folder)?;
+        let fail = |e: GraphError| LoadError::new(folder, e);
+        let model = LanguageModel::new(hf.config, hf.family, &hf.weights, options);
+        let mut model = model.map_err(fail)?;
+        if folder.join("tokenizer.json").exists() {
+            model.tokenizer = Tokenizer::from_huggingface(folder)
+                .map(Arc::new)
+                .map_err(|e| LmError::Tokenizer(e.to_string()));
+        }
+        model.template = hf.template;
+        model.generation = hf.generation;
+        Ok(model)
+    }
+
     /// The model of these numbers and tensors, without a tokeniser.
     pub fn new(
         config: Config,
-        family: &'static Family,
+        family: Family,
         weights: &dyn Weights,
         options: &Options,
     ) -> Result<LanguageModel, GraphError> {
@@ -125,7 +145,7 @@ impl LanguageModel {
         let pages = each * sequences;
         let cache = options.cache.dtype();
         check_cache(&config, cache)?;
-        let graph = build(&config, family, weights, Build { pages, sequences, cache })?;
+        let graph = build(&config, &family, weights, Build { pages, sequences, cache })?;
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if options.threads == 0 { cores() } else { options.threads };
         let before = kinglet_formats::map::process_resident();
@@ -145,6 +165,7 @@ impl LanguageModel {
             fingerprint: OnceLock::new(),
             forms: None,
             template: None,
+            generation: Generation::default(),
         })
     }
 
@@ -415,8 +436,8 @@ impl LanguageModel {
     }
 
     /// The model's family.
-    pub fn family(&self) -> &'static Family {
-        self.family
+    pub fn family(&self) -> &Family {
+        &self.family
     }
 
     /// The model's tokeniser.
@@ -450,6 +471,11 @@ impl LanguageModel {
 
     pub(crate) fn stepper_mut(&mut self) -> &mut Stepper {
         &mut self.stepper
+    }
+
+    /// How the model's makers sample it, where its files say (`generation_config.json`).
+    pub fn generation(&self) -> &Generation {
+        &self.generation
     }
 
     /// The steps of the model and what they share.

@@ -1,11 +1,11 @@
-//! One small model of each family: logits of every position and greedy tokens as llama.cpp
-//! computed them.
+//! One small model of each family: logits of every position and greedy tokens as llama.cpp computed
+//! them (GGUF files) and as transformers did (Hugging Face folders, see `hf/make.py`).
 
 use kinglet_lm::sample::best;
 use kinglet_lm::{Cache, LanguageModel, Options, Session, Wanted};
 use kinglet_testing::{models, npz};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn options() -> Options {
     Options { context: Some(64), sequences: 4, cache: Cache::F32, threads: 2, ..Options::default() }
@@ -21,9 +21,10 @@ fn difference(found: &[f32], expected: &[f32]) -> f32 {
     worst.fold(0.0, |m, d| if d <= m { m } else { d }) / (high - low)
 }
 
-/// Checks one model; says what is wrong with it.
-fn check(path: &Path) -> Result<f32, String> {
-    let expected: BTreeMap<_, _> = npz(&path.with_extension("npz")).into_iter().collect();
+/// Checks the model at `path` against what lies at `expected`, within `bound` of the logits' spread;
+/// says what is wrong with it.
+fn check(path: &Path, expected: &Path, bound: f32) -> Result<f32, String> {
+    let expected: BTreeMap<_, _> = npz(expected).into_iter().collect();
     let ids = |name: &str| -> Vec<u32> {
         expected[name].to_vec::<i32>().unwrap().into_iter().map(|t| t as u32).collect()
     };
@@ -35,7 +36,7 @@ fn check(path: &Path) -> Result<f32, String> {
         .extend(session.sequence(), &tokens, Wanted::All, |_, l| logits.extend_from_slice(l))
         .map_err(|e| e.to_string())?;
     let off = difference(&logits, &expected["logits"].to_vec::<f32>().unwrap());
-    if off.is_nan() || off > 0.01 {
+    if off.is_nan() || off > bound {
         return Err(format!("logits are off by {off} of their spread"));
     }
     session.push(&tokens);
@@ -60,10 +61,28 @@ fn every_family_computes_what_llama_cpp_does() {
         .collect();
     paths.sort();
     assert!(paths.len() >= 19, "only {} models", paths.len());
+    all_right(paths.iter().map(|path| (path.clone(), path.with_extension("npz"), 0.01)));
+}
+
+#[test]
+fn every_class_computes_what_transformers_does() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hf");
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.join("expected.npz").exists())
+        .collect();
+    paths.sort();
+    assert!(paths.len() >= 45, "only {} models", paths.len());
+    all_right(paths.iter().map(|path| (path.clone(), path.join("expected.npz"), 1e-3)));
+}
+
+/// Checks models (path, what is expected, bound); names all that are wrong.
+fn all_right(models: impl Iterator<Item = (PathBuf, PathBuf, f32)>) {
     let mut wrong = Vec::new();
-    for path in paths {
+    for (path, expected, bound) in models {
         let name = path.file_stem().unwrap().to_string_lossy().to_string();
-        match check(&path) {
+        match check(&path, &expected, bound) {
             Ok(off) => println!("{name}: {off:.1e}"),
             Err(e) => wrong.push(format!("{name}: {e}")),
         }

@@ -52,6 +52,25 @@ pub fn onnx_suite() -> Option<PathBuf> {
     None
 }
 
+/// The folder of the sentence encoder all-MiniLM-L6-v2, as Hugging Face keeps it: `KINGLET_MINILM` or,
+/// where `cargo xtask setup` puts it, the cache. `None`, said on stderr, where it is absent.
+///
+/// # Panics
+/// Under `CI=true` where it is absent.
+pub fn minilm() -> Option<PathBuf> {
+    let cache = || match std::env::var_os("KINGLET_CACHE") {
+        Some(folder) => Some(PathBuf::from(folder)),
+        None => Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/kinglet")),
+    };
+    let folder = std::env::var_os("KINGLET_MINILM").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(cache()?.join("minilm")));
+    if folder.as_ref().is_some_and(|folder| folder.join("model.safetensors").exists()) {
+        return folder;
+    }
+    skip("no MiniLM (cargo xtask setup downloads it, KINGLET_MINILM names its folder)");
+    None
+}
+
 /// Says on stderr that this test is skipped, and why.
 ///
 /// # Panics

@@ -2,16 +2,23 @@
 
 use super::builder::{Builder, Order, Result, missing};
 use super::family::Norm;
+use kinglet_graph::ops::binary::{Binary, BinaryFn};
+use kinglet_graph::ops::concat::Concat;
+use kinglet_graph::ops::gather::Gather;
 use kinglet_graph::ops::norm::{LayerNorm, RmsNorm};
-use kinglet_graph::ops::rows::RowAttention;
+use kinglet_graph::ops::rows::{ExpertLinear, RowAttention};
 use kinglet_graph::ops::unary::Unary;
-use kinglet_graph::{GraphError, ValueId};
+use kinglet_graph::{DType, GraphError, Tensor, ValueId};
 
 impl Builder<'_> {
     /// What mixes the rows of a sequence in layer `layer`: told from the tensors that it has.
     pub(super) fn mixer(&mut self, layer: usize, x: ValueId) -> Result<ValueId> {
         let has = |b: &Self, part: &str| b.has(&format!("blk.{layer}.{part}.weight"));
-        if has(self, "attn_q") || has(self, "attn_qkv") {
+        if has(self, "attn_kv_a_mqa") {
+            self.latent_attention(layer, x)
+        } else if has(self, "attn_qkv") && has(self, "ssm_conv1d") {
+            self.delta_rule(layer, x)
+        } else if has(self, "attn_q") || has(self, "attn_qkv") {
             self.attention(layer, x)
         } else if has(self, "shortconv.in_proj") {
             self.short_conv(layer, x)
@@ -32,6 +39,17 @@ impl Builder<'_> {
         let rotates = tuned && family.rotates.has(layer, windowed || config.window.is_none());
         let [q, k, v] = self.queries_keys_values(layer, x, heads, kv_heads)?;
         let (mut q, mut k) = (q, k);
+        // Each head's queries, and as many numbers that open or close its result (Qwen3-Next).
+        let rows = self.dims(&name("attn_q.weight")).and_then(|d| d.first().copied());
+        let mut gate = None;
+        if heads > 0 && rows == Some(2 * heads * config.key) {
+            let both = self.reshaped(&name("attn_q_heads"), q, &[heads, 2 * config.key])?;
+            let own = self.columns(&name("attn_q_own"), both, 0, config.key)?;
+            q = self.reshaped(&name("attn_q_row"), own, &[heads * config.key])?;
+            let open = self.columns(&name("attn_open"), both, config.key, 2 * config.key)?;
+            let open = self.reshaped(&name("attn_open_row"), open, &[heads * config.key])?;
+            gate = Some(self.apply(&name("attn_opened"), Unary::Sigmoid, &[open]));
+        }
         for (rotate, norm) in [(false, !family.norm_after_rope), (true, family.norm_after_rope)] {
             if rotate && rotates {
                 q = self.rotated(&name("q_rotated"), q, config.key, 0, windowed)?;
@@ -55,7 +73,11 @@ impl Builder<'_> {
             window: config.window.filter(|_| windowed),
             alibi: config.alibi.or(family.alibi).filter(|a| *a > 0.0),
         };
-        let y = self.attend(&name("attention"), op, [q, k, v], &name("attn_sinks.weight"))?;
+        let rows = [Some(q), Some(k), Some(v)];
+        let mut y = self.attend(&name("attention"), op, rows, &name("attn_sinks.weight"))?;
+        if let Some(gate) = gate {
+            y = self.binary(&name("attn_gated"), BinaryFn::Mul, y, gate);
+        }
         self.linear(&name("attn_output"), y, Order::ScaleFirst)
     }
 
@@ -64,21 +86,92 @@ impl Builder<'_> {
         &mut self,
         name: &str,
         op: RowAttention,
-        [q, k, v]: [ValueId; 3],
+        heads: [Option<ValueId>; 3],
         sinks: &str,
     ) -> Result<ValueId> {
         let state = self.graph.state_mut(op.state);
         state.ty.dtype = self.build.cache;
         state.ty.shape = op.state_dims(self.build.pages).as_slice().into();
         let rows = self.rows;
-        let mut inputs =
-            vec![q, k, v, rows.sequences, rows.positions, rows.parents, rows.slots, rows.pages];
-        inputs.extend(self.constant(sinks));
-        Ok(self.apply(name, op, &inputs))
+        let rows = [rows.sequences, rows.positions, rows.parents, rows.slots, rows.pages];
+        let mut inputs: Vec<_> = heads.into_iter().chain(rows.map(Some)).collect();
+        inputs.extend(self.constant(sinks).map(Some));
+        Ok(self.apply_optional(name, op, inputs))
+    }
+
+    /// DeepSeek-V2's attention (arXiv 2405.04434): what is held is one latent a position, and a
+    /// rotated key for all heads. Queries are taken to the latent's space, and results out of it.
+    fn latent_attention(&mut self, layer: usize, x: ValueId) -> Result<ValueId> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let config = self.config;
+        let (key, rotated) = (config.key, config.rope.rotated);
+        let heads = config.heads.get(layer).copied().unwrap_or(0);
+        let (Some(rank), true) = (config.kv_rank, rotated < key) else {
+            let m = format!("heads of {key} elements, of which {rotated} rotate, without a rank");
+            return Err(GraphError::new(name("attn_kv_a_mqa"), m));
+        };
+        let still = key - rotated;
+        let q = if self.has(&name("attn_q_a.weight")) {
+            let q = self.linear(&name("attn_q_a"), x, Order::ScaleFirst)?;
+            let q = self.norm(&name("attn_q_a_norm"), q)?;
+            self.linear(&name("attn_q_b"), q, Order::ScaleFirst)?
+        } else {
+            self.linear(&name("attn_q"), x, Order::ScaleFirst)?
+        };
+        let q = self.rotated(&name("q_rotated"), q, key, still, false)?;
+        let q = self.reshaped(&name("q_heads"), q, &[heads, key])?;
+        let q_still = self.columns(&name("q_still"), q, 0, still)?;
+        let q_rotated = self.columns(&name("q_moved"), q, still, key)?;
+        let each = self.each_head(heads)?;
+        let up = self.required(&name("attn_k_b.weight"))?;
+        let q_latent = self.apply(&name("attn_k_b"), ExpertLinear, &[q_still, up, each]);
+        let join = Concat { axis: -1 };
+        let q = self.apply(&name("q_joined"), join.clone(), &[q_latent, q_rotated]);
+        let q = self.reshaped(&name("q_row"), q, &[heads * (rank + rotated)])?;
+
+        let all = self.linear(&name("attn_kv_a_mqa"), x, Order::ScaleFirst)?;
+        let latent = self.columns(&name("kv_latent"), all, 0, rank)?;
+        let latent = self.norm(&name("attn_kv_a_norm"), latent)?;
+        let k = self.columns(&name("k_still"), all, rank, rank + rotated)?;
+        let k = self.rotated(&name("k_rotated"), k, rotated, 0, false)?;
+        let k = self.apply(&name("k_row"), join, &[latent, k]);
+        let op = RowAttention {
+            state: self.next_state(name("cache")),
+            heads,
+            kv_heads: 1,
+            key: rank + rotated,
+            value: rank,
+            value_in_key: true,
+            scale: config.attention_scale.unwrap_or(1.0 / (key as f32).sqrt()),
+            softcap: None,
+            window: None,
+            alibi: None,
+        };
+        let rows = [Some(q), Some(k), None];
+        let y = self.attend(&name("attention"), op, rows, &name("attn_sinks.weight"))?;
+        let y = self.reshaped(&name("attn_heads"), y, &[heads, rank])?;
+        let down = self.required(&name("attn_v_b.weight"))?;
+        let y = self.apply(&name("attn_v_b"), ExpertLinear, &[y, down, each]);
+        let y = self.reshaped(&name("attn_row"), y, &[heads * config.value])?;
+        self.linear(&name("attn_output"), y, Order::ScaleFirst)
+    }
+
+    /// For each row the numbers of all heads: each takes the weights of its own.
+    fn each_head(&mut self, heads: usize) -> Result<ValueId> {
+        let numbers: Vec<i32> = (0..heads as i32).collect();
+        let table = Tensor::from_slice(&[1, heads], &numbers)
+            .map_err(|e| GraphError::new("heads", e.to_string()))?;
+        let table = self.graph.add_constant("heads", table);
+        let none = self.graph.add_constant("heads.none", Tensor::scalar(0i32));
+        let zeros = Binary::new(BinaryFn::Mul);
+        let zeros =
+            self.graph.apply("heads.zeros", zeros, &[self.rows.positions, none], DType::I32);
+        let pick = Gather { axis: 0, batch_dims: 0 };
+        Ok(self.graph.apply("heads.each", pick, &[table, zeros], DType::I32))
     }
 
     /// Queries, keys and values, from weights of their own or from one weight for all three.
-    fn queries_keys_values(
+    pub(super) fn queries_keys_values(
         &mut self,
         layer: usize,
         x: ValueId,

@@ -69,6 +69,10 @@ pub fn build(
     weights: &dyn Weights,
     build: Build,
 ) -> Result<Graph> {
+    if family.encoder {
+        let m = format!("{} is an encoder: it embeds texts, and writes none", family.name);
+        return Err(GraphError::new("architecture", m));
+    }
     let mut graph = Graph::new(config.architecture.clone());
     let n = Dim::symbol("rows");
     let mut input = |name: &str, dims: Vec<Dim>| {
@@ -83,15 +87,51 @@ pub fn build(
         pages: input("pages", vec![build.sequences.into(), build.pages.into()]),
         wanted: input("wanted", vec![Dim::symbol("wanted")]),
     };
-    let (constants, angles) = (HashMap::new(), HashMap::new());
-    let mut b = Builder { graph, config, family, build, rows, weights, constants, angles };
+    let mut b = Builder::new(graph, config, family, rows, weights);
+    b.build = build;
     b.model()?;
-    let mut graph = b.graph;
-    graph.metadata.format = "lm".into();
-    // Tells of a tensor of another shape than it must have, by the node that it is for.
-    kinglet_graph::infer(&mut graph, Fold::Shapes)?;
-    graph.verify()?;
-    Ok(graph)
+    b.finish()
+}
+
+impl<'a> Builder<'a> {
+    /// A builder that has put nothing into `graph`.
+    pub fn new(
+        graph: Graph,
+        config: &'a Config,
+        family: &'a Family,
+        rows: Rows,
+        weights: &'a dyn Weights,
+    ) -> Builder<'a> {
+        let (constants, angles) = (HashMap::new(), HashMap::new());
+        let build = Build { pages: 0, sequences: 0, cache: DType::F32 };
+        Builder { graph, config, family, build, rows, weights, constants, angles }
+    }
+
+    /// The graph, checked.
+    pub fn finish(self) -> Result<Graph> {
+        let mut graph = self.graph;
+        graph.metadata.format = "lm".into();
+        // Tells of a tensor of another shape than it must have, by the node that it is for.
+        kinglet_graph::infer(&mut graph, Fold::Shapes)?;
+        graph.verify()?;
+        Ok(graph)
+    }
+}
+
+impl Rows {
+    /// The rows of one text by itself, which have no memory.
+    pub fn of_text(tokens: ValueId, positions: ValueId) -> Rows {
+        let none = tokens;
+        Rows {
+            tokens,
+            positions,
+            sequences: none,
+            parents: none,
+            slots: none,
+            pages: none,
+            wanted: none,
+        }
+    }
 }
 
 impl Builder<'_> {
@@ -115,7 +155,9 @@ impl Builder<'_> {
             x = self.norm("token_embd_norm", x)?;
         }
         for layer in 0..self.config.layers {
-            x = self.layer(layer, x)?;
+            for _ in 0..self.config.repeats.max(1) {
+                x = self.layer(layer, x)?;
+            }
         }
         let wanted = kinglet_graph::ops::gather::Gather::default();
         let x = self.apply("wanted_rows", wanted, &[x, self.rows.wanted]);
@@ -166,13 +208,13 @@ impl Builder<'_> {
         let heard = if self.has(&format!("{own}.weight")) { self.norm(&own, x)? } else { normed };
         let mut mixed = self.mixer(layer, heard)?;
         for after in ["post_attention_norm", "attn_post_norm"] {
-            if self.has(&name(&format!("{after}.weight"))) {
+            if after != self.family.feed_norm && self.has(&name(&format!("{after}.weight"))) {
                 mixed = self.norm(&name(after), mixed)?;
             }
         }
         let parallel = self.family.parallel || self.config.parallel;
         if parallel {
-            let second = name("ffn_norm");
+            let second = name(self.family.feed_norm);
             let second =
                 if self.has(&format!("{second}.weight")) { self.norm(&second, x)? } else { normed };
             let fed = self.feed_forward(layer, second, routed)?;
@@ -184,7 +226,7 @@ impl Builder<'_> {
         if !self.has_feed_forward(layer) {
             return Ok(x);
         }
-        let normed = if after_only { x } else { self.norm(&name("ffn_norm"), x)? };
+        let normed = if after_only { x } else { self.norm(&name(self.family.feed_norm), x)? };
         let routed = if self.family.router.early { routed } else { normed };
         let mut fed = self.feed_forward(layer, normed, routed)?;
         if self.has(&name("post_ffw_norm.weight")) {
@@ -220,7 +262,7 @@ impl Builder<'_> {
             |name| {
                 self.weights.tensor(name).and_then(|t| t.slice::<f32>().ok().map(<[f32]>::to_vec))
             },
-            self.build.pages * kinglet_graph::ops::rows::PAGE,
+            self.build.pages / self.build.sequences.max(1) * kinglet_graph::ops::rows::PAGE,
         );
         let tensor = Tensor::from_slice(&[frequencies.len()], &frequencies)
             .map_err(|e| GraphError::new("rope", e.to_string()))?;
@@ -344,11 +386,16 @@ impl Builder<'_> {
 
     /// A vector of ones.
     pub fn ones(&mut self, n: usize) -> Result<ValueId> {
-        let name = format!("ones.{n}");
+        self.filled(n, 1.0)
+    }
+
+    /// A vector of one number.
+    pub fn filled(&mut self, n: usize, value: f32) -> Result<ValueId> {
+        let name = format!("all.{value}.{n}");
         if let Some(id) = self.constants.get(&name) {
             return Ok(*id);
         }
-        let tensor = Tensor::from_slice(&[n], &vec![1.0f32; n])
+        let tensor = Tensor::from_slice(&[n], &vec![value; n])
             .map_err(|e| GraphError::new("norm", e.to_string()))?;
         let id = self.graph.add_constant(name.clone(), tensor);
         self.constants.insert(name, id);
@@ -388,6 +435,12 @@ impl Builder<'_> {
             y = self.binary(&format!("{name}.biased"), BinaryFn::Add, y, bias);
         }
         Ok(y)
+    }
+
+    /// The first row of a matrix.
+    pub fn first_row(&mut self, name: &str) -> Result<ValueId> {
+        let row = self.part(name, Some((0, 1)))?.ok_or_else(|| missing(name))?;
+        self.flat(&format!("{name}.row"), row)
     }
 
     fn part(&mut self, name: &str, part: Option<(usize, usize)>) -> Result<Option<ValueId>> {

@@ -1,5 +1,6 @@
 //! The numbers of a language model.
 
+use super::encoder::Pooling;
 use kinglet_graph::ops::rows::Rotate;
 
 /// The numbers of a model, as its file gives them. What a file leaves out has its usual value.
@@ -59,6 +60,10 @@ pub struct Config {
     pub short_conv: usize,
     /// Which layers are recurrent, where the file says so.
     pub recurrent: Option<Vec<bool>>,
+    /// How an encoder's rows become one embedding.
+    pub pooling: Pooling,
+    /// How often each layer runs, one time after the other (MobileLLM); 0 means 1.
+    pub repeats: usize,
     /// Rank of the latent that keys and values come from (DeepSeek-V2).
     pub kv_rank: Option<usize>,
 }
@@ -86,6 +91,8 @@ pub struct Rope {
     pub beta_fast: f32,
     /// YaRN's slow bound, in rotations.
     pub beta_slow: f32,
+    /// Whether YaRN's bounds are whole pairs.
+    pub whole_bounds: bool,
     /// YaRN's multiplier of the logarithm of the factor.
     pub log_multiplier: f32,
 }
@@ -152,8 +159,10 @@ impl Rope {
                     let turns = self.original_context as f32 / (rotations * std::f32::consts::TAU);
                     pairs as f32 * turns.ln() / base.ln()
                 };
-                let low = bound(self.beta_fast).floor().max(0.0);
-                let high = bound(self.beta_slow).ceil().min(pairs as f32 * 2.0 - 1.0);
+                let (low, high) = (bound(self.beta_fast), bound(self.beta_slow));
+                let (low, high) =
+                    if self.whole_bounds { (low.floor(), high.ceil()) } else { (low, high) };
+                let (low, high) = (low.max(0.0), high.min(pairs as f32 * 2.0 - 1.0));
                 let frequencies = plain.iter().enumerate().map(|(i, f)| {
                     let ramp = ((i as f32 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                     f * (1.0 - ramp) + f / stretch * ramp

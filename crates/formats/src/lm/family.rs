@@ -7,8 +7,8 @@ use kinglet_graph::ops::unary::Unary::{self, Gelu, GeluTanh, Relu, Silu};
 pub struct Family {
     /// GGUF's name of the architecture.
     pub name: &'static str,
-    /// Hugging Face's names of it.
-    pub classes: &'static [&'static str],
+    /// Whether it embeds texts, and writes none.
+    pub encoder: bool,
     /// Its norm.
     pub norm: Norm,
     /// The feed-forward's function.
@@ -21,6 +21,10 @@ pub struct Family {
     pub windows: Layers,
     /// Where norms stand.
     pub norms: Norms,
+    /// What the norm before the feed-forward is called.
+    pub feed_norm: &'static str,
+    /// ε of the norms, where the file does not say.
+    pub epsilon: f32,
     /// Attention and feed-forward read the same rows and are added together, also where the file
     /// does not say so.
     pub parallel: bool,
@@ -49,6 +53,9 @@ pub struct Family {
     pub feed_forward_scales: bool,
     /// What the router of experts reads and does.
     pub router: Router,
+    /// Whether a head of the delta rule takes keys by its number modulo their heads, and not those of
+    /// its block of neighbours.
+    pub strided_keys: bool,
 }
 
 /// The function of a feed-forward.
@@ -58,6 +65,13 @@ pub enum Function {
     Of(Unary),
     /// The square of what is above 0 (Primer, arXiv 2109.08668).
     ReluSquared,
+    /// Of gate g, at most `limit`, and up u, within ± `limit`: (u + 1) g σ(α g) (gpt-oss).
+    ClampedSwiglu {
+        /// α.
+        alpha: f32,
+        /// The bound.
+        limit: f32,
+    },
 }
 
 /// A norm.
@@ -146,7 +160,8 @@ pub struct Router {
     pub early: bool,
     /// Whether the weights of the chosen are made to sum to 1.
     pub normalised: bool,
-    /// Its function, where the file does not say: 1 softmax, 2 sigmoid, 3 softmax of the chosen.
+    /// Its function, where the file does not say: 1 softmax, 2 sigmoid, 3 softmax of the chosen, 4
+    /// SparseMixer.
     pub gating: u32,
 }
 
@@ -155,13 +170,15 @@ const ROUTER: Router = Router { early: false, normalised: true, gating: 1 };
 /// Llama: what all others are told apart from.
 const LLAMA: Family = Family {
     name: "llama",
-    classes: &["LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"],
+    encoder: false,
     norm: Norm::Rms,
     activation: Function::Of(Silu),
     rope: RopeStyle::Interleaved,
     rotates: Layers::All,
     windows: Layers::None,
     norms: Norms::Before,
+    feed_norm: "ffn_norm",
+    epsilon: 1e-5,
     parallel: false,
     local_base: None,
     rotates_if_tuned: false,
@@ -175,10 +192,11 @@ const LLAMA: Family = Family {
     attention_scale: false,
     feed_forward_scales: true,
     router: ROUTER,
+    strided_keys: false,
 };
 
 /// Llama without scales in the feed-forward.
-const PLAIN: Family = Family { feed_forward_scales: false, classes: &[], ..LLAMA };
+const PLAIN: Family = Family { feed_forward_scales: false, ..LLAMA };
 
 /// Llama with rotation of halves.
 const NEOX: Family = Family { rope: RopeStyle::Halves, ..PLAIN };
@@ -203,6 +221,9 @@ const GRANITE: Family = Family {
 /// Norms after the sublayers only.
 const AFTER: Family = Family { norms: Norms::After, ..NEOX };
 
+/// Qwen's hybrids of the delta rule and attention, as their GGUF files order heads.
+const HYBRID: Family = Family { feed_norm: "post_attention_norm", strided_keys: true, ..NEOX };
+
 /// Experts whose weights stay as the router gave them.
 const UNNORMALISED: Router = Router { normalised: false, ..ROUTER };
 
@@ -222,8 +243,13 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "qwen3moe", feed_forward_scales: true, ..NEOX },
     Family { name: "olmoe", router: UNNORMALISED, ..NEOX },
     Family { name: "phi3", ..NEOX },
-    Family { name: "phimoe", norm: Norm::Layer, ..NEOX },
-    Family { name: "openelm", ..NEOX },
+    Family {
+        name: "phimoe",
+        norm: Norm::Layer,
+        router: Router { gating: 4, ..UNNORMALISED },
+        ..NEOX
+    },
+    Family { name: "openelm", epsilon: 1e-6, ..NEOX },
     Family { name: "exaone", ..NEOX },
     Family { name: "hunyuan-dense", norm_after_rope: true, ..NEOX },
     Family { name: "hunyuan-moe", norm_after_rope: true, ..NEOX },
@@ -270,14 +296,29 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "mamba", rope: RopeStyle::None, ..NEOX },
     Family { name: "mamba2", rope: RopeStyle::None, ..NEOX },
     Family { name: "lfm2", ..NEOX },
+    Family {
+        name: "gpt-oss",
+        activation: Function::ClampedSwiglu { alpha: 1.702, limit: 7.0 },
+        windows: Layers::AllButEveryNth(2),
+        feed_norm: "post_attention_norm",
+        router: Router { gating: 3, ..ROUTER },
+        ..NEOX
+    },
+    Family { name: "deepseek2", attention_scale: true, router: UNNORMALISED, ..PLAIN },
+    Family { name: "qwen3next", feed_norm: "post_attention_norm", ..NEOX },
+    Family {
+        name: "bert",
+        encoder: true,
+        activation: Function::Of(Gelu),
+        rope: RopeStyle::None,
+        epsilon: 1e-12,
+        ..GPT
+    },
+    Family { name: "qwen35", ..HYBRID },
+    Family { name: "qwen35moe", ..HYBRID },
 ];
 
 /// The family that GGUF calls `name`.
 pub fn named(name: &str) -> Option<&'static Family> {
     FAMILIES.iter().find(|f| f.name == name)
-}
-
-/// The family that Hugging Face calls `class`.
-pub fn of_class(class: &str) -> Option<&'static Family> {
-    FAMILIES.iter().find(|f| f.classes.contains(&class))
 }

@@ -4,12 +4,13 @@ use super::builder::{Builder, Order, Result, missing};
 use super::family::Function;
 use kinglet_graph::ops::binary::BinaryFn;
 use kinglet_graph::ops::gather::{Gather, GatherElements};
+use kinglet_graph::ops::logic::{Compare, Where};
 use kinglet_graph::ops::order::TopK;
 use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
 use kinglet_graph::ops::rows::{ExpertLinear, Linear};
 use kinglet_graph::ops::softmax::Softmax;
 use kinglet_graph::ops::unary::Unary;
-use kinglet_graph::{DType, Shape, ValueId, ValueType};
+use kinglet_graph::{DType, Shape, Tensor, ValueId, ValueType};
 
 impl Builder<'_> {
     /// Whether the layer has a feed-forward part.
@@ -43,15 +44,13 @@ impl Builder<'_> {
         let hidden = if self.has(&format!("{gate}.weight")) {
             let g = self.linear(&gate, x, Order::BiasFirst)?;
             let u = self.linear(&up, x, Order::BiasFirst)?;
-            let g = self.activated(&name("ffn_act"), g);
-            self.binary(&name("ffn_gated"), BinaryFn::Mul, g, u)
+            self.gated(&name("ffn_gated"), &name("ffn_act"), g, u)?
         } else if wide.is_some_and(|w| rows.first() == Some(&(2 * w))) {
             // Gate and up in one weight, the gate first.
             let n = rows[0] / 2;
             let g = self.linear_rows(&gate, &up, x, Order::BiasFirst, Some((0, n)))?;
             let u = self.linear_rows(&up, &up, x, Order::BiasFirst, Some((n, n)))?;
-            let g = self.activated(&name("ffn_act"), g);
-            self.binary(&name("ffn_gated"), BinaryFn::Mul, g, u)
+            self.gated(&name("ffn_gated"), &name("ffn_act"), g, u)?
         } else {
             let u = self.linear(&up, x, Order::BiasFirst)?;
             self.activated(&name("ffn_act"), u)
@@ -59,14 +58,64 @@ impl Builder<'_> {
         self.linear(&down, hidden, Order::BiasFirst)
     }
 
+    /// The function of a gate, times up.
+    fn gated(&mut self, name: &str, act: &str, gate: ValueId, up: ValueId) -> Result<ValueId> {
+        let Function::ClampedSwiglu { alpha, limit } = self.family.activation else {
+            let gate = self.activated(act, gate);
+            return Ok(self.binary(name, BinaryFn::Mul, gate, up));
+        };
+        let below = Unary::Clamp { min: f32::MIN, max: limit };
+        let gate = self.apply(&format!("{act}.below"), below, &[gate]);
+        let within = Unary::Clamp { min: -limit, max: limit };
+        let up = self.apply(&format!("{act}.within"), within, &[up]);
+        let steep = self.scaled(&format!("{act}.steep"), gate, alpha)?;
+        let share = self.apply(&format!("{act}.share"), Unary::Sigmoid, &[steep]);
+        let gate = self.binary(act, BinaryFn::Mul, gate, share);
+        // g (u + 1)
+        let product = self.binary(&format!("{act}.product"), BinaryFn::Mul, gate, up);
+        Ok(self.binary(name, BinaryFn::Add, product, gate))
+    }
+
     fn activated(&mut self, name: &str, x: ValueId) -> ValueId {
         match self.family.activation {
             Function::Of(function) => self.apply(name, function, &[x]),
+            // It needs a gate: without one, its function of the gate alone.
+            Function::ClampedSwiglu { .. } => self.apply(name, Unary::Silu, &[x]),
             Function::ReluSquared => {
                 let x = self.apply(&format!("{name}.relu"), Unary::Relu, &[x]);
                 self.binary(name, BinaryFn::Mul, x, x)
             }
         }
+    }
+
+    /// The shares of the chosen by SparseMixer (arXiv 2409.12136): of each, its part of a softmax over
+    /// those that come close to it and were not chosen before it.
+    fn sparse_mixer(&mut self, layer: usize, logits: ValueId, best: ValueId) -> Result<ValueId> {
+        /// How close, as a part of the larger.
+        const CLOSE: f32 = 0.02;
+        let name = |part: &str| format!("blk.{layer}.ffn_mixer.{part}");
+        let experts = &self.config.experts;
+        let all = self.reshaped(&name("all"), logits, &[1, experts.count])?;
+        let best = self.reshaped(&name("best"), best, &[experts.used, 1])?;
+        let below = self.binary(&name("below"), BinaryFn::Sub, best, all);
+        let size = self.apply(&name("size"), Unary::Abs, &[all]);
+        let larger = self.binary(&name("larger"), BinaryFn::Max, size, best);
+        let reach = self.scaled(&name("reach"), larger, CLOSE)?;
+        let none = self.graph.add_constant(name("none"), Tensor::scalar(0.0f32));
+        let compare = |b: &mut Self, part: &str, how: Compare, with: ValueId| {
+            b.graph.apply(&name(part), how, &[below, with], DType::Bool)
+        };
+        let near = compare(self, "near", Compare::LessOrEqual, reach);
+        let left = compare(self, "left", Compare::GreaterOrEqual, none);
+        let distance = self.apply(&name("distance"), Unary::Abs, &[below]);
+        let fall = self.apply(&name("fall"), Unary::Neg, &[distance]);
+        let parts = self.apply(&name("parts"), Unary::Exp, &[fall]);
+        let parts = self.apply(&name("near_parts"), Where, &[near, parts, none]);
+        let parts = self.apply(&name("left_parts"), Where, &[left, parts, none]);
+        let axis = self.ints(&name("axis"), &[-1])?;
+        let sum = Reduce { kind: ReduceKind::Sum, keep_dims: false, none_by_default: false };
+        let total = self.apply(&name("total"), sum, &[parts, axis]);
+        Ok(self.apply(&name("share"), Unary::Reciprocal, &[total]))
     }
 
     fn experts(&mut self, layer: usize, x: ValueId, routed: ValueId) -> Result<ValueId> {
@@ -78,7 +127,7 @@ impl Builder<'_> {
         let gating = experts.gating.filter(|g| *g != 0).unwrap_or(router.gating);
         let scores = match gating {
             2 => self.apply(&name("ffn_scores"), Unary::Sigmoid, &[logits]),
-            3 => logits,
+            3 | 4 => logits,
             _ => self.apply(&name("ffn_scores"), softmax, &[logits]),
         };
         // A bias may decide who is chosen, but not what the choice weighs.
@@ -108,7 +157,10 @@ impl Builder<'_> {
         if gating == 3 {
             weights = self.apply(&name("ffn_weights"), softmax, &[weights]);
         }
-        if experts.normalised.unwrap_or(router.normalised) && gating != 3 {
+        if gating == 4 {
+            weights = self.sparse_mixer(layer, logits, weights)?;
+        }
+        if experts.normalised.unwrap_or(router.normalised) && gating < 3 {
             let axis = self.ints(&name("ffn_axis"), &[-1])?;
             let sum = Reduce { kind: ReduceKind::Sum, keep_dims: true, none_by_default: false };
             let total = self.apply(&name("ffn_total"), sum, &[weights, axis]);
@@ -138,8 +190,7 @@ impl Builder<'_> {
         };
         let gate = expert(self, "ffn_gate_exps", x)?;
         let up = expert(self, "ffn_up_exps", x)?;
-        let gate = self.activated(&name("ffn_act"), gate);
-        let hidden = self.binary(&name("ffn_gated"), BinaryFn::Mul, gate, up);
+        let hidden = self.gated(&name("ffn_gated"), &name("ffn_act"), gate, up)?;
         let down = expert(self, "ffn_down_exps", hidden)?;
         let weights = self.reshaped(&name("ffn_shares"), weights, &[experts.used, 1])?;
         let shared = self.binary(&name("ffn_weighted"), BinaryFn::Mul, down, weights);

@@ -2,6 +2,7 @@
 
 use super::builder::Weights;
 use super::config::{Config, Experts, Rope, StateSpace};
+use super::encoder::Pooling;
 use super::family::{self, Family};
 use crate::gguf::{Gguf, Metadata, Value};
 use kinglet_graph::{GraphError, Tensor};
@@ -26,7 +27,7 @@ pub fn from_gguf(file: &Gguf) -> Result<(Config, &'static Family), GraphError> {
         GraphError::new("metadata 'general.architecture'", m)
     })?;
     let read = Read { metadata, prefix: name };
-    Ok((read.config(file)?, family))
+    Ok((read.config(file, family)?, family))
 }
 
 /// No size of a model is larger; products of two stay far from overflow.
@@ -80,7 +81,7 @@ impl Read<'_> {
         Some(self.each(key, layers)?.iter().map(|v| *v != 0).collect())
     }
 
-    fn config(&self, file: &Gguf) -> Result<Config, GraphError> {
+    fn config(&self, file: &Gguf, family: &Family) -> Result<Config, GraphError> {
         let layers = self.required("block_count")?;
         // Every layer has tensors.
         if layers > file.tensors.len() {
@@ -101,6 +102,19 @@ impl Read<'_> {
         let epsilon = self
             .nonzero("attention.layer_norm_rms_epsilon")
             .or_else(|| self.nonzero("attention.layer_norm_epsilon"));
+        // Where keys come from a latent, these are of a head by itself.
+        let key = self.usize("attention.key_length_mla").unwrap_or(key);
+        let value = self.usize("attention.value_length_mla").unwrap_or(value);
+        let kv_rank = self.usize("attention.kv_lora_rank").filter(|v| *v > 0);
+        let mut rope = self.rope(key);
+        let mut attention_scale = self.nonzero("attention.scale");
+        if kv_rank.is_some() && rope.scaling.as_deref() == Some("yarn") {
+            // The scores grow, and not the cosines.
+            let logarithm = rope.factor.max(1.0).ln();
+            let grown = rope.attention_factor * (1.0 + rope.log_multiplier * logarithm);
+            attention_scale = Some(grown * grown / (key as f32).sqrt());
+            rope.attention_factor = 1.0 / (1.0 + 0.1 * logarithm);
+        }
         let config = Config {
             architecture: self.prefix.to_string(),
             layers,
@@ -111,11 +125,11 @@ impl Read<'_> {
             heads,
             key,
             value,
-            epsilon: epsilon.unwrap_or(1e-5),
-            rope: self.rope(key),
+            epsilon: epsilon.unwrap_or(family.epsilon),
+            rope,
             window: self.usize("attention.sliding_window").filter(|w| *w > 0),
             windowed: self.flags("attention.sliding_window_pattern", layers),
-            attention_scale: self.nonzero("attention.scale"),
+            attention_scale,
             attention_softcap: self.nonzero("attn_logit_softcapping"),
             logit_softcap: self.nonzero("final_logit_softcapping"),
             embedding_scale: self.nonzero("embedding_scale"),
@@ -143,7 +157,13 @@ impl Read<'_> {
             },
             short_conv: self.usize("shortconv.l_cache").unwrap_or(0),
             recurrent: self.flags("attention.recurrent_layers", layers),
-            kv_rank: self.usize("attention.kv_lora_rank").filter(|v| *v > 0),
+            kv_rank,
+            repeats: 1,
+            pooling: match self.usize("pooling_type") {
+                Some(2) => Pooling::First,
+                Some(3) => Pooling::Last,
+                _ => Pooling::Mean,
+            },
         };
         self.check(&config, file)?;
         Ok(config)
@@ -248,6 +268,7 @@ impl Read<'_> {
             original_context: self.usize("rope.scaling.original_context_length").unwrap_or(0),
             beta_fast: self.nonzero("rope.scaling.yarn_beta_fast").unwrap_or(32.0),
             beta_slow: self.nonzero("rope.scaling.yarn_beta_slow").unwrap_or(1.0),
+            whole_bounds: true,
             log_multiplier: self.nonzero("rope.scaling.yarn_log_multiplier").unwrap_or(0.0),
         }
     }

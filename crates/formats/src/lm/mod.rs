@@ -7,11 +7,16 @@
 mod attention;
 mod builder;
 mod config;
+mod encoder;
 pub mod family;
 mod feed_forward;
 mod gguf;
+mod hf;
 mod recurrent;
 
 pub use builder::{Build, Weights, build};
 pub use config::{Config, Experts, Rope, StateSpace};
+pub use encoder::{Pooling, build_encoder};
+pub use family::Family;
 pub use gguf::from_gguf;
+pub use hf::{Generation, HfModel};

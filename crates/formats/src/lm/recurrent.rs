@@ -3,7 +3,7 @@
 use super::builder::{Builder, Order, Result, place};
 use kinglet_graph::ops::binary::BinaryFn;
 use kinglet_graph::ops::norm::RmsNorm;
-use kinglet_graph::ops::rows::{Linear, RowConv, SelectiveScan};
+use kinglet_graph::ops::rows::{DeltaRule, Linear, RowConv, SelectiveScan};
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::{DType, GraphError, ValueId};
 
@@ -37,6 +37,61 @@ impl Builder<'_> {
         let bias = self.constant(&format!("{name}.bias"));
         let inputs = vec![Some(x), Some(weight), bias, Some(rows.0), Some(rows.1)];
         Ok(self.apply_optional(name, RowConv { state }, inputs))
+    }
+
+    /// The gated delta rule of Qwen3-Next: a convolution over queries, keys and values, unit queries
+    /// and keys, a memory a head, and a norm that is gated.
+    pub(super) fn delta_rule(&mut self, layer: usize, x: ValueId) -> Result<ValueId> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let s = self.config.state_space.clone();
+        let (heads, key_heads, key) = (s.rank, s.groups, s.state);
+        if heads == 0 || key_heads == 0 || key == 0 {
+            let m = "has no heads or keys: its numbers are missing";
+            return Err(GraphError::new(name("delta_rule"), m));
+        }
+        let (keys, value) = (key_heads * key, s.inner / heads);
+        let all = self.linear(&name("attn_qkv"), x, Order::ScaleFirst)?;
+        let mixed = self.row_conv(&name("ssm_conv1d"), all)?;
+        let mixed = self.apply(&name("ssm_mixed"), Unary::Silu, &[mixed]);
+        // By its length: a root of the mean square is that over √key. Queries are divided by √key.
+        let unit = |b: &mut Self, what: &str, from: usize, weight: f32| {
+            let rows = b.columns(&name(what), mixed, from, from + keys)?;
+            let rows = b.reshaped(&name(&format!("{what}_heads")), rows, &[key_heads, key])?;
+            let weight = b.filled(key, weight)?;
+            let norm = RmsNorm { axis: -1, epsilon: 1e-6 / key as f32 };
+            let rows = b.apply(&name(&format!("{what}_unit")), norm, &[rows, weight]);
+            b.reshaped(&name(&format!("{what}_row")), rows, &[keys])
+        };
+        let q = unit(self, "ssm_q", 0, 1.0 / key as f32)?;
+        let k = unit(self, "ssm_k", keys, 1.0 / (key as f32).sqrt())?;
+        let v = self.columns(&name("ssm_v"), mixed, 2 * keys, 2 * keys + s.inner)?;
+        let beta = self.linear(&name("ssm_beta"), x, Order::ScaleFirst)?;
+        let beta = self.apply(&name("ssm_beta_share"), Unary::Sigmoid, &[beta]);
+        let alpha = self.linear(&name("ssm_alpha"), x, Order::ScaleFirst)?;
+        let bias = self.required(&name("ssm_dt.bias"))?;
+        let alpha = self.binary(&name("ssm_dt"), BinaryFn::Add, alpha, bias);
+        let step = self.apply(&name("ssm_step"), Unary::Softplus, &[alpha]);
+        let a = self.required(&name("ssm_a"))?;
+        let a = self.flat(&name("ssm_a.flat"), a)?;
+        let fade = self.binary(&name("ssm_fade"), BinaryFn::Mul, step, a);
+        let held = [self.build.sequences, heads, key, value];
+        let op = DeltaRule {
+            state: self.state(name("ssm_memory"), DType::F32, &held),
+            heads,
+            key_heads,
+            key,
+            value,
+            strided: self.family.strided_keys,
+        };
+        let rows = (self.rows.sequences, self.rows.positions);
+        let y = self.apply(&name("ssm_delta"), op, &[q, k, v, fade, beta, rows.0, rows.1]);
+        let y = self.reshaped(&name("ssm_heads"), y, &[heads, value])?;
+        let y = self.norm(&name("ssm_norm"), y)?;
+        let y = self.reshaped(&name("ssm_row"), y, &[s.inner])?;
+        let gate = self.linear(&name("attn_gate"), x, Order::ScaleFirst)?;
+        let gate = self.apply(&name("attn_gate_open"), Unary::Silu, &[gate]);
+        let y = self.binary(&name("ssm_gated"), BinaryFn::Mul, y, gate);
+        self.linear(&name("ssm_out"), y, Order::ScaleFirst)
     }
 
     /// Mamba's and Mamba 2's layer.

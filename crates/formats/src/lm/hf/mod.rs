@@ -1,0 +1,268 @@
+//! Language models as Hugging Face keeps them: a folder with `config.json`, `*.safetensors`, and
+//! what else belongs to a model.
+
+mod change;
+mod classes;
+mod config;
+mod generation;
+
+use super::builder::Weights;
+use super::config::Config;
+use super::encoder::Pooling;
+use super::family::Family;
+use crate::safetensors::SafeTensors;
+use crate::{LoadError, Named};
+use change::{Change, apply, floats, microscaled, row_turns, stacked, wrong};
+use classes::{Class, IGNORED, IGNORED_PARTS, LAYERS, PREFIXES};
+use kinglet_graph::{GraphError, OpError, Tensor};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub use generation::Generation;
+
+/// A folder's model.
+#[derive(Debug)]
+pub struct HfModel {
+    /// Its numbers.
+    pub config: Config,
+    /// Its family, with rotation as these weights want it.
+    pub family: Family,
+    /// Its weights, under GGUF's names. They stay in their files, but where they had to be
+    /// rearranged.
+    pub weights: Named<Tensor>,
+    /// The source of its chat template.
+    pub template: Option<String>,
+    /// How it is meant to be sampled, and what ends its answers.
+    pub generation: Generation,
+}
+
+impl Weights for Named<Tensor> {
+    fn tensor(&self, name: &str) -> Option<Tensor> {
+        self.get(name).cloned()
+    }
+}
+
+impl HfModel {
+    /// The model in `folder`.
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, the class is unknown, or a tensor is not one of its class.
+    pub fn open(folder: &Path) -> Result<HfModel, LoadError> {
+        let told = json(&folder.join("config.json"))?.ok_or_else(|| {
+            let m = "there is no such file: is the folder a Hugging Face model?";
+            LoadError::new(&folder.join("config.json"), GraphError::new("cannot open", m))
+        })?;
+        let fail = |e| LoadError::new(&folder.join("config.json"), e);
+        let class = class(&told).map_err(fail)?;
+        let files = SafeTensors::open(folder)?;
+        let (mut config, family, mut weights) = config::read(&told, class).map_err(fail)?;
+        let fail = |e| LoadError::new(folder, e);
+        gather(class, &config, &files.tensors, &mut weights).map_err(fail)?;
+        share(&config, &mut weights);
+        config.pooling = pooling(folder)?;
+        let generation =
+            Generation::read(json(&folder.join("generation_config.json"))?.as_ref(), &told);
+        let template = template(folder)?;
+        Ok(HfModel { config, family, weights, template, generation })
+    }
+}
+
+/// The class that `config.json` names.
+fn class(told: &Value) -> Result<&'static Class, GraphError> {
+    let names: Vec<&str> = told
+        .get("architectures")
+        .and_then(Value::as_array)
+        .map(|names| names.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    names.iter().find_map(|name| Class::named(name)).ok_or_else(|| {
+        let known: Vec<_> = classes::CLASSES.iter().map(|c| c.name).collect();
+        let m = match names.as_slice() {
+            [] => "is missing: is it a language model?".to_string(),
+            names => {
+                format!("{} is not among those known: {}", names.join(", "), known.join(", "))
+            }
+        };
+        GraphError::new("architectures", m)
+    })
+}
+
+/// The JSON file at `path`; `None` where there is none.
+fn json(path: &Path) -> Result<Option<Value>, LoadError> {
+    let Some(text) = text(path)? else { return Ok(None) };
+    let fail = |e: serde_json::Error| LoadError::new(path, GraphError::new("json", e.to_string()));
+    serde_json::from_str(&text).map(Some).map_err(fail)
+}
+
+fn text(path: &Path) -> Result<Option<String>, LoadError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(LoadError::new(path, GraphError::new("cannot open", e.to_string()))),
+    }
+}
+
+/// The chat template: a file of its own, or in `tokenizer_config.json`, where several may have
+/// names.
+fn template(folder: &Path) -> Result<Option<String>, LoadError> {
+    if let Some(source) = text(&folder.join("chat_template.jinja"))? {
+        return Ok(Some(source));
+    }
+    let told = json(&folder.join("tokenizer_config.json"))?;
+    let Some(template) = told.as_ref().and_then(|t| t.get("chat_template")) else {
+        return Ok(None);
+    };
+    let named = |t: &&Value| t.get("name").and_then(Value::as_str) == Some("default");
+    let several = template.as_array().and_then(|all| all.iter().find(named));
+    let source = template.as_str().or_else(|| several?.get("template")?.as_str());
+    Ok(source.map(str::to_string))
+}
+
+/// How a sentence encoder's rows become one embedding.
+fn pooling(folder: &Path) -> Result<Pooling, LoadError> {
+    let told = json(&folder.join("1_Pooling/config.json"))?;
+    let is = |key: &str| {
+        told.as_ref().and_then(|t| t.get(key)).and_then(Value::as_bool).unwrap_or(false)
+    };
+    Ok(match () {
+        () if is("pooling_mode_cls_token") => Pooling::First,
+        () if is("pooling_mode_lasttoken") => Pooling::Last,
+        () => Pooling::Mean,
+    })
+}
+
+/// A tensor's place: GGUF's prefix (`blk.3.`), the part's name with `*` for a number in it, that
+/// number, and what the name ends with.
+struct Place {
+    prefix: String,
+    part: String,
+    number: Option<usize>,
+    suffix: &'static str,
+}
+
+impl Place {
+    fn of(name: &str) -> Option<Place> {
+        let (mut rest, suffix) = match name.strip_suffix(".weight") {
+            Some(stem) => (stem, ".weight"),
+            None => name.strip_suffix(".bias").map_or((name, ""), |stem| (stem, ".bias")),
+        };
+        if let Some(stem) = PREFIXES.iter().find_map(|p| rest.strip_prefix(p)) {
+            rest = stem;
+        }
+        let mut prefix = String::new();
+        if let Some(inner) = LAYERS.iter().find_map(|l| rest.strip_prefix(l)) {
+            let (layer, part) = inner.split_once('.')?;
+            prefix = format!("blk.{}.", layer.parse::<usize>().ok()?);
+            rest = part;
+        }
+        let mut number = None;
+        let pieces = rest.split('.').map(|piece| match piece.parse::<usize>() {
+            Ok(n) => {
+                number = Some(n);
+                "*"
+            }
+            Err(_) => piece,
+        });
+        let part = pieces.collect::<Vec<_>>().join(".");
+        Some(Place { prefix, part, number, suffix })
+    }
+}
+
+/// Puts `tensors` under GGUF's names, rearranged where they must be.
+fn gather(
+    class: &Class,
+    config: &Config,
+    tensors: &Named<Tensor>,
+    weights: &mut Named<Tensor>,
+) -> Result<(), GraphError> {
+    let mut stacks: BTreeMap<String, BTreeMap<usize, Tensor>> = BTreeMap::new();
+    for (name, tensor) in tensors.iter() {
+        if IGNORED.iter().any(|end| name.ends_with(end))
+            || IGNORED_PARTS.iter().any(|start| name.starts_with(start))
+            || name.ends_with("_scales")
+        {
+            continue;
+        }
+        let place = Place::of(name);
+        let known = place.and_then(|place| Some((class.part(&place.part)?, place)));
+        let Some(((part, change), place)) = known else {
+            let m = format!("is not one that a {} has", class.name);
+            return Err(GraphError::new(format!("tensor '{name}'"), m));
+        };
+        let whole = part.ends_with(".weight") || part.ends_with(".bias");
+        let suffix = if whole { "" } else { place.suffix };
+        let gguf = format!("{}{part}{suffix}", place.prefix);
+        if let Some(number) = place.number {
+            let tensor = plain(&gguf, tensor.clone(), false).map_err(|e| wrong(name, &e))?;
+            stacks.entry(gguf).or_default().insert(number, tensor);
+            continue;
+        }
+        let found = match change {
+            Change::Mx | Change::MxTurns(_) => blocks(name, change, &gguf, tensor, tensors),
+            _ => apply(change, &gguf, place.suffix, tensor.clone(), config),
+        };
+        for (gguf, tensor) in found.map_err(|e| wrong(name, &e))? {
+            let one_more =
+                class.zero_centred && change != Change::Uncentred && gguf.ends_with("norm.weight");
+            let tensor = plain(&gguf, tensor, one_more).map_err(|e| wrong(name, &e))?;
+            weights.insert(gguf, tensor);
+        }
+    }
+    for (gguf, parts) in stacks {
+        if parts.keys().enumerate().any(|(i, number)| i != *number) {
+            let m = format!("has {} parts, and not one of each number", parts.len());
+            return Err(GraphError::new(format!("tensor '{gguf}'"), m));
+        }
+        let parts: Vec<Tensor> = parts.into_values().collect();
+        let whole = stacked(&parts).map_err(|e| wrong(&gguf, &e))?;
+        weights.insert(gguf, whole);
+    }
+    Ok(())
+}
+
+/// Blocks of MXFP4 with the scales that lie beside them.
+fn blocks(
+    name: &str,
+    change: Change,
+    gguf: &str,
+    tensor: &Tensor,
+    tensors: &Named<Tensor>,
+) -> Result<Vec<(String, Tensor)>, OpError> {
+    let scales = name.strip_suffix("_blocks").map(|stem| format!("{stem}_scales"));
+    let scales = scales.and_then(|name| tensors.get(&name));
+    let scales = scales.ok_or_else(|| OpError::new("has no scales beside it"))?;
+    let whole = microscaled(tensor, scales)?;
+    let Change::MxTurns(second) = change else { return Ok(vec![(gguf.into(), whole)]) };
+    let [even, odd] = row_turns(&whole)?;
+    let layer = gguf.split('.').nth(1).unwrap_or("0");
+    Ok(vec![(gguf.into(), even), (format!("blk.{layer}.{second}"), odd)])
+}
+
+/// What is no matrix of weights is held in f32, as in GGUF files.
+fn plain(name: &str, tensor: Tensor, one_more: bool) -> Result<Tensor, OpError> {
+    let small = ["conv1d.weight", "conv.weight", ".bias", "ssm_a"];
+    let small = tensor.dims().len() < 2 || small.iter().any(|end| name.ends_with(end));
+    if !(small || one_more) || (tensor.dtype() == kinglet_graph::DType::F32 && !one_more) {
+        return Ok(tensor);
+    }
+    let mut values = floats(&tensor)?;
+    if one_more {
+        values.iter_mut().for_each(|v| *v += 1.0);
+    }
+    Tensor::from_slice(tensor.dims(), &values)
+}
+
+/// One feed-forward for all layers (MobiLlama) is kept once, in one of them.
+fn share(config: &Config, weights: &mut Named<Tensor>) {
+    let of = |layer: usize, part: &str| format!("blk.{layer}.{part}.weight");
+    let mut having = (0..config.layers).filter(|i| weights.contains(&of(*i, "ffn_down")));
+    let (Some(one), None) = (having.next(), having.next()) else { return };
+    for part in ["ffn_gate", "ffn_up", "ffn_down"] {
+        let Some(tensor) = weights.get(&of(one, part)).cloned() else { continue };
+        let routed = |i: &usize| weights.contains(&of(*i, "ffn_gate_inp"));
+        let lacking: Vec<usize> = (0..config.layers).filter(|i| *i != one && !routed(i)).collect();
+        for layer in lacking {
+            weights.insert(of(layer, part), tensor.clone());
+        }
+    }
+}
