@@ -8,6 +8,7 @@ mod output;
 mod run;
 mod svg;
 mod tensors;
+mod tokenize;
 
 use std::io::{self, Write};
 
@@ -35,6 +36,8 @@ enum Command {
     Eval(language::eval::Eval),
     /// Say what a model is: inputs, outputs, ops, weights, work, memory
     Inspect(inspect::Inspect),
+    /// Turn text into a language model's tokens
+    Tokenize(tokenize::Tokenize),
 }
 
 impl Program {
@@ -96,6 +99,7 @@ pub fn run(program: Program) -> Result<(), Error> {
         Command::Chat(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Tokenize(command) => command.run(),
     }
 }
 

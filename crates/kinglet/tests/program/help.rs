@@ -12,6 +12,7 @@ fn help_is_as_it_was() {
         ("eval", &["eval", "--help"]),
         ("perplexity", &["eval", "perplexity", "--help"]),
         ("divergence", &["eval", "divergence", "--help"]),
+        ("tokenize", &["tokenize", "--help"]),
     ] {
         let done = kinglet(words);
         assert_eq!((done.status, done.stderr.as_str()), (0, ""));

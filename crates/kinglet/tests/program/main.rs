@@ -9,3 +9,4 @@ mod library;
 mod pictures;
 mod refusals;
 mod tensors;
+mod tokenize;

@@ -1,5 +1,7 @@
 //! What can be wrong with a vocabulary.
 
+use kinglet_formats::LoadError;
+
 use super::vocabulary::Model;
 
 /// Why a tokeniser could not be built.
@@ -79,6 +81,9 @@ pub enum TokenizerError {
     /// A vocabulary larger than any.
     #[error("the vocabulary is too large: {0}")]
     TooLarge(String),
+    /// A GGUF file that cannot be read.
+    #[error("{0}")]
+    Load(LoadError),
     /// A file that cannot be read.
     #[error("{file}: {reason}")]
     File {

@@ -23,6 +23,11 @@ mod vocabulary;
 mod wordpiece;
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use kinglet_formats::gguf::Gguf;
 
 pub use error::TokenizerError;
 pub use stream::StreamDecoder;
@@ -45,6 +50,11 @@ pub struct EncodeOptions {
     /// Take the text of control tokens for these tokens: for what a chat template wrote, not for what
     /// people wrote.
     pub parse_special: bool,
+}
+
+impl EncodeOptions {
+    /// For what a chat template wrote: it says itself where a text starts.
+    pub const CHAT: EncodeOptions = EncodeOptions { add_special: false, parse_special: true };
 }
 
 impl Default for EncodeOptions {
@@ -161,6 +171,23 @@ impl Tokenizer {
             space_prefix,
             encoder: Encoder::Own(Box::new(Own { model, finder, prefix, suffix })),
         })
+    }
+
+    /// The tokeniser of a model: of a GGUF file, of a `tokenizer.json`, or of a Hugging Face folder.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its tokeniser is damaged or not known.
+    pub fn open(path: &Path) -> Result<Tokenizer, TokenizerError> {
+        let mut magic = [0; 4];
+        let gguf = path.is_file()
+            && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+            && &magic == b"GGUF";
+        if gguf {
+            let gguf = Gguf::open(path).map_err(TokenizerError::Load)?;
+            Tokenizer::from_gguf(&gguf.metadata)
+        } else {
+            Tokenizer::from_huggingface(path)
+        }
     }
 
     /// The tokens of `text`.
