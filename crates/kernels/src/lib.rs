@@ -20,6 +20,7 @@ pub mod permute;
 pub mod pool_f32;
 pub mod qbinary;
 pub mod qconv;
+pub mod qconv16;
 pub mod qdepthwise;
 pub mod qlstm;
 pub mod qpool;

@@ -3,11 +3,11 @@
 
 use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::concat::Concat;
-use kinglet_graph::ops::conv::Conv;
+use kinglet_graph::ops::conv::{Conv, ConvTranspose};
 use kinglet_graph::ops::quantized::{
-    Clamp, Dequantize, HybridConv, HybridMatMul, QBinary, QBinaryKind, QConv, QFunction, QLstm,
-    QMatMul, QPool, QPoolKind, QReduce, QReduceKind, QSoftmax, QSvdf, QUnary, Quantize, Rescale,
-    RoundTo,
+    Clamp, Dequantize, HybridConv, HybridMatMul, QBinary, QBinaryKind, QConv, QConvTranspose,
+    QFunction, QLstm, QMatMul, QPool, QPoolKind, QReduce, QReduceKind, QSoftmax, QSvdf, QUnary,
+    Quantize, Rescale, RoundTo,
 };
 use kinglet_graph::ops::resize::Resize;
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
@@ -476,4 +476,79 @@ fn lstms() {
     case(10, false, true, true, false, true);
     // More than a thread's own scratch holds.
     case(300, false, false, true, true, false);
+}
+
+#[test]
+fn products_of_16_bits() {
+    let (x, y) = (per_tensor(0.001, 0), per_tensor(0.002, 0));
+    let full = Clamp { low: -32768, high: 32767 };
+    let wide = |len: usize| {
+        let values: Vec<i64> = (0..len).map(|i| number(i, 3) as i64 * 7 - (1 << 33)).collect();
+        Constant(Tensor::from_slice(&[len], &values).unwrap())
+    };
+    let conv = |groups, weight_layout, stride| QConv {
+        to: DType::I16,
+        ..conv(groups, window(stride, 1), weight_layout, full)
+    };
+    let image = |channels: usize| Data(shorts(&[2, 9, 8, channels], 1, &x));
+    for bias in [wide(12), Constant(biases(12))] {
+        let w = Constant(bytes(DType::I8, &[12, 3, 3, 5], 2, &along(0, 12)));
+        let op = conv(1, WeightLayout::OutSpatialIn, 2);
+        check(op, vec![image(5), w, bias], (DType::I16, Some(&y)));
+    }
+    let w = Constant(bytes(DType::I8, &[1, 3, 3, 20], 2, &along(3, 20)));
+    check(conv(20, WeightLayout::InSpatialOut, 1), vec![image(20), w], (DType::I16, Some(&y)));
+    for (transpose_b, dims) in [(true, [90, 700]), (false, [700, 90])] {
+        let op = QMatMul {
+            transpose_a: false,
+            transpose_b,
+            to: DType::I16,
+            clamp: full,
+            rescale: Rescale::FixedPointOnce,
+        };
+        let w = Constant(bytes(DType::I8, &dims, 2, &per_tensor(0.01, 0)));
+        let inputs = vec![Data(shorts(&[3, 700], 1, &x)), w, wide(90)];
+        check(op, inputs, (DType::I16, Some(&y)));
+    }
+}
+
+#[test]
+fn transposed_convolutions() {
+    let geometry = |stride: usize, padding| ConvTranspose {
+        window: Window { stride: vec![stride; 2], dilation: vec![1; 2], padding },
+        output_padding: vec![0; 2],
+        groups: 1,
+        layout: Layout::ChannelsLast,
+        weight_layout: WeightLayout::OutSpatialIn,
+        activation: Activation::None,
+    };
+    let op = |stride, padding, to| QConvTranspose {
+        geometry: geometry(stride, padding),
+        to,
+        clamp: if to == DType::U8 { BYTES } else { FULL },
+        rescale: Rescale::FixedPoint,
+    };
+    let sizes = |h: i32, w: i32| Constant(Tensor::from_slice(&[2], &[h, w]).unwrap());
+    let (x, y) = (per_tensor(0.03, -7), per_tensor(0.5, -20));
+    for (stride, padding, size) in [
+        (2, Padding::SameUpper, (12, 14)),
+        (1, Padding::SameUpper, (6, 7)),
+        (3, Padding::Valid, (18, 21)),
+    ] {
+        let inputs = vec![
+            Some(Data(bytes(DType::I8, &[2, 6, 7, 9], 1, &x))),
+            Some(Constant(bytes(DType::I8, &[10, 3, 3, 9], 2, &along(0, 10)))),
+            Some(Constant(biases(10))),
+            Some(sizes(size.0, size.1)),
+        ];
+        check_all(op(stride, padding, DType::I8), inputs, &[(DType::I8, Some(&y))]);
+    }
+    let (x, w, y) = (per_tensor(0.03, 120), per_tensor(0.002, 141), per_tensor(0.5, 100));
+    let inputs = vec![
+        Some(Data(bytes(DType::U8, &[1, 5, 4, 20], 1, &x))),
+        Some(Constant(bytes(DType::U8, &[33, 2, 2, 20], 2, &w))),
+        None,
+        Some(sizes(10, 8)),
+    ];
+    check_all(op(2, Padding::Valid, DType::U8), inputs, &[(DType::U8, Some(&y))]);
 }

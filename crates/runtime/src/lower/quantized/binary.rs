@@ -1,6 +1,6 @@
 //! Arithmetic between two quantised tensors, broadcast.
 
-use super::{byte_output, byte_value, part, tasks};
+use super::{byte_output, byte_value, input_bytes, part, tasks};
 use crate::kernel::{Io, Kernel, Lowered};
 use crate::lower::LowerCx;
 use crate::lower::broadcast::Lines;
@@ -140,7 +140,7 @@ struct Vectors {
 
 impl Kernel for Vectors {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let operands = [bytes(io, 0)?, bytes(io, 1)?];
+        let operands = [input_bytes(io, 0)?, input_bytes(io, 1)?];
         let out = &mut *io.outputs[0].bytes;
         match &self.kernel {
             ByteKernel::Fixed(kernel) => {
@@ -188,12 +188,5 @@ impl<T: Element> Kernel for OneByOne<T> {
 
     fn describe(&self) -> String {
         format!("{} one by one", T::DTYPE)
-    }
-}
-
-fn bytes<'a>(io: &Io<'a>, i: usize) -> OpResult<&'a [u8]> {
-    match io.inputs.get(i).copied().flatten() {
-        Some(view) => Ok(view.bytes),
-        None => Err(OpError::new(format!("input {i} is missing"))),
     }
 }

@@ -1,6 +1,6 @@
 //! Convolutions, depthwise ones and matrix products with constant weights.
 
-use super::{byte, byte_output, byte_value, part, rescale, tasks};
+use super::{byte, byte_output, byte_value, input_bytes, part, rescale, tasks};
 use crate::kernel::{Io, Kernel, Lowered, OutView};
 use crate::lower::LowerCx;
 use crate::scratch::PerWorker;
@@ -160,7 +160,7 @@ pub(super) fn arranged<'a>(
 }
 
 /// Bytes of a tensor of `dims` with its dimensions in another order.
-fn permuted<'a>(data: &'a [u8], dims: &[usize], order: &[usize]) -> Cow<'a, [u8]> {
+pub(super) fn permuted<'a>(data: &'a [u8], dims: &[usize], order: &[usize]) -> Cow<'a, [u8]> {
     // Dimensions of one element lie anywhere.
     let long: Vec<usize> = order.iter().copied().filter(|axis| dims[*axis] != 1).collect();
     if long.is_sorted() {
@@ -269,14 +269,6 @@ fn workers(tasks: usize, threads: usize) -> usize {
     if tasks <= 1 { 1 } else { threads }
 }
 
-/// The bytes of input 0, which must be there.
-fn bytes<'a>(io: &Io<'a>) -> OpResult<&'a [u8]> {
-    match io.inputs.first().copied().flatten() {
-        Some(view) => Ok(view.bytes),
-        None => Err(OpError::new("input 0 is missing")),
-    }
-}
-
 /// The output, shared between tasks.
 #[derive(Clone, Copy)]
 enum Out<'a> {
@@ -303,7 +295,7 @@ struct Conv {
 
 impl Kernel for Conv {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let input = bytes(io)?;
+        let input = input_bytes(io, 0)?;
         let out = Out::of(&mut io.outputs[0])?;
         let planned = SharedMut::new(&mut *io.scratch);
         let (rows, panels) = (self.packed.rows(), self.packed.panels());
@@ -342,7 +334,7 @@ struct Depthwise {
 
 impl Kernel for Depthwise {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let input = bytes(io)?;
+        let input = input_bytes(io, 0)?;
         let out = Out::of(&mut io.outputs[0])?;
         let planned = SharedMut::new(&mut *io.scratch);
         let (lines, blocks) = (self.packed.lines(), self.packed.blocks());

@@ -1,6 +1,6 @@
 //! Element by element: tables, to floats and back.
 
-use super::{byte, byte_output, byte_value, part, tasks};
+use super::{byte, byte_output, byte_value, input_bytes, part, tasks};
 use crate::kernel::{Io, Kernel, Lowered};
 use crate::lower::LowerCx;
 use kinglet_graph::ops::quantized::{Clamp, Dequantize, Integers, QUnary, Quantize, RoundTo};
@@ -11,14 +11,6 @@ use kinglet_kernels::quantize::{Halves, quantize_floats};
 use kinglet_kernels::requant::ByteOutput;
 use kinglet_kernels::shared::SharedMut;
 use std::sync::Mutex;
-
-/// The bytes of input `i`, which must be there.
-fn bytes<'a>(io: &Io<'a>, i: usize) -> OpResult<&'a [u8]> {
-    match io.inputs.get(i).copied().flatten() {
-        Some(view) => Ok(view.bytes),
-        None => Err(OpError::new(format!("input {i} is missing"))),
-    }
-}
 
 /// [`QUnary`]: from bytes to bytes a table, else one by one.
 pub(super) fn lower_unary(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
@@ -52,7 +44,7 @@ struct Table {
 
 impl Kernel for Table {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let input = bytes(io, 0)?;
+        let input = input_bytes(io, 0)?;
         let out = SharedMut::new(&mut *io.outputs[0].bytes);
         io.pool.run(self.tasks, |i, _| {
             let range = part(input.len(), self.tasks, i);
@@ -175,7 +167,7 @@ struct ToFloats {
 
 impl Kernel for ToFloats {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let input = bytes(io, 0)?;
+        let input = input_bytes(io, 0)?;
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
         io.pool.run(self.tasks, |i, _| {
             let range = part(input.len(), self.tasks, i);

@@ -1,13 +1,13 @@
 //! Pools, means over pixels, softmax.
 
-use super::{byte_output, byte_value, part, rescale, tasks};
+use super::{byte_output, byte_value, input_bytes, part, rescale, tasks};
 use crate::kernel::{Io, Kernel, Lowered};
 use crate::lower::LowerCx;
+use kinglet_graph::OpResult;
 use kinglet_graph::ops::quantized::{
     Clamp, QPool, QPoolKind, QReduce, QReduceKind, QSoftmax, Rescale,
 };
 use kinglet_graph::ops::window::Layout;
-use kinglet_graph::{OpError, OpResult};
 use kinglet_kernels::qconv::ConvShape;
 use kinglet_kernels::qpool::{self, QSpatialMean};
 use kinglet_kernels::qsoftmax;
@@ -54,7 +54,7 @@ struct Pool {
 
 impl Kernel for Pool {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let input = bytes(io)?;
+        let input = input_bytes(io, 0)?;
         let out = SharedMut::new(&mut *io.outputs[0].bytes);
         if self.shape.output_len() == 0 {
             return Ok(());
@@ -70,13 +70,6 @@ impl Kernel for Pool {
 
     fn describe(&self) -> String {
         format!("qpool {}", self.name)
-    }
-}
-
-fn bytes<'a>(io: &Io<'a>) -> OpResult<&'a [u8]> {
-    match io.inputs.first().copied().flatten() {
-        Some(view) => Ok(view.bytes),
-        None => Err(OpError::new("input 0 is missing")),
     }
 }
 
@@ -128,7 +121,7 @@ struct Mean {
 
 impl Kernel for Mean {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let input = bytes(io)?;
+        let input = input_bytes(io, 0)?;
         let out = SharedMut::new(&mut *io.outputs[0].bytes);
         io.pool.run(self.tasks, |i, _| {
             let images = part(self.outer, self.tasks, i);
@@ -172,7 +165,7 @@ struct Softmax {
 
 impl Kernel for Softmax {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let input = bytes(io)?;
+        let input = input_bytes(io, 0)?;
         let out = SharedMut::new(&mut *io.outputs[0].bytes);
         io.pool.run(self.tasks, |i, _| {
             for row in part(self.rows, self.tasks, i) {

@@ -9,17 +9,22 @@ mod lstm;
 mod resize;
 mod sums;
 mod svdf;
+mod transposed;
+mod wide;
 
 use super::{Family, LowerCx};
-use crate::kernel::Lowered;
+use crate::kernel::{Io, Lowered};
 use kinglet_graph::ops::quantized::{Clamp, Factors};
-use kinglet_graph::{DType, OpResult, Value};
+use kinglet_graph::{DType, OpError, OpResult, Value};
 use kinglet_kernels::requant::{Byte, ByteOutput, Rescale};
 use std::ops::Range;
 
 const FAMILIES: &[Family] = &[
     conv::lower_conv,
     conv::lower_matmul,
+    wide::lower_conv,
+    wide::lower_matmul,
+    transposed::lower,
     hybrid::lower_conv,
     hybrid::lower_matmul,
     svdf::lower,
@@ -77,6 +82,14 @@ fn rescale(factors: Factors) -> Option<Rescale> {
         Factors::FixedOnce(all) => Some(Rescale::FixedOnce(all)),
         Factors::Float(all) => all.iter().all(|f| f.is_finite()).then_some(Rescale::Float(all)),
         Factors::None => None,
+    }
+}
+
+/// The bytes of input `i`, which must be there.
+fn input_bytes<'a>(io: &Io<'a>, i: usize) -> OpResult<&'a [u8]> {
+    match io.inputs.get(i).copied().flatten() {
+        Some(view) => Ok(view.bytes),
+        None => Err(OpError::new(format!("input {i} is missing"))),
     }
 }
 
