@@ -102,8 +102,8 @@ impl Session {
             checksum(&about, parts.iter().map(|(n, p)| (n.as_str(), &p.dims[..], &p.bytes[..])));
         about.insert("checksum".to_string(), sum);
         let unwritable = |e: &dyn std::fmt::Display| fail(format!("{}: {e}", path.display()));
-        let bytes = safetensors::serialize(parts.iter().map(|(n, p)| (n, p)), Some(about))
-            .map_err(|e| unwritable(&e))?;
+        let bytes =
+            safetensors::serialize(parts.iter(), Some(about)).map_err(|e| unwritable(&e))?;
         let mut aside = path.as_os_str().to_owned();
         aside.push(".part");
         let aside = Path::new(&aside);

@@ -119,7 +119,7 @@ fn chunking_and_company_change_nothing() {
             all_near(&format!("{name}, another"), &found[place], &alone[i]);
         }
         // Decoding side by side.
-        let mut next = vec![first; 4];
+        let mut next = [first; 4];
         let mut sides = vec![first];
         while sides.len() < 30 {
             let one: Vec<[u32; 1]> = next.iter().map(|t| [*t]).collect();
