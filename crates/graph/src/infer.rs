@@ -4,8 +4,9 @@ use crate::graph::type_of;
 use crate::interpret::eval_open;
 use crate::{
     DType, Dim, Dims, Graph, GraphError, InferCx, Interpreter, Known, Shape, Tensor, TensorView,
-    ValueType, elements,
+    ValueId, ValueType, elements,
 };
+use smallvec::SmallVec;
 use std::cell::Cell;
 
 /// What [`infer`] may compute ahead.
@@ -51,7 +52,7 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
     let interpreter = Interpreter::default();
     let mut sizes: Vec<Option<Vec<Dim>>> = vec![None; graph.values().len()];
     for i in 0..graph.nodes().len() {
-        let node = graph.nodes()[i].clone();
+        let node = &graph.nodes()[i];
         let known: Vec<Option<Known<'_>>> = node
             .inputs
             .iter()
@@ -66,8 +67,8 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
             node.inputs.iter().map(|v| v.and_then(|v| sizes[v.index()].as_deref())).collect();
         let cx = InferCx::new(&known, node.outputs.len(), &next_symbol).with_sizes(&of_inputs);
         let dtypes = known.iter().map(|k| k.map(|k| k.ty.dtype));
-        node.op.check_encoded(dtypes).map_err(|e| GraphError::at(&node, &e))?;
-        let types = node.op.infer(&cx).map_err(|e| GraphError::at(&node, &e))?;
+        node.op.check_encoded(dtypes).map_err(|e| GraphError::at(node, &e))?;
+        let types = node.op.infer(&cx).map_err(|e| GraphError::at(node, &e))?;
         if types.len() != node.outputs.len() {
             return Err(GraphError::new(
                 node.place(),
@@ -75,13 +76,13 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
             ));
         }
         let expressions = match types.first() {
-            Some(ty) if ty.dtype.is_integer() && node.op.is_pure() && small(&node, &known) => {
+            Some(ty) if ty.dtype.is_integer() && node.op.is_pure() && small(node, &known) => {
                 node.op.sizes(&cx)
             }
             _ => Ok(None),
         };
-        let expressions = expressions.map_err(|e| GraphError::at(&node, &e))?;
-        let folded = folds(graph, i, &types, fold).then(|| {
+        let expressions = expressions.map_err(|e| GraphError::at(node, &e))?;
+        let folded = folds(graph, i, types.iter(), fold).then(|| {
             let dims: Vec<Dims> = known
                 .iter()
                 .map(|k| k.and_then(|k| k.ty.shape.fixed()).unwrap_or_default())
@@ -100,25 +101,27 @@ pub fn infer(graph: &mut Graph, fold: Fold) -> Result<(), GraphError> {
                     })
                 })
                 .collect();
-            eval_open(graph, &node, &views, None, &interpreter)
+            eval_open(graph, node, &views, None, &interpreter)
         });
-        drop(known);
-        for (id, ty) in node.outputs.iter().zip(types) {
-            let value = graph.value_mut(*id);
-            let name = value.name.clone();
-            value.ty = merge(&value.ty, ty)
-                .map_err(|m| GraphError::new(format!("{}, output '{name}'", node.place()), m))?;
+        let outputs: SmallVec<[ValueId; 4]> = node.outputs.as_slice().into();
+        for (id, ty) in outputs.iter().zip(types) {
+            let value = graph.value(*id);
+            let merged = merge(&value.ty, ty).map_err(|m| {
+                let place = graph.nodes()[i].place();
+                GraphError::new(format!("{place}, output '{}'", value.name), m)
+            })?;
+            graph.value_mut(*id).ty = merged;
         }
         // A node that fails when folded may never run (a branch not taken): running it tells.
         if let Some(Ok(tensors)) = folded {
-            for (id, tensor) in node.outputs.iter().zip(tensors) {
+            for (id, tensor) in outputs.iter().zip(tensors) {
                 let quant = graph.value(*id).ty.quant.clone();
                 let tensor = tensor.with_quant(quant);
                 graph.value_mut(*id).ty = type_of(&tensor);
                 graph.value_mut(*id).data = Some(tensor);
             }
         }
-        if let (Some(id), Some(found)) = (node.outputs.first().copied(), expressions) {
+        if let (Some(id), Some(found)) = (outputs.first().copied(), expressions) {
             let value = graph.value_mut(id);
             if value.data.is_none() && found.len() <= SHAPE_ELEMENTS {
                 value.data = constant_of(&value.ty, &found);
@@ -162,7 +165,24 @@ fn constant_of(ty: &ValueType, found: &[Dim]) -> Option<Tensor> {
     }
 }
 
-fn folds(graph: &Graph, node: usize, types: &[ValueType], fold: Fold) -> bool {
+/// Whether [`infer`] has nothing left to find: all sizes are numbers, nothing more can be folded,
+/// and no node computes what is constant.
+pub fn is_settled(graph: &Graph, fold: Fold) -> bool {
+    graph.nodes().iter().enumerate().all(|(i, node)| {
+        let values = || node.outputs.iter().map(|v| graph.value(*v));
+        let types = || values().map(|value| &value.ty);
+        let computed = node.outputs.is_empty() || values().any(|value| value.data.is_none());
+        let sized = types().all(|ty| ty.shape.fixed().is_some());
+        computed && sized && !folds(graph, i, types(), fold)
+    })
+}
+
+fn folds<'a>(
+    graph: &Graph,
+    node: usize,
+    mut types: impl Iterator<Item = &'a ValueType>,
+    fold: Fold,
+) -> bool {
     let node = &graph.nodes()[node];
     if !node.op.is_pure() || node.op.state().is_some() || !node.op.subgraphs().is_empty() {
         return false;
@@ -177,7 +197,7 @@ fn folds(graph: &Graph, node: usize, types: &[ValueType], fold: Fold) -> bool {
             None => {}
         }
     }
-    types.iter().all(|ty| match fold {
+    types.all(|ty| match fold {
         // Sizes are integers, and some exporters compute them in floats.
         Fold::Shapes => {
             !node.op.decodes()

@@ -26,7 +26,7 @@ pub use cost::{Cost, GraphCost};
 pub use dim::{Bindings, Dim};
 pub use dtype::{Bool, DType, Element};
 pub use graph::{Graph, GraphError, Metadata, Node, NodeId, State, StateId, Value, ValueId};
-pub use infer::{Fold, infer, set_input_shapes};
+pub use infer::{Fold, infer, is_settled, set_input_shapes};
 pub use interpret::{Interpreter, interpret};
 pub use kinglet_kernels::encoding::Encoding;
 pub use op::{

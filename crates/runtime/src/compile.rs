@@ -174,7 +174,7 @@ impl<'g> Compiler<'g> {
         !is_output && !self.steps[first..=last].iter().any(written)
     }
 
-    /// The plan, its memory placed.
+    /// The plan, its memory placed, but for the graph itself.
     pub(crate) fn finish(mut self) -> Result<Plan, GraphError> {
         let graph = self.graph;
         let lives = self.lifetimes();
@@ -252,7 +252,8 @@ impl<'g> Compiler<'g> {
         let widest = steps.iter().map(|s| s.inputs.len()).max().unwrap_or(0);
         let most_outputs = steps.iter().map(|s| s.outputs.len()).max().unwrap_or(0);
         Ok(Plan {
-            graph: graph.clone(),
+            // The caller's, who has it to give away.
+            graph: Graph::default(),
             operands,
             steps,
             arena: arena(layout.size)?,

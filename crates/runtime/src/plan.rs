@@ -154,7 +154,8 @@ impl Plan {
         }
         graph.verify()?;
         let shared = options.shared.clone().unwrap_or_default();
-        Compiler::new(&graph, pool, shared, isa, options.reference)?.finish()
+        let plan = Compiler::new(&graph, pool, shared, isa, options.reference)?.finish()?;
+        Ok(Plan { graph, ..plan })
     }
 
     /// The graph as compiled: after all passes.

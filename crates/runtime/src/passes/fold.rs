@@ -3,7 +3,9 @@
 use kinglet_graph::{Fold, Graph, GraphError};
 
 pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
-    kinglet_graph::infer(graph, Fold::All)?;
+    if !kinglet_graph::is_settled(graph, Fold::All) {
+        kinglet_graph::infer(graph, Fold::All)?;
+    }
     graph.remove_unused();
     Ok(())
 }
