@@ -156,6 +156,7 @@ impl HeadAttention {
     ///
     /// # Panics
     /// Where a cell or a result is not inside, or scratch is too short.
+    #[expect(clippy::too_many_arguments, reason = "each is a table of its own")]
     pub unsafe fn run(
         &self,
         state: &[u8],
@@ -311,6 +312,7 @@ fn turn<S: Simd>(s: S, keys: &[f32], key: usize, turned: &mut [f32]) {
 /// # Safety
 /// Each query has `key` elements, `turned` `key` lines of a block, `out` `Q` lines.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "tiles of registers: indices are constants")]
 unsafe fn score<S: Simd, const Q: usize>(
     s: S,
     queries: [*const f32; Q],

@@ -103,7 +103,7 @@ impl Builder<'_> {
         let reach = self.scaled(&name("reach"), larger, CLOSE)?;
         let none = self.graph.add_constant(name("none"), Tensor::scalar(0.0f32));
         let compare = |b: &mut Self, part: &str, how: Compare, with: ValueId| {
-            b.graph.apply(&name(part), how, &[below, with], DType::Bool)
+            b.graph.apply(name(part), how, &[below, with], DType::Bool)
         };
         let near = compare(self, "near", Compare::LessOrEqual, reach);
         let left = compare(self, "left", Compare::GreaterOrEqual, none);

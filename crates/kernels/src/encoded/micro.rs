@@ -58,6 +58,7 @@ impl Cursor {
 /// # Safety
 /// `scales`, with `MINS` `mins`, and the cursor's pointers are good for a block.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "tiles of registers: indices are constants")]
 unsafe fn add_block<
     L: Lanes,
     const HALVES: bool,

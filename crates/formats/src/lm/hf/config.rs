@@ -169,7 +169,7 @@ pub fn read(told: &Value, class: &Class) -> Result<(Config, Family, Named<Tensor
     if most > MOST || kv_heads.iter().any(|h| *h > MOST) {
         return Err(GraphError::new(HEADS[0], "is more than any model has"));
     }
-    let mut key = r.usize(&["head_dim"]).unwrap_or(if most == 0 { 0 } else { width / most });
+    let mut key = r.usize(&["head_dim"]).unwrap_or(width.checked_div(most).unwrap_or(0));
     let kv_rank = r.usize(&["kv_lora_rank"]).filter(|n| *n > 0);
     let mut value = key;
     let mut rotated = (key as f32 * r.rotated()) as usize;

@@ -242,7 +242,7 @@ fn blocks(
 fn plain(name: &str, tensor: Tensor, one_more: bool) -> Result<Tensor, OpError> {
     let small = ["conv1d.weight", "conv.weight", ".bias", "ssm_a"];
     let small = tensor.dims().len() < 2 || small.iter().any(|end| name.ends_with(end));
-    if !(small || one_more) || (tensor.dtype() == kinglet_graph::DType::F32 && !one_more) {
+    if !one_more && (!small || tensor.dtype() == kinglet_graph::DType::F32) {
         return Ok(tensor);
     }
     let mut values = floats(&tensor)?;
