@@ -8,5 +8,6 @@ mod language;
 mod library;
 mod pictures;
 mod refusals;
+mod snapshots;
 mod tensors;
 mod tokenize;
