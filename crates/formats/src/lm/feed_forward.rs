@@ -15,7 +15,8 @@ use kinglet_graph::{DType, Shape, Tensor, ValueId, ValueType};
 impl Builder<'_> {
     /// Whether the layer has a feed-forward part.
     pub(super) fn has_feed_forward(&self, layer: usize) -> bool {
-        ["ffn_up", "ffn_up_exps", "ffn_gate_inp"]
+        // Any of them: where one is missing, it is said which.
+        ["ffn_up", "ffn_gate", "ffn_down", "ffn_up_exps", "ffn_down_exps", "ffn_gate_inp"]
             .iter()
             .any(|part| self.has(&format!("blk.{layer}.{part}.weight")))
     }

@@ -135,7 +135,9 @@ impl Inspect {
         let (model, language) = if is_language_model(&self.model) {
             let model = LanguageModel::open(&self.model, &Options::default())?;
             let line = LanguageLine::new(&model);
-            (Model::of_graph(&self.model, model.stepper().graph().clone()), Some(line))
+            let mut graph = model.stepper().graph().clone();
+            graph.metadata.format = "gguf".into();
+            (Model::of_graph(&self.model, graph), Some(line))
         } else {
             (Model::open(&self.model)?, None)
         };
