@@ -49,6 +49,21 @@ impl Default for Sampling {
 }
 
 impl Sampling {
+    /// As the model's makers sample it, where its files say.
+    pub fn of_model(made: &kinglet_formats::lm::Generation) -> Sampling {
+        let usual = Sampling::default();
+        let drawn = made.sampled.unwrap_or(false);
+        let temperature = if drawn { made.temperature.unwrap_or(1.0) } else { usual.temperature };
+        Sampling {
+            temperature,
+            top_k: made.top_k.filter(|_| drawn).unwrap_or(usual.top_k),
+            top_p: made.top_p.filter(|_| drawn).unwrap_or(usual.top_p),
+            min_p: made.min_p.filter(|_| drawn).unwrap_or(usual.min_p),
+            repetition_penalty: made.repetition_penalty.unwrap_or(usual.repetition_penalty),
+            ..usual
+        }
+    }
+
     /// Checks that every number makes sense; says which does not.
     pub fn check(&self) -> Result<(), String> {
         let share = |name: &str, v: f32| match v {

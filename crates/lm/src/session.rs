@@ -237,7 +237,8 @@ impl Session {
                     chosen.ok_or_else(|| LmError::Sampling("no token may come next".into()))?
                 }
             };
-            let ends = tokenizer.as_ref().is_some_and(|t| t.is_end_of_generation(chosen.token));
+            let ends = tokenizer.as_ref().is_some_and(|t| t.is_end_of_generation(chosen.token))
+                || model.generation().ends.contains(&chosen.token);
             if ends && (!generation.ignore_end || following.is_some()) {
                 // It is no part of the answer, nor is it computed.
                 unasked -= usize::from(chosen.log_probability.is_nan() && unasked > 0);

@@ -203,10 +203,12 @@ impl Builder<'_> {
         let after_only = self.family.norms == Norms::After;
         let normed = if after_only { x } else { self.norm(&name("attn_norm"), x)? };
         let routed = if self.family.router.early { x } else { normed };
-        // Falcon 40B: a norm of its own before attention.
-        let own = name("attn_norm_2");
-        let heard = if self.has(&format!("{own}.weight")) { self.norm(&own, x)? } else { normed };
-        let mut mixed = self.mixer(layer, heard)?;
+        let own = name("attn_norm_2.weight");
+        if self.has(&own) {
+            let m = "a norm of attention's own (Falcon 40B) is not supported yet";
+            return Err(GraphError::new(place(&own), m));
+        }
+        let mut mixed = self.mixer(layer, normed)?;
         for after in ["post_attention_norm", "attn_post_norm"] {
             if after != self.family.feed_norm && self.has(&name(&format!("{after}.weight"))) {
                 mixed = self.norm(&name(after), mixed)?;
@@ -477,6 +479,11 @@ impl Builder<'_> {
 
     /// A piece of state of these sizes.
     pub fn state(&mut self, name: String, dtype: DType, dims: &[usize]) -> StateId {
+        // A layer that runs twice has a state for each time.
+        let taken = |name: &str| self.graph.states().iter().any(|s| s.name == name);
+        let again = (2..).map(|n| format!("{name}.{n}"));
+        let name =
+            [name.clone()].into_iter().chain(again).find(|n| !taken(n)).unwrap_or(name.clone());
         self.graph.add_state(State { name, ty: ValueType::new(dtype, dims), initial: None })
     }
 

@@ -103,8 +103,8 @@ impl Read<'_> {
             .nonzero("attention.layer_norm_rms_epsilon")
             .or_else(|| self.nonzero("attention.layer_norm_epsilon"));
         // Where keys come from a latent, these are of a head by itself.
-        let key = self.usize("attention.key_length_mla").unwrap_or(key);
-        let value = self.usize("attention.value_length_mla").unwrap_or(value);
+        let key = self.usize("attention.key_length_mla").filter(|n| *n > 0).unwrap_or(key);
+        let value = self.usize("attention.value_length_mla").filter(|n| *n > 0).unwrap_or(value);
         let kv_rank = self.usize("attention.kv_lora_rank").filter(|v| *v > 0);
         let mut rope = self.rope(key);
         let mut attention_scale = self.nonzero("attention.scale");

@@ -36,6 +36,8 @@ enum Command {
     Eval(language::eval::Eval),
     /// Say what a model is: inputs, outputs, ops, weights, work, memory
     Inspect(inspect::Inspect),
+    /// Turn texts into vectors that are near where their meanings are
+    Embed(language::embed::Embed),
     /// Turn text into a language model's tokens
     Tokenize(tokenize::Tokenize),
 }
@@ -99,6 +101,7 @@ pub fn run(program: Program) -> Result<(), Error> {
         Command::Chat(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Embed(command) => command.run(),
         Command::Tokenize(command) => command.run(),
     }
 }

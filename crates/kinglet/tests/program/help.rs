@@ -12,6 +12,7 @@ fn help_is_as_it_was() {
         ("eval", &["eval", "--help"]),
         ("perplexity", &["eval", "perplexity", "--help"]),
         ("divergence", &["eval", "divergence", "--help"]),
+        ("embed", &["embed", "--help"]),
         ("tokenize", &["tokenize", "--help"]),
     ] {
         let done = kinglet(words);

@@ -56,6 +56,6 @@ fn wrong_tokenisers_and_texts_are_refused() {
     }
     if let Some(path) = model("arch/llama-dense.gguf") {
         let message = kinglet(["tokenize", &path, "a"]).refusal();
-        assert!(message.contains(&path) && message.contains("tokenizer"), "{message}");
+        assert!(message.contains(&path) && message.contains("tokeniser"), "{message}");
     }
 }

@@ -84,10 +84,6 @@ MODELS = {
     "exaone4": ("Exaone4", LLAMA | FOUR | dict(sliding_window=8, sliding_window_pattern=4)),
     "starcoder2": ("Starcoder2", LLAMA | dict(sliding_window=8)),
     "falcon": ("Falcon", SIZES | dict(num_attention_heads=4)),
-    "falcon-new": ("Falcon", SIZES | dict(
-        num_attention_heads=4, num_kv_heads=2, new_decoder_architecture=True)),
-    "gpt2": ("GPT2LMHead", dict(
-        vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)),
     "gptneox": ("GPTNeoX", LLAMA),
     "bloom": ("Bloom", dict(vocab_size=96, hidden_size=32, n_layer=2, n_head=4)),
     "nemotron": ("Nemotron", LLAMA | dict(head_dim=8)),

@@ -35,6 +35,8 @@ impl Class {
         if family.rope != RopeStyle::None {
             family.rope = if self.interleaved { RopeStyle::Interleaved } else { RopeStyle::Halves };
         }
+        // GGUF's order of the weights; Hugging Face's is by neighbours.
+        family.strided_keys = false;
         Some(family)
     }
 
@@ -117,7 +119,6 @@ const COMMON: &[Name] = &[
     ("operator_norm", "attn_norm", Keep),
     ("ffn_norm", "ffn_norm", Keep),
     ("ln_mlp", "attn_norm", Keep),
-    ("ln_attn", "attn_norm_2", Keep),
     // Attention.
     ("self_attn.q_proj", "attn_q", Keep),
     ("self_attn.k_proj", "attn_k", Keep),
@@ -231,14 +232,6 @@ const AROUND: &[Name] = &[
     ("post_feedforward_layernorm", "post_ffw_norm", Keep),
 ];
 
-/// GPT-2's matrices are inputs × outputs.
-const GPT2: &[Name] = &[
-    ("attn.c_attn", "attn_qkv", Transposed),
-    ("attn.c_proj", "attn_output", Transposed),
-    ("mlp.c_fc", "ffn_up", Transposed),
-    ("mlp.c_proj", "ffn_down", Transposed),
-];
-
 /// Mamba's one norm a layer.
 const MAMBA: &[Name] = &[("norm", "attn_norm", Keep)];
 
@@ -312,7 +305,6 @@ pub const CLASSES: &[Class] = &[
         zero_centred: true,
         ..class("Gemma3ForConditionalGeneration", "gemma3")
     },
-    Class { names: GPT2, ..class("GPT2LMHeadModel", "gpt2") },
     class("BloomForCausalLM", "bloom"),
     class("GPTNeoXForCausalLM", "gptneox"),
     class("FalconForCausalLM", "falcon"),

@@ -151,6 +151,9 @@ pub fn read(told: &Value, class: &Class) -> Result<(Config, Family, Named<Tensor
     if r.flag("alibi") == Some(true) {
         return Err(GraphError::new("alibi", "is supported for BLOOM only"));
     }
+    if class.family == "falcon" && r.flag("new_decoder_architecture") == Some(true) {
+        return Err(GraphError::new("new_decoder_architecture", "is not supported yet"));
+    }
     if r.flag("parallel_attn") == Some(false) && r.flag("new_decoder_architecture") != Some(true) {
         family.parallel = false;
     }
@@ -164,6 +167,10 @@ pub fn read(told: &Value, class: &Class) -> Result<(Config, Family, Named<Tensor
             Some(false) => heads.clone(),
             _ => vec![1; layers],
         };
+    }
+    if class.family == "gptneox" {
+        // Its files may name a number that its code does not look at.
+        kv_heads.clone_from(&heads);
     }
     let most = heads.iter().copied().max().unwrap_or(0);
     if most > MOST || kv_heads.iter().any(|h| *h > MOST) {

@@ -1,9 +1,13 @@
 //! The options that say how a text goes on.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use kinglet::Error;
-use kinglet::lm::Generation;
 use kinglet::lm::sample::Sampling;
+use kinglet::lm::{Constraint, Generation};
+
+use super::read_text;
 
 /// How a text goes on.
 #[derive(Args)]
@@ -47,6 +51,15 @@ pub(in crate::program) struct Choosing {
     /// Go on past the tokens that end an answer
     #[arg(long)]
     ignore_end: bool,
+    /// Answer with JSON of this schema
+    #[arg(long, value_name = "FILE", group = "form")]
+    json_schema: Option<PathBuf>,
+    /// Answer with a text that this regular expression matches as a whole
+    #[arg(long, value_name = "REGEX", group = "form")]
+    regex: Option<String>,
+    /// Answer with a text of this grammar, in Lark's notation
+    #[arg(long, value_name = "FILE", group = "form")]
+    grammar: Option<PathBuf>,
     /// Where the context is full, forget the earlier half of the text and go on
     #[arg(long)]
     endless: bool,
@@ -96,6 +109,19 @@ impl Choosing {
         generation.stop.clone_from(&self.stop);
         generation.ignore_end = self.ignore_end;
         generation.sinks = self.endless.then_some(SINKS);
+        generation.constraint = self.constraint()?;
         Ok(generation)
+    }
+
+    fn constraint(&self) -> Result<Option<Constraint>, Error> {
+        if let Some(file) = &self.json_schema {
+            let schema = serde_json::from_str(&read_text(file)?)
+                .map_err(|e| Error::input(format!("no JSON: {e}")).about(file.display()))?;
+            return Ok(Some(Constraint::JsonSchema(schema)));
+        }
+        if let Some(file) = &self.grammar {
+            return Ok(Some(Constraint::Lark(read_text(file)?)));
+        }
+        Ok(self.regex.clone().map(Constraint::Regex))
     }
 }

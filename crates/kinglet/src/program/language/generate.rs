@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::Args;
 use kinglet::Error;
-use kinglet::lm::sample::Chosen;
+use kinglet::lm::sample::{Chosen, Sampling};
 use kinglet::lm::template::{Conversation, Message};
 use kinglet::lm::tokenizer::{EncodeOptions, Tokenizer};
 use kinglet::lm::{Answer, Generation, LanguageModel, LmError, Session};
@@ -83,7 +83,9 @@ impl Generate {
         let mut model = self.loading.open(given.model, given.common.threads())?;
         let load_ms = milliseconds(start);
         let about = |error: Error| error.about(given.model.display());
-        let generation = self.choosing.generation(Generation::default(), model.vocabulary())?;
+        let sampling = Sampling::of_model(model.generation());
+        let usual = Generation { sampling, ..Generation::default() };
+        let generation = self.choosing.generation(usual, model.vocabulary())?;
         let tokens = match &prompt {
             Prompt::Text(text) => self.encode(&model, text).map_err(about)?,
             Prompt::Tokens(tokens) => tokens.clone(),

@@ -2,6 +2,7 @@
 
 pub(super) mod chat;
 mod choosing;
+pub(super) mod embed;
 pub(super) mod eval;
 mod generate;
 pub(super) mod inspect;
@@ -21,8 +22,11 @@ use kinglet::lm::{Cache, LanguageModel, Options};
 pub(super) use choosing::Choosing;
 pub(super) use generate::{Generate, Given};
 
-/// Whether the file at `path` holds a language model, as its content tells.
+/// Whether `path` is a language model, as its content tells: a GGUF file, or a Hugging Face folder.
 pub(super) fn is_language_model(path: &Path) -> bool {
+    if path.is_dir() {
+        return path.join("config.json").is_file();
+    }
     let mut magic = [0; 4];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
     read.is_ok() && &magic == b"GGUF"
@@ -37,6 +41,29 @@ pub(super) struct Loading {
     /// What keys and values are held as [default: f16]
     #[arg(long, value_name = "TYPE")]
     cache: Option<CacheType>,
+    /// Memory that the whole process may take, such as 512M or 2G: weights that do not fit are read
+    /// again when they are needed
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<usize>,
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let wrong = "give a number of bytes, or one with K, M or G, such as 512M";
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        _ => return Err(wrong.into()),
+    };
+    let number: f64 = digits.parse().map_err(|_| wrong)?;
+    let bytes = number * f64::from(1u32 << shift);
+    if number.is_finite() && number > 0.0 && bytes < 1e18 {
+        Ok(bytes as usize)
+    } else {
+        Err(wrong.into())
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,7 +84,7 @@ impl Loading {
             Some(CacheType::Q8_0) => Cache::Q8_0,
         };
         let context = self.context.map(|n| n as usize);
-        Options { context, cache, threads, ..Options::default() }
+        Options { context, cache, threads, memory: self.memory, ..Options::default() }
     }
 
     /// Loads the model at `path`.
@@ -77,8 +104,11 @@ pub(super) fn expect_language_model(path: &Path) -> Result<(), Error> {
         io::ErrorKind::NotFound => about("there is no such file".into()),
         _ => about(format!("cannot open it: {error}")),
     })?;
-    let what = if about_file.is_dir() { "this is a folder" } else { "this is no language model" };
-    Err(about(format!("{what}; give a GGUF file")))
+    let what = match about_file.is_dir() {
+        true => "this folder has no config.json",
+        false => "this is no language model",
+    };
+    Err(about(format!("{what}; give a GGUF file, or a model's Hugging Face folder")))
 }
 
 /// The text of a file; `-` is standard input.
