@@ -97,9 +97,10 @@ fn clippy() -> Result<()> {
 }
 
 fn unit_tests() -> Result<()> {
-    let suite = fixtures::suite()?;
+    let (suite, encoder) = (fixtures::suite()?, fixtures::minilm()?);
     let mut run = nextest::command()?;
     run.args(["run", "--workspace"]).env(fixtures::VARIABLE, suite);
+    run.env("KINGLET_MINILM", encoder);
     if let Some(models) = models::folder() {
         run.env(models::VARIABLE, models);
     }
