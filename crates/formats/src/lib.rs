@@ -3,6 +3,7 @@
 
 mod detect;
 mod error;
+pub mod files;
 pub mod gguf;
 pub mod lm;
 pub mod map;

@@ -104,16 +104,7 @@ impl Session {
         let unwritable = |e: &dyn std::fmt::Display| fail(format!("{}: {e}", path.display()));
         let bytes =
             safetensors::serialize(parts.iter(), Some(about)).map_err(|e| unwritable(&e))?;
-        let mut aside = path.as_os_str().to_owned();
-        aside.push(".part");
-        let aside = Path::new(&aside);
-        let written = std::fs::write(aside, bytes).and_then(|()| std::fs::rename(aside, path));
-        if let Err(e) = written {
-            // Nothing more can be done about a file that can't be removed.
-            let _ = std::fs::remove_file(aside);
-            return Err(unwritable(&e));
-        }
-        Ok(())
+        kinglet_formats::files::write(path, &bytes).map_err(|e| unwritable(&e))
     }
 
     /// Reads a conversation that [`Session::save`] wrote, with what the model held of it.

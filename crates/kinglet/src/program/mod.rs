@@ -1,6 +1,5 @@
 //! The program's commands.
 
-mod files;
 mod inspect;
 mod language;
 mod names;
@@ -14,6 +13,7 @@ use std::io::{self, Write};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use kinglet::Error;
+use kinglet_formats::files;
 
 /// On-device AI: runs the model files you already have.
 #[derive(Parser)]

@@ -7,7 +7,10 @@ use std::path::Path;
 /// Writes a file aside, in the same folder, and moves it into place when all is written: a full disk
 /// or an interruption leaves what was there before. What is no plain file (a device, a pipe) is
 /// written to as it is.
-pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// What the system says.
+pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     // Through a link, the file that it leads to is replaced and not the link.
     let place = path.canonicalize().unwrap_or_else(|_| path.into());
     if fs::metadata(&place).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
