@@ -3,7 +3,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The system's allocator, counting. A test binary makes it its own:
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The system's allocator, counting, and the maps of large buffers with it. A test binary makes it
+/// its own:
 ///
 /// ```
 /// #[global_allocator]
@@ -12,45 +17,46 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 ///
 /// The counts are of the whole process: tests that read them must not run beside others in it.
 #[derive(Debug)]
-pub struct Counting {
-    calls: AtomicUsize,
-    live: AtomicUsize,
-    peak: AtomicUsize,
-}
+pub struct Counting(());
 
 impl Counting {
     /// Nothing counted yet.
     #[expect(clippy::new_without_default, reason = "a static needs a const constructor")]
     pub const fn new() -> Counting {
-        Counting {
-            calls: AtomicUsize::new(0),
-            live: AtomicUsize::new(0),
-            peak: AtomicUsize::new(0),
-        }
+        Counting(())
     }
 
     /// How often memory was asked for since the start, growing a block included.
     pub fn calls(&self) -> usize {
-        self.calls.load(Relaxed)
+        CALLS.load(Relaxed)
     }
 
     /// Runs `work` and gives its result with the most bytes that were held at once during it, over
     /// those held before.
     pub fn peak_of<T>(&self, work: impl FnOnce() -> T) -> (T, usize) {
-        let before = self.live.load(Relaxed);
-        self.peak.store(before, Relaxed);
+        let before = LIVE.load(Relaxed);
+        PEAK.store(before, Relaxed);
         let result = work();
-        (result, self.peak.load(Relaxed).saturating_sub(before))
+        (result, PEAK.load(Relaxed).saturating_sub(before))
     }
+}
 
-    fn took(&self, bytes: usize) {
-        self.calls.fetch_add(1, Relaxed);
-        let live = self.live.fetch_add(bytes, Relaxed) + bytes;
-        self.peak.fetch_max(live, Relaxed);
-    }
+fn took(bytes: usize) {
+    // The first block is older than the first map.
+    kinglet_kernels::aligned::watch(mapped);
+    CALLS.fetch_add(1, Relaxed);
+    let live = LIVE.fetch_add(bytes, Relaxed) + bytes;
+    PEAK.fetch_max(live, Relaxed);
+}
 
-    fn gave_back(&self, bytes: usize) {
-        self.live.fetch_sub(bytes, Relaxed);
+fn gave_back(bytes: usize) {
+    LIVE.fetch_sub(bytes, Relaxed);
+}
+
+fn mapped(bytes: isize) {
+    match usize::try_from(bytes) {
+        Ok(bytes) => took(bytes),
+        Err(_) => gave_back(bytes.unsigned_abs()),
     }
 }
 
@@ -61,7 +67,7 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: the caller's promises are those that the system's allocator asks for.
         let block = unsafe { System.alloc(layout) };
         if !block.is_null() {
-            self.took(layout.size());
+            took(layout.size());
         }
         block
     }
@@ -70,7 +76,7 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: as in `alloc`.
         let block = unsafe { System.alloc_zeroed(layout) };
         if !block.is_null() {
-            self.took(layout.size());
+            took(layout.size());
         }
         block
     }
@@ -78,7 +84,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: as in `alloc`; the block came from the system's allocator.
         unsafe { System.dealloc(block, layout) };
-        self.gave_back(layout.size());
+        gave_back(layout.size());
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
@@ -86,8 +92,8 @@ unsafe impl GlobalAlloc for Counting {
         let moved = unsafe { System.realloc(block, layout, size) };
         if !moved.is_null() {
             // Both blocks may exist for a moment.
-            self.took(size);
-            self.gave_back(layout.size());
+            took(size);
+            gave_back(layout.size());
         }
         moved
     }

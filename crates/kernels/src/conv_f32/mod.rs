@@ -110,7 +110,7 @@ impl PackedConv {
         let [height, width] = window.kernel;
         let (inputs, outputs) = (input.channels / groups, output.channels / groups);
         let layout = PackLayout::new(isa, height * width * inputs, outputs);
-        let mut data = Aligned::zeros(groups * layout.len());
+        let mut data = Aligned::to_fill(groups * layout.len());
         // The matrix a group multiplies with, gathered once into its plain order.
         let mut plain = vec![0.0; layout.k * outputs];
         for group in 0..groups {

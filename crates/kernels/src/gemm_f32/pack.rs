@@ -128,7 +128,7 @@ impl PackedB {
     /// Where `source` is too short.
     pub fn new(isa: Isa, k: usize, n: usize, source: &[f32], strides: (usize, usize)) -> Self {
         let layout = PackLayout::new(isa, k, n);
-        let mut data = Aligned::zeros(layout.len());
+        let mut data = Aligned::to_fill(layout.len());
         layout.pack(0..layout.panels(), source, strides, &mut data);
         Self { layout, data }
     }

@@ -101,7 +101,7 @@ impl Weights {
     /// The packed copy of all matrices; `stored` is what the graph holds.
     pub fn packed(&self, pool: &Pool, stored: &[u8]) -> Arc<AlignedBytes> {
         self.packed.get(|| {
-            let mut bytes = AlignedBytes::zeros(self.count * self.matrix_bytes());
+            let mut bytes = AlignedBytes::to_fill(self.count * self.matrix_bytes());
             let out = SharedMut::new(bytes.as_mut());
             let (panels, size) = (self.panels(), self.panel_bytes());
             pool.run(self.count * panels, |task, _| {
