@@ -1,7 +1,8 @@
 //! TFLite models of one operator, against LiteRT's reference kernels. `tflite/make.py` makes them.
 
 use kinglet_formats::tflite;
-use kinglet_graph::{Bytes, Fold, Graph, Interpreter, infer};
+use kinglet_graph::{Bytes, Fold, Graph, Interpreter, Tensor, infer};
+use kinglet_runtime::{Plan, PlanOptions};
 use kinglet_testing::Array;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,12 +50,33 @@ fn steps(name: &str) -> f64 {
     f64::from(u8::from(one.iter().any(|prefix| name.starts_with(prefix))))
 }
 
+/// Runs a case by the interpreter, then by a plan.
 fn run(name: &str, case: &Case) -> Result<(), String> {
     let graph = load(&case.model)?;
     let mut interpreter = Interpreter::new(&graph).map_err(|e| e.to_string())?;
+    compare(name, case, |inputs| interpreter.run(&graph, inputs).map_err(|e| e.to_string()))?;
+    let sizes = case.runs[0].0.iter().map(|input| input.shape.as_slice().into()).collect();
+    let options = PlanOptions { input_shapes: Some(sizes), threads: 1, ..PlanOptions::default() };
+    let mut plan = Plan::new(&graph, &options).map_err(|e| format!("to plan: {e}"))?;
+    compare(name, case, |inputs| {
+        for (i, input) in inputs.iter().enumerate() {
+            plan.set_input(i, &input.view()).map_err(|e| e.to_string())?;
+        }
+        plan.run().map_err(|e| e.to_string())?;
+        Ok((0..plan.outputs().len()).map(|i| Tensor::copy_of(&plan.output(i))).collect())
+    })
+    .map_err(|e| format!("as a plan: {e}"))
+}
+
+/// What `execute` makes of each run's inputs, one run after the other, against what is recorded.
+fn compare(
+    name: &str,
+    case: &Case,
+    mut execute: impl FnMut(&[Tensor]) -> Result<Vec<Tensor>, String>,
+) -> Result<(), String> {
     for (k, (inputs, wanted)) in case.runs.iter().enumerate() {
         let inputs: Vec<_> = inputs.iter().map(tensor).collect();
-        let outputs = interpreter.run(&graph, &inputs).map_err(|e| e.to_string())?;
+        let outputs = execute(&inputs).map_err(|e| format!("run {k}: {e}"))?;
         if outputs.len() != wanted.len() {
             return Err(format!("{} outputs, not {}", outputs.len(), wanted.len()));
         }

@@ -549,3 +549,123 @@ for merge in (False, True):
         op(name, "BIDIRECTIONAL_SEQUENCE_LSTM",
            [T("f32", (*around, 4), low=-1, high=1), *way("f", 5, out, True), *way("b", 5, out, False), memory(2, out), memory(2, 5), memory(2, out), memory(2, 5), *[None] * 9], ys,
            ("BidirectionalSequenceLSTMOptions", {"fusedActivationFunction": 4, "cellClip": 0.4, "projClip": 0.0, "mergeOutputs": merge, "timeMajor": time_major}), runs=2)
+
+# State in the bodies of control flow, and what runs once.
+
+
+def handle(name="memory"):
+    h = T("resource", (1,))
+    return h, ("VAR_HANDLE", [], [h], ("VarHandleOptions", {"container": "", "sharedName": name}))
+
+
+ADD = ("AddOptions", act(0))
+MUL = ("MulOptions", act(0))
+IF = ("IfOptions", {"thenSubgraphIndex": 1, "elseSubgraphIndex": 2})
+WHILE = ("WhileOptions", {"condSubgraphIndex": 1, "bodySubgraphIndex": 2})
+row = lambda: T("f32", (3,))
+
+
+def once(index):
+    return ("CALL_ONCE", [], [], ("CallOnceOptions", {"initSubgraphIndex": index}))
+
+
+def initial(m, values, name="memory"):
+    h, node = handle(name)
+    m.subgraph([node, ("ASSIGN_VARIABLE", [h, const("f32", values)], [], None)], [], [])
+
+
+def accumulate(h, a, node):
+    """Adds `a` to the variable; its old and its new content."""
+    old, new = row(), row()
+    return new, [node, ("READ_VARIABLE", [h], [old], None), ("ADD", [old, a], [new], ADD), ("ASSIGN_VARIABLE", [h, new], [], None)]
+
+
+# One branch changes a variable, the other reads another one.
+m = Model()
+c, x, y, z = T("bool", ()), row(), row(), row()
+h, node = handle()
+m.subgraph([once(3), once(4), ("IF", [c, x], [y], IF), node, ("READ_VARIABLE", [h], [z], None)], [c, x], [y, z])
+h, node = handle()
+a = row()
+new, nodes = accumulate(h, a, node)
+m.subgraph(nodes, [a], [new])
+h, node = handle("other")
+a, b, old = row(), row(), row()
+m.subgraph([node, ("READ_VARIABLE", [h], [old], None), ("MUL", [old, a], [b], MUL)], [a], [b])
+initial(m, [10, 20, 30])
+initial(m, [-1, 0.5, 2], "other")
+yes, no = np.array(True), np.array(False)
+record("if_variable", m, [[yes, v], [no, v], [yes, v], [no, v], [yes, v]])
+
+# The handle goes round the loop; the condition reads the variable.
+m = Model()
+x, h, y, h_out, z = row(), T("resource", (1,)), row(), T("resource", (1,)), row()
+h, node = handle()
+m.subgraph([once(3), node, ("WHILE", [h, x], [h_out, y], WHILE), ("READ_VARIABLE", [h_out], [z], None)], [x], [y, z])
+h, a, old, total, r = T("resource", (1,)), row(), row(), T("f32", ()), T("bool", ())
+m.subgraph([("READ_VARIABLE", [h], [old], None), ("SUM", [old, i32([0])], [total], ("ReducerOptions", {"keepDims": False})),
+            ("LESS", [total, const("f32", 40.0)], [r], None)], [h, a], [r])
+h, a, b = T("resource", (1,)), row(), row()
+new, nodes = accumulate(h, a, None)
+m.subgraph([*nodes[1:], ("ADD", [a, const("f32", 1.0)], [b], ADD)], [h, a], [h, b])
+initial(m, [1, 2, 3])
+record("while_variable", m, [[v], [v], [-v], [v]])
+
+# A branch within a loop changes a variable.
+m = Model()
+i, x, io, y, z = T("i32", ()), row(), T("i32", ()), row(), row()
+h, node = handle()
+m.subgraph([once(5), ("WHILE", [i, x], [io, y], WHILE), node, ("READ_VARIABLE", [h], [z], None)], [i, x], [y, z])
+i, a, r = T("i32", ()), row(), T("bool", ())
+m.subgraph([("LESS", [i, i32(6)], [r], None)], [i, a], [r])
+i, a, j, k, b, r = T("i32", ()), row(), T("i32", ()), T("i32", ()), row(), T("bool", ())
+m.subgraph([("FLOOR_MOD", [i, i32(2)], [k], None), ("EQUAL", [k, i32(0)], [r], None),
+            ("IF", [r, a], [b], ("IfOptions", {"thenSubgraphIndex": 3, "elseSubgraphIndex": 4})), ("ADD", [i, i32(1)], [j], ADD)], [i, a], [j, b])
+h, node = handle()
+a = row()
+new, nodes = accumulate(h, a, node)
+m.subgraph(nodes, [a], [new])
+a, b = row(), row()
+m.subgraph([("MUL", [a, const("f32", 0.5)], [b], MUL)], [a], [b])
+initial(m, [1, 1, 1])
+record("while_if_variable", m, [[np.array(0, np.int32), v], [np.array(3, np.int32), v], [np.array(9, np.int32), v]])
+
+# A recurrent net in a branch keeps its memory.
+m = Model()
+shape = lambda n: T("f32", (2, n), low=-1, high=1)
+c, x, y = T("bool", ()), shape(4), shape(5)
+m.subgraph([("IF", [c, x], [y], IF)], [c, x], [y])
+for label in "ab":
+    a, b = shape(4), shape(5)
+    name = f"if_rnn_{label}"
+    m.subgraph([("RNN", [a, matrix(name, (5, 4)), matrix(name + "r", (5, 5)), vector(name + "b", 5), memory(2, 5)], [b],
+                 ("RNNOptions", {"fusedActivationFunction": 4}))], [a], [b])
+rng = np.random.default_rng(seed("if_rnn"))
+record("if_rnn", m, [[flag, rnd(rng, "f32", (2, 4), -1, 1)] for flag in (yes, no, yes, yes, no)])
+
+# And so it does in a loop.
+m = Model()
+i, x, io, y = T("i32", ()), shape(5), T("i32", ()), shape(5)
+m.subgraph([("WHILE", [i, x], [io, y], WHILE)], [i, x], [y])
+i, a, r = T("i32", ()), shape(5), T("bool", ())
+m.subgraph([("LESS", [i, i32(3)], [r], None)], [i, a], [r])
+i, a, j, b = T("i32", ()), shape(5), T("i32", ()), shape(5)
+name = "while_rnn"
+m.subgraph([("RNN", [a, matrix(name, (5, 5)), matrix(name + "r", (5, 5)), vector(name + "b", 5), memory(2, 5)], [b],
+             ("RNNOptions", {"fusedActivationFunction": 4})), ("ADD", [i, i32(1)], [j], ADD)], [i, a], [j, b])
+record(name, m, [[np.array(n, np.int32), rnd(rng, "f32", (2, 5), -1, 1)] for n in (0, 1, 2)])
+
+# What runs once computes, also from what ran once before it.
+m = Model()
+x, y, z = row(), row(), row()
+(h, node), (g, other) = handle(), handle("other")
+p, q = row(), row()
+m.subgraph([once(1), once(2), once(1), node, other, ("READ_VARIABLE", [h], [p], None), ("READ_VARIABLE", [g], [q], None),
+            ("ADD", [p, x], [y], ADD), ("MUL", [q, x], [z], MUL), ("ASSIGN_VARIABLE", [h, y], [], None)], [x], [y, z])
+h, node = handle()
+a, b = row(), row()
+m.subgraph([node, ("FILL", [i32([3]), const("f32", 2.5)], [a], None), ("MUL", [a, const("f32", [1, 2, 3])], [b], MUL), ("ASSIGN_VARIABLE", [h, b], [], None)], [], [])
+(h, node), (g, other) = handle(), handle("other")
+a, b = row(), row()
+m.subgraph([node, other, ("READ_VARIABLE", [h], [a], None), ("NEG", [a], [b], None), ("ASSIGN_VARIABLE", [g, b], [], None)], [], [])
+record("call_once_computed", m, [[v], [v], [v]])

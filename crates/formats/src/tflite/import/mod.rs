@@ -19,19 +19,20 @@ mod recurrent;
 mod reduce;
 mod shape;
 mod sparse;
+mod state;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
-    Bytes, DType, Dim, Graph, GraphError, OpError, OpResult, Quant, Shape, State, StateId, Tensor,
-    ValueId, ValueType,
+    Bytes, DType, Dim, Graph, GraphError, OpError, OpResult, Quant, Shape, Tensor, ValueId,
+    ValueType,
 };
 use std::sync::Arc;
 
 use super::schema::{Model, SubGraph, Tensor as FileTensor, TensorType};
 use node::Node;
+use state::{Held, Key};
 
 /// Turns one operator into ops of the graph.
 type Handler = fn(&mut Node<'_, '_>) -> OpResult;
@@ -76,7 +77,9 @@ const MAX_OPERATORS: usize = 1 << 20;
 /// What is not supported or does not fit, with subgraph and operator.
 pub(super) fn model(model: &Model<'_>, bytes: Bytes) -> Result<Graph, GraphError> {
     let file = File { bytes, model, operators: Cell::new(0) };
-    let mut graph = Builder::new(&file, 0, 0)?.build()?;
+    let mut builder = Builder::new(&file, 0, 0)?;
+    builder.build()?;
+    let mut graph = builder.graph;
     name_by_signature(&mut graph, model);
     Ok(graph)
 }
@@ -105,12 +108,12 @@ struct Builder<'m> {
     source: &'m SubGraph<'m>,
     graph: Graph,
     values: Vec<Option<ValueId>>,
-    /// The state that a variable tensor is, or that a resource handle stands for.
-    variables: HashMap<usize, StateId>,
-    /// Resource variables, by their shared name.
-    resources: HashMap<String, StateId>,
-    /// Their first contents.
-    initial: HashMap<String, Tensor>,
+    /// The variables in use so far.
+    held: Vec<Held>,
+    /// What resource variables start with.
+    initial: HashMap<Key, Tensor>,
+    /// The subgraphs that ran once, at load.
+    called: HashSet<usize>,
     /// The names of the variables that tensors are handles of.
     handles: HashMap<usize, String>,
 }
@@ -141,14 +144,15 @@ impl<'m> Builder<'m> {
             source,
             graph: Graph::new(name),
             values: vec![None; source.tensors.len()],
-            variables: HashMap::new(),
-            resources: HashMap::new(),
+            held: Vec::new(),
             initial: HashMap::new(),
+            called: HashSet::new(),
             handles: HashMap::new(),
         })
     }
 
-    fn build(mut self) -> Result<Graph, GraphError> {
+    /// Builds the whole subgraph into `graph`.
+    fn build(&mut self) -> Result<(), GraphError> {
         let source = self.source;
         for (i, tensor) in source.inputs.iter().enumerate() {
             let info = &source.tensors[*tensor];
@@ -166,7 +170,7 @@ impl<'m> Builder<'m> {
             let code = &self.file.model.codes[operator.code];
             let key = if code.custom.is_empty() { name.as_str() } else { code.custom.as_str() };
             let result = match handler(key) {
-                Some(handle) => Node::new(&mut self, operator, i).and_then(|mut node| {
+                Some(handle) => Node::new(self, operator, i).and_then(|mut node| {
                     handle(&mut node)?;
                     node.finish()
                 }),
@@ -178,7 +182,7 @@ impl<'m> Builder<'m> {
             let id = self.value(*tensor).map_err(|e| self.tensor_error(*tensor, &e))?;
             self.graph.outputs.push(id);
         }
-        Ok(self.graph)
+        Ok(())
     }
 
     fn tensor_error(&self, tensor: usize, error: &OpError) -> GraphError {
@@ -202,7 +206,8 @@ impl<'m> Builder<'m> {
         }
         let info = &self.source.tensors[tensor];
         if info.is_variable {
-            return self.read_variable(tensor);
+            let variable = self.variable_tensor(tensor)?;
+            return Ok(self.read(variable, &info.name));
         }
         let data = self.constant(tensor)?.ok_or_else(|| {
             OpError::new(format!(
@@ -234,57 +239,6 @@ impl<'m> Builder<'m> {
         };
         Ok(Some(data.with_quant(quant)))
     }
-
-    /// The state that a variable tensor is, made on first use.
-    fn variable(&mut self, tensor: usize) -> OpResult<StateId> {
-        if let Some(id) = self.variables.get(&tensor) {
-            return Ok(*id);
-        }
-        if self.depth > 0 {
-            return Err(OpError::new("a variable tensor inside control flow is not supported"));
-        }
-        let info = &self.source.tensors[tensor];
-        let initial = self.constant(tensor)?;
-        let ty =
-            ValueType { shape: Shape::from(info.shape.as_slice()), ..self.declared_type(tensor)? };
-        let name = match info.name.as_str() {
-            "" => format!("state {tensor}"),
-            name => format!("{name}#{tensor}"),
-        };
-        let initial = match (initial, ty.quant.as_deref().and_then(Quant::single)) {
-            // A quantised memory starts at zero, which its zero point stands for.
-            (None, Some((_, zero))) if zero != 0 => Some(filled(&ty, &info.shape, zero)?),
-            (initial, _) => initial,
-        };
-        let id = self.graph.add_state(State { name, ty, initial });
-        self.variables.insert(tensor, id);
-        Ok(id)
-    }
-
-    fn read_variable(&mut self, tensor: usize) -> OpResult<ValueId> {
-        let state = self.variable(tensor)?;
-        let (name, ty) =
-            (self.source.tensors[tensor].name.clone(), self.graph.state(state).ty.clone());
-        let id = self.graph.add_value(name.clone(), ty.clone());
-        self.graph.add_node(name, StateRead { state, ty }, vec![], vec![id]);
-        Ok(id)
-    }
-
-    fn write_state(&mut self, name: &str, state: StateId, value: ValueId) {
-        self.graph.add_node(name, StateWrite { state }, vec![Some(value)], vec![]);
-    }
-}
-
-/// A tensor of `dims` filled with one stored value.
-fn filled(ty: &ValueType, dims: &[usize], value: i32) -> OpResult<Tensor> {
-    let mut tensor = Tensor::zeros(ty.dtype, dims)?;
-    match ty.dtype {
-        DType::I8 => tensor.slice_mut::<i8>()?.fill(value as i8),
-        DType::U8 => tensor.slice_mut::<u8>()?.fill(value as u8),
-        DType::I16 => tensor.slice_mut::<i16>()?.fill(value as i16),
-        _ => {}
-    }
-    Ok(tensor.with_quant(ty.quant.clone()))
 }
 
 /// The sizes of input `i`; those that the file leaves open get names.

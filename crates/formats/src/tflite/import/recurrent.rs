@@ -6,10 +6,11 @@ use kinglet_graph::ops::reshape::{Squeeze, Unsqueeze};
 use kinglet_graph::ops::reverse::Reverse;
 use kinglet_graph::ops::rnn::SequenceLstm;
 use kinglet_graph::ops::unary::Unary;
-use kinglet_graph::{DType, Op, OpError, OpResult, Quant, StateId, ValueId};
+use kinglet_graph::{DType, Op, OpError, OpResult, Quant, ValueId};
 
 use super::node::{Fused, Node};
 use super::quant;
+use super::state::VariableId;
 
 pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
     ("BIDIRECTIONAL_SEQUENCE_LSTM", bidirectional_lstm),
@@ -22,13 +23,13 @@ pub(super) const HANDLERS: &[(&str, super::Handler)] = &[
 ];
 
 /// The state that input `i`, a variable tensor, is.
-fn state(node: &mut Node<'_, '_>, i: usize) -> OpResult<StateId> {
+fn state(node: &mut Node<'_, '_>, i: usize) -> OpResult<VariableId> {
     let tensor = node.operator.inputs.get(i).copied().flatten();
     let tensor = tensor.ok_or_else(|| OpError::new(format!("its state, input {i}, is missing")))?;
     if !node.builder.source.tensors[tensor].is_variable {
         return Err(OpError::new(format!("its state, input {i}, is not a variable tensor")));
     }
-    node.builder.variable(tensor)
+    node.builder.variable_tensor(tensor)
 }
 
 /// Adds `op`, whose outputs are the operator's own and the next contents of `states`.
@@ -36,7 +37,7 @@ fn emit_with_state(
     node: &mut Node<'_, '_>,
     op: impl Op,
     inputs: Vec<Option<ValueId>>,
-    states: &[StateId],
+    states: &[VariableId],
 ) -> OpResult {
     let y = node.output(0)?;
     emit_state_to(node, op, inputs, y, states)
@@ -48,18 +49,17 @@ fn emit_state_to(
     op: impl Op,
     inputs: Vec<Option<ValueId>>,
     y: ValueId,
-    states: &[StateId],
+    states: &[VariableId],
 ) -> OpResult {
     let mut outputs = vec![y];
     for state in states {
-        let ty = node.graph().state(*state).ty.clone();
+        let ty = node.builder.variable(*state).ty.clone();
         outputs.push(node.temp(ty));
     }
     let next = outputs[1..].to_vec();
     node.emit_to(op, inputs, outputs)?;
     for (state, value) in states.iter().zip(next) {
-        let name = node.graph().state(*state).name.clone();
-        node.builder.write_state(&name, *state, value);
+        node.builder.write(*state, value);
     }
     Ok(())
 }
@@ -205,7 +205,7 @@ fn float_lstm(
     weights: DType,
     inputs: Vec<Option<ValueId>>,
     y: ValueId,
-    states: [StateId; 2],
+    states: [VariableId; 2],
 ) -> OpResult {
     let bound = |clip: f32| (clip > 0.0).then_some(clip);
     let lstm = SequenceLstm {
