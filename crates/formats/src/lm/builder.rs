@@ -203,12 +203,11 @@ impl Builder<'_> {
         let after_only = self.family.norms == Norms::After;
         let normed = if after_only { x } else { self.norm(&name("attn_norm"), x)? };
         let routed = if self.family.router.early { x } else { normed };
-        let own = name("attn_norm_2.weight");
-        if self.has(&own) {
-            let m = "a norm of attention's own (Falcon 40B) is not supported yet";
-            return Err(GraphError::new(place(&own), m));
-        }
-        let mut mixed = self.mixer(layer, normed)?;
+        // Falcon 40B's attention has a norm of its own.
+        let own = name("attn_norm_2");
+        let has_own = self.has(&format!("{own}.weight"));
+        let read = if has_own { self.norm(&own, x)? } else { normed };
+        let mut mixed = self.mixer(layer, read)?;
         for after in ["post_attention_norm", "attn_post_norm"] {
             if after != self.family.feed_norm && self.has(&name(&format!("{after}.weight"))) {
                 mixed = self.norm(&name(after), mixed)?;

@@ -285,6 +285,7 @@ pub const FAMILIES: &[Family] = &[
         attention_scale: true,
         ..GEMMA
     },
+    Family { name: "gpt2", rope: RopeStyle::None, ..GPT },
     Family { name: "bloom", rope: RopeStyle::None, alibi: Some(8.0), ..GPT },
     Family { name: "gptneox", activation: Function::Of(Gelu), ..GPT },
     Family { name: "falcon", activation: Function::Of(Gelu), parallel: true, ..GPT },

@@ -83,7 +83,13 @@ MODELS = {
     "olmoe": ("Olmoe", EXPERTS | dict(intermediate_size=24)),
     "exaone4": ("Exaone4", LLAMA | FOUR | dict(sliding_window=8, sliding_window_pattern=4)),
     "starcoder2": ("Starcoder2", LLAMA | dict(sliding_window=8)),
+    "gpt2": ("GPT2LMHead", dict(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)),
     "falcon": ("Falcon", SIZES | dict(num_attention_heads=4)),
+    "falcon-40b": ("Falcon", SIZES | dict(
+        num_attention_heads=4, num_kv_heads=2, new_decoder_architecture=True)),
+    "falcon-11b": ("Falcon", SIZES | dict(
+        num_attention_heads=4, num_kv_heads=2, new_decoder_architecture=True,
+        num_ln_in_parallel_attn=1)),
     "gptneox": ("GPTNeoX", LLAMA),
     "bloom": ("Bloom", dict(vocab_size=96, hidden_size=32, n_layer=2, n_head=4)),
     "nemotron": ("Nemotron", LLAMA | dict(head_dim=8)),

@@ -62,8 +62,8 @@ pub const PREFIXES: &[&str] = &[
 /// What stands before a layer's number.
 pub const LAYERS: &[&str] = &["layers.", "h.", "encoder.layer."];
 
-/// Tensors that say nothing that the numbers do not: masks and frequencies that old files keep, and
-/// parts that see or hear.
+/// Last parts of the names of tensors that say nothing that the numbers do not: masks and frequencies
+/// that old files keep.
 pub const IGNORED: &[&str] = &[
     "rotary_emb.inv_freq",
     "attn.bias",
@@ -118,6 +118,7 @@ const COMMON: &[Name] = &[
     ("attn_norm", "attn_norm", Keep),
     ("operator_norm", "attn_norm", Keep),
     ("ffn_norm", "ffn_norm", Keep),
+    ("ln_attn", "attn_norm_2", Keep),
     ("ln_mlp", "attn_norm", Keep),
     // Attention.
     ("self_attn.q_proj", "attn_q", Keep),
@@ -232,6 +233,14 @@ const AROUND: &[Name] = &[
     ("post_feedforward_layernorm", "post_ffw_norm", Keep),
 ];
 
+/// GPT-2's matrices are inputs × outputs.
+const GPT2: &[Name] = &[
+    ("attn.c_attn", "attn_qkv", Transposed),
+    ("attn.c_proj", "attn_output", Transposed),
+    ("mlp.c_fc", "ffn_up", Transposed),
+    ("mlp.c_proj", "ffn_down", Transposed),
+];
+
 /// Mamba's one norm a layer.
 const MAMBA: &[Name] = &[("norm", "attn_norm", Keep)];
 
@@ -306,6 +315,7 @@ pub const CLASSES: &[Class] = &[
         ..class("Gemma3ForConditionalGeneration", "gemma3")
     },
     class("BloomForCausalLM", "bloom"),
+    Class { names: GPT2, ..class("GPT2LMHeadModel", "gpt2") },
     class("GPTNeoXForCausalLM", "gptneox"),
     class("FalconForCausalLM", "falcon"),
     class("PhiForCausalLM", "phi2"),

@@ -151,8 +151,10 @@ pub fn read(told: &Value, class: &Class) -> Result<(Config, Family, Named<Tensor
     if r.flag("alibi") == Some(true) {
         return Err(GraphError::new("alibi", "is supported for BLOOM only"));
     }
-    if class.family == "falcon" && r.flag("new_decoder_architecture") == Some(true) {
-        return Err(GraphError::new("new_decoder_architecture", "is not supported yet"));
+    for (key, only) in [("scale_attn_weights", true), ("scale_attn_by_inverse_layer_idx", false)] {
+        if r.flag(key).is_some_and(|value| value != only) {
+            return Err(GraphError::new(key, format!("is {}: only {only} is supported", !only)));
+        }
     }
     if r.flag("parallel_attn") == Some(false) && r.flag("new_decoder_architecture") != Some(true) {
         family.parallel = false;

@@ -177,7 +177,10 @@ fn gather(
 ) -> Result<(), GraphError> {
     let mut stacks: BTreeMap<String, BTreeMap<usize, Tensor>> = BTreeMap::new();
     for (name, tensor) in tensors.iter() {
-        if IGNORED.iter().any(|end| name.ends_with(end))
+        let ends_with = |end: &&str| {
+            name.strip_suffix(end).is_some_and(|start| start.is_empty() || start.ends_with('.'))
+        };
+        if IGNORED.iter().any(ends_with)
             || IGNORED_PARTS.iter().any(|start| name.starts_with(start))
             || name.ends_with("_scales")
         {
