@@ -1,5 +1,6 @@
 //! From logits to a token.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 /// How the next token is chosen. The default is greedy: the likeliest.
@@ -117,8 +118,9 @@ pub struct Sampler {
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     token: u32,
-    /// Logit, then probability.
-    weight: f32,
+    logit: f32,
+    /// Its probability among the candidates, by the last [`weigh`].
+    share: f32,
 }
 
 impl Sampler {
@@ -191,86 +193,95 @@ impl Sampler {
         let s = &self.sampling;
         let all = &mut self.candidates;
         all.clear();
-        all.extend(
-            self.logits
-                .iter()
-                .enumerate()
-                .filter(|(_, l)| **l > f32::NEG_INFINITY && !l.is_nan())
-                .map(|(i, l)| Candidate { token: i as u32, weight: *l }),
-        );
+        let possible = self.logits.iter().enumerate().filter(|(_, l)| **l > f32::NEG_INFINITY);
+        all.extend(possible.map(|(i, l)| Candidate { token: i as u32, logit: *l, share: 0.0 }));
         if s.top_k > 0 && s.top_k < all.len() {
             all.select_nth_unstable_by(s.top_k - 1, likelier);
             all.truncate(s.top_k);
         }
-        all.sort_unstable_by(likelier);
-        let largest = all.first()?.weight;
-        let normalise = |all: &mut [Candidate], temperature: f32| {
-            let top = all.iter().map(|c| c.weight).fold(f32::NEG_INFINITY, f32::max);
-            let mut total = 0.0f64;
-            for c in all.iter_mut() {
-                c.weight = ((c.weight - top) / temperature).exp();
-                total += f64::from(c.weight);
-            }
-            all.iter_mut().for_each(|c| c.weight = (f64::from(c.weight) / total) as f32);
-        };
         if s.typical < 1.0 {
-            keep_typical(all, s.typical, largest);
+            keep_typical(all, s.typical);
         }
         if s.top_p < 1.0 {
-            let mut shares = all.clone();
-            normalise(&mut shares, 1.0);
-            let mut sum = 0.0;
-            let kept = shares.iter().take_while(|c| {
-                let before = sum;
-                sum += c.weight;
-                before < s.top_p
-            });
-            let kept = kept.count().max(1);
-            all.truncate(kept);
+            weigh(all, 1.0);
+            keep_likeliest(all, s.top_p);
         }
         if s.min_p > 0.0 {
-            let top = all.first()?.weight;
-            all.retain(|c| c.weight - top >= s.min_p.ln());
+            let (top, least) = (largest(all), s.min_p.ln());
+            all.retain(|c| c.logit - top >= least);
         }
-        normalise(all, s.temperature);
-        let mut left = unit(&mut self.random);
-        for c in all.iter() {
-            left -= c.weight;
-            if left < 0.0 {
-                return Some(c.token);
-            }
-        }
+        weigh(all, s.temperature);
+        // The draw is where the likeliest that have this probability end.
+        keep_likeliest(all, unit(&mut self.random));
         all.last().map(|c| c.token)
     }
 }
 
 /// The likelier first; of equals the lower token.
-fn likelier(a: &Candidate, b: &Candidate) -> std::cmp::Ordering {
-    b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token))
+fn likelier(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token))
+}
+
+fn largest(all: &[Candidate]) -> f32 {
+    all.iter().map(|c| c.logit).fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Sets each one's share of all.
+fn weigh(all: &mut [Candidate], temperature: f32) {
+    let top = largest(all);
+    let mut total = 0.0;
+    for c in all.iter_mut() {
+        c.share = ((c.logit - top) / temperature).exp();
+        total += f64::from(c.share);
+    }
+    all.iter_mut().for_each(|c| c.share = (f64::from(c.share) / total) as f32);
+}
+
+/// Keeps the likeliest that together have probability `share`, at least one, in order.
+fn keep_likeliest(all: &mut Vec<Candidate>, share: f32) {
+    let share = f64::from(share);
+    // Even all of those that are less likely than this do not make up what is left of 1.
+    let least = 0.5 * (1.0 - share) / all.len() as f64;
+    all.retain(|c| f64::from(c.share) >= least);
+    keep_first(all, share, likelier, |c| f64::from(c.share));
 }
 
 /// Keeps those whose surprise is nearest to the expected one, until they have this probability.
-fn keep_typical(all: &mut Vec<Candidate>, share: f32, largest: f32) {
-    let total: f64 = all.iter().map(|c| f64::from(c.weight - largest).exp()).sum();
-    let log = |c: &Candidate| f64::from(c.weight - largest) - total.ln();
+fn keep_typical(all: &mut Vec<Candidate>, share: f32) {
+    let top = largest(all);
+    let total: f64 = all.iter().map(|c| f64::from(c.logit - top).exp()).sum();
+    let log = |c: &Candidate| f64::from(c.logit - top) - total.ln();
     let entropy: f64 = -all.iter().map(|c| log(c).exp() * log(c)).sum::<f64>();
-    let mut order: Vec<usize> = (0..all.len()).collect();
-    let odd = |i: &usize| (-log(&all[*i]) - entropy).abs();
-    order.sort_by(|a, b| odd(a).total_cmp(&odd(b)));
-    let mut sum = 0.0;
-    let kept = order.iter().take_while(|i| {
-        let before = sum;
-        sum += log(&all[**i]).exp();
-        before < f64::from(share)
-    });
-    let kept = kept.count().max(1);
-    let mut keep = vec![false; all.len()];
-    order[..kept].iter().for_each(|i| keep[*i] = true);
-    let mut i = 0;
-    all.retain(|_| {
-        i += 1;
-        keep[i - 1]
-    });
+    let odd = |c: &Candidate| (-log(c) - entropy).abs();
+    let order = |a: &Candidate, b: &Candidate| odd(a).total_cmp(&odd(b)).then(likelier(a, b));
+    keep_first(all, f64::from(share), order, |c| log(c).exp());
+}
+
+/// Keeps the first in `order` whose probabilities add up to `share`, at least one, and puts them in
+/// order. They are few as a rule, so that only as many as it takes are sorted.
+fn keep_first(
+    all: &mut Vec<Candidate>,
+    share: f64,
+    order: impl Fn(&Candidate, &Candidate) -> Ordering,
+    probability: impl Fn(&Candidate) -> f64,
+) {
+    let (mut sorted, mut sum) = (0, 0.0);
+    for i in 0..all.len() {
+        if i == sorted {
+            let rest = &mut all[sorted..];
+            let more = (3 * sorted).max(64).min(rest.len());
+            if more < rest.len() {
+                rest.select_nth_unstable_by(more - 1, &order);
+            }
+            rest[..more].sort_unstable_by(&order);
+            sorted += more;
+        }
+        sum += probability(&all[i]);
+        if sum >= share {
+            all.truncate(i + 1);
+            return;
+        }
+    }
 }
 
 /// The index of the largest number, the lowest of equals; `None` where all are −∞.
@@ -340,6 +351,81 @@ mod tests {
         assert_eq!(left(Sampling { min_p: 0.3, ..d() }), [false, true, true, false, true]);
         // The entropy is near the surprise of token 4: it is the most typical.
         assert_eq!(left(Sampling { typical: 0.1, ..d() }), [false, false, false, false, true]);
+    }
+
+    /// What [`Sampler::draw`] is to do, said plainly: everything sorted, at each step.
+    fn by_sorting(s: &Sampling, logits: &[f32]) -> u32 {
+        fn shares(logits: &[(usize, f32)], temperature: f32) -> Vec<f64> {
+            let top = logits[0].1;
+            let parts = logits.iter().map(|(_, l)| ((l - top) / temperature).exp());
+            let parts: Vec<f64> = parts.map(f64::from).collect();
+            let total: f64 = parts.iter().sum();
+            parts.iter().map(|part| f64::from((part / total) as f32)).collect()
+        }
+        fn until(shares: &[f64], share: f64) -> usize {
+            let mut sum = 0.0;
+            let enough = |part: &f64| {
+                sum += part;
+                sum >= share
+            };
+            shares.iter().position(enough).map_or(shares.len(), |last| last + 1)
+        }
+        let mut all: Vec<(usize, f32)> = logits.iter().copied().enumerate().collect();
+        all.retain(|(_, l)| *l > f32::NEG_INFINITY);
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        all.truncate(if s.top_k == 0 { all.len() } else { s.top_k });
+        if s.typical < 1.0 {
+            let total: f64 = all.iter().map(|(_, l)| f64::from(l - all[0].1).exp()).sum();
+            let log = |l: f32| f64::from(l - all[0].1) - total.ln();
+            let entropy: f64 = -all.iter().map(|(_, l)| log(*l).exp() * log(*l)).sum::<f64>();
+            let mut order = all.clone();
+            let odd = |l: f32| (-log(l) - entropy).abs();
+            order.sort_by(|a, b| odd(a.1).total_cmp(&odd(b.1)));
+            let parts: Vec<f64> = order.iter().map(|(_, l)| log(*l).exp()).collect();
+            order.truncate(until(&parts, f64::from(s.typical)));
+            all.retain(|candidate| order.contains(candidate));
+        }
+        if s.top_p < 1.0 {
+            all.truncate(until(&shares(&all, 1.0), f64::from(s.top_p)));
+        }
+        if s.min_p > 0.0 {
+            let top = all[0].1;
+            all.retain(|(_, l)| l - top >= s.min_p.ln());
+        }
+        let drawn = until(&shares(&all, s.temperature), f64::from(unit(&mut s.seed.clone())));
+        all[drawn - 1].0 as u32
+    }
+
+    #[test]
+    fn choices_are_those_of_sorting_everything() {
+        let mut rng = kinglet_testing::Rng::new(11);
+        for case in 0..2000 {
+            let len = 1 + rng.below(700);
+            // From flat to sharp, with equals, and some that cannot be.
+            let spread = [0.0, 0.1, 2.0, 12.0][case % 4];
+            let mut logits = rng.floats(len, -spread, spread);
+            for _ in 0..len / 8 {
+                let (from, to) = (rng.below(len), rng.below(len));
+                logits[to] = logits[from];
+            }
+            if case % 3 == 0 {
+                let place = rng.below(len);
+                logits[place + 1..].fill(f32::NEG_INFINITY);
+            }
+            let mut one_of = |numbers: [f32; 4]| numbers[rng.below(4)];
+            let sampling = Sampling {
+                temperature: one_of([0.3, 0.7, 1.0, 3.0]),
+                top_p: one_of([0.0, 0.5, 0.95, 1.0]),
+                min_p: one_of([0.0, 0.0, 0.05, 1.0]),
+                typical: one_of([0.2, 0.9, 1.0, 1.0]),
+                top_k: one_of([0.0, 0.0, 1.0, 40.0]) as usize,
+                seed: rng.bits(),
+                ..Sampling::default()
+            };
+            let want = by_sorting(&sampling, &logits);
+            let chosen = Sampler::new(sampling.clone()).choose(&logits, &[], None).unwrap();
+            assert_eq!(chosen.token, want, "case {case}: {len} logits, {sampling:?}");
+        }
     }
 
     #[test]
