@@ -4,8 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::builder::PossibleValuesParser;
-use clap::builder::TypedValueParser;
+use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use kinglet::tasks::{Channels, Fit, Labels, Picture, Task, Values, detect, pose};
@@ -27,7 +26,7 @@ pub(super) struct Run {
     /// The model: a GGUF, TFLite or ONNX file
     model: PathBuf,
     /// A prompt (- reads it from standard input), pictures (PNG, JPEG, BMP, GIF, WebP), or tensors (.npy, .npz)
-    #[arg(value_name = "INPUT")]
+    #[arg(value_name = "INPUT", value_parser = any_word())]
     inputs: Vec<PathBuf>,
     /// A tensor for an input, by its name or number; a .npz gives each member to the input of its name
     #[arg(long, value_name = "NAME=FILE.npy")]
@@ -44,6 +43,11 @@ pub(super) struct Run {
     /// Headings of the help under which options were given, with the first of each.
     #[arg(skip)]
     headings: Vec<(String, String)>,
+}
+
+/// A word as it is: a prompt may be empty, as a path may not.
+fn any_word() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 const LOOKING: &str = "Pictures and tensors";

@@ -13,25 +13,25 @@ use super::read_text;
 #[derive(Args)]
 pub(in crate::program) struct Choosing {
     /// Tokens at most [default: 256; chat: 1024]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<usize>,
     /// How freely to choose: 0 takes the likeliest token [default: 0; chat: 0.7]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Choose among the K likeliest tokens
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Choose among the likeliest tokens that together have probability P [default: 1; chat: 0.95]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Choose among tokens at least P times as likely as the likeliest
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Choose among the most typical tokens that together have probability P
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     typical: Option<f32>,
     /// Divide the logits of tokens seen lately by this
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
     /// Take this from a token's logit for each time it was seen lately
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
@@ -43,7 +43,7 @@ pub(in crate::program) struct Choosing {
     #[arg(long, value_name = "TOKEN=BIAS", value_parser = bias)]
     logit_bias: Vec<(u32, f32)>,
     /// Where random choices start: the same seed gives the same text [default: 0; chat: the time]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     seed: Option<u64>,
     /// End the answer before this text
     #[arg(long, value_name = "TEXT")]

@@ -113,8 +113,10 @@ pub(super) fn expect_language_model(path: &Path) -> Result<(), Error> {
 
 /// The text of a file; `-` is standard input.
 fn read_text(path: &Path) -> Result<String, Error> {
-    let about = |message: String| Error::input(message).about(path.display());
-    let bytes = if path == Path::new("-") {
+    let piped = path == Path::new("-");
+    let name = if piped { "standard input".into() } else { path.to_string_lossy() };
+    let about = |message: String| Error::input(message).about(&name);
+    let bytes = if piped {
         let mut bytes = Vec::new();
         io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
     } else {
