@@ -104,7 +104,14 @@ fn time(isa: Isa, shape: &ConvShape) -> f64 {
         match &packed {
             // SAFETY: one thread.
             Packed::Conv(conv) => unsafe {
-                conv.run(0..conv.rows(), 0..conv.panels(), black_box(&input), out, &mut scratch);
+                conv.run(
+                    0..conv.rows(),
+                    0..conv.panels(),
+                    black_box(&input),
+                    None,
+                    out,
+                    &mut scratch,
+                );
             },
             // SAFETY: one thread.
             Packed::Depthwise(conv) => unsafe {

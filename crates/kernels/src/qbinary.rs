@@ -63,18 +63,63 @@ impl QBinary {
     /// # Panics
     /// If a length does not fit.
     pub fn run(&self, a: &[u8], b: &[u8], out: &mut [u8]) {
-        for operand in [a, b] {
-            assert!(operand.len() == out.len() || operand.len() == 1, "length");
-        }
-        on(self.isa, Run { op: self, a, b, out });
+        let len = out.len();
+        let (a, b) = (Operand::of(a, len), Operand::of(b, len));
+        on(self.isa, Run { op: self, a, b, out: out.as_mut_ptr(), len });
+    }
+
+    /// [`QBinary::run`] where `out` holds the first operand before.
+    ///
+    /// # Panics
+    /// If a length does not fit.
+    pub fn run_in_place(&self, out: &mut [u8], b: &[u8]) {
+        let (len, b) = (out.len(), Operand::of(b, out.len()));
+        let out = out.as_mut_ptr();
+        on(self.isa, Run { op: self, a: Operand { at: out, one: false }, b, out, len });
     }
 }
 
+/// As many bytes as the result has, or one that stands for all.
+#[derive(Clone, Copy)]
+struct Operand {
+    at: *const u8,
+    one: bool,
+}
+
+impl Operand {
+    fn of(bytes: &[u8], len: usize) -> Self {
+        assert!(bytes.len() == len || bytes.len() == 1, "length");
+        Self { at: bytes.as_ptr(), one: bytes.len() != len }
+    }
+
+    /// `count` words from `at` on, of at most a vector; the rest are zero.
+    ///
+    /// # Safety
+    /// As [`Words`], and the operand has these bytes.
+    #[inline(always)]
+    unsafe fn load<W: Words>(self, at: usize, count: usize, kind: Byte) -> W {
+        // SAFETY: the caller's promise; part of a vector goes by way of a buffer of its size.
+        unsafe {
+            if self.one {
+                W::splat(kind.value(*self.at))
+            } else if count == W::N {
+                W::load_bytes(self.at.add(at), kind)
+            } else {
+                let mut buffer = [0u8; 16];
+                self.at.add(at).copy_to_nonoverlapping(buffer.as_mut_ptr(), count);
+                W::load_bytes(buffer.as_ptr(), kind)
+            }
+        }
+    }
+}
+
+/// The operands may be the result's own memory: each vector is read before it is written.
 struct Run<'a> {
     op: &'a QBinary,
-    a: &'a [u8],
-    b: &'a [u8],
-    out: &'a mut [u8],
+    a: Operand,
+    b: Operand,
+    out: *mut u8,
+    len: usize,
 }
 
 impl Kernel for Run<'_> {
@@ -106,31 +151,20 @@ impl Run<'_> {
     #[inline(always)]
     unsafe fn each<W: Words>(self, f: impl Fn(W, W) -> W) {
         let kind = self.op.kind;
-        let len = self.out.len();
-        // SAFETY: the caller's promise; loads and stores stay within the slices, or in buffers of
-        // a vector's size.
+        // SAFETY: the caller's promise; loads and stores stay within the operands and the result,
+        // or in a buffer of a vector's size.
         unsafe {
             let finish = Finish::<W>::new(&self.op.output);
-            let load = |from: &[u8], at: usize, count: usize| {
-                if from.len() == 1 {
-                    W::splat(kind.value(from[0]))
-                } else if count == W::N {
-                    W::load_bytes(from.as_ptr().add(at), kind)
-                } else {
-                    let mut buffer = [0u8; 16];
-                    buffer[..count].copy_from_slice(&from[at..at + count]);
-                    W::load_bytes(buffer.as_ptr(), kind)
-                }
-            };
-            for at in (0..len).step_by(W::N) {
-                let count = W::N.min(len - at);
-                let result = finish.apply(f(load(self.a, at, count), load(self.b, at, count)));
+            for at in (0..self.len).step_by(W::N) {
+                let count = W::N.min(self.len - at);
+                let (a, b) = (self.a.load(at, count, kind), self.b.load(at, count, kind));
+                let result = finish.apply(f(a, b));
                 if count == W::N {
-                    result.store_bytes(self.out.as_mut_ptr().add(at));
+                    result.store_bytes(self.out.add(at));
                 } else {
                     let mut buffer = [0u8; 16];
                     result.store_bytes(buffer.as_mut_ptr());
-                    self.out[at..].copy_from_slice(&buffer[..count]);
+                    buffer.as_ptr().copy_to_nonoverlapping(self.out.add(at), count);
                 }
             }
         }
@@ -178,13 +212,23 @@ impl QReal {
         for operand in [a, b] {
             assert!(operand.len() == out.len() || operand.len() == 1, "length");
         }
-        on(self.isa, RunReal { op: self, a, b, out });
+        on(self.isa, RunReal { op: self, a: Some(a), b, out });
+    }
+
+    /// [`QReal::run`] where `out` holds the first operand before.
+    ///
+    /// # Panics
+    /// If a length does not fit.
+    pub fn run_in_place(&self, out: &mut [u8], b: &[u8]) {
+        assert!(b.len() == out.len() || b.len() == 1, "length");
+        on(self.isa, RunReal { op: self, a: None, b, out });
     }
 }
 
 struct RunReal<'a> {
     op: &'a QReal,
-    a: &'a [u8],
+    /// `None`: what `out` holds before.
+    a: Option<&'a [u8]>,
     b: &'a [u8],
     out: &'a mut [u8],
 }
@@ -228,20 +272,63 @@ impl RunReal<'_> {
             (unsafe { steps.to_int_unchecked::<i32>() } + output.zero_point) as u8
         };
         match (self.a, self.b) {
-            (&[a], &[b]) => self.out.fill(finish(f(real(0, a), real(1, b)))),
-            (&[a], b) => {
+            (None, &[b]) => {
+                let b = real(1, b);
+                self.out.iter_mut().for_each(|out| *out = finish(f(real(0, *out), b)));
+            }
+            (None, b) => {
+                for (out, b) in self.out.iter_mut().zip(b) {
+                    *out = finish(f(real(0, *out), real(1, *b)));
+                }
+            }
+            (Some(&[a]), &[b]) => self.out.fill(finish(f(real(0, a), real(1, b)))),
+            (Some(&[a]), b) => {
                 let a = real(0, a);
                 self.out.iter_mut().zip(b).for_each(|(out, b)| *out = finish(f(a, real(1, *b))));
             }
-            (a, &[b]) => {
+            (Some(a), &[b]) => {
                 let b = real(1, b);
                 self.out.iter_mut().zip(a).for_each(|(out, a)| *out = finish(f(real(0, *a), b)));
             }
-            (a, b) => {
+            (Some(a), b) => {
                 for ((out, a), b) in self.out.iter_mut().zip(a).zip(b) {
                     *out = finish(f(real(0, *a), real(1, *b)));
                 }
             }
+        }
+    }
+}
+
+/// Arithmetic on two tensors of bytes, either way.
+#[derive(Clone, Copy, Debug)]
+pub enum ByteArithmetic {
+    /// In fixed point.
+    Fixed(QBinary),
+    /// By way of floats.
+    Real(QReal),
+}
+
+impl ByteArithmetic {
+    /// Computes `out` from operands of its length; either may be one element instead, which
+    /// stands for all.
+    ///
+    /// # Panics
+    /// If a length does not fit.
+    pub fn run(&self, a: &[u8], b: &[u8], out: &mut [u8]) {
+        match self {
+            ByteArithmetic::Fixed(op) => op.run(a, b, out),
+            ByteArithmetic::Real(op) => op.run(a, b, out),
+        }
+    }
+
+    /// [`ByteArithmetic::run`] where `out` holds the first operand before.
+    ///
+    /// # Panics
+    /// If a length does not fit.
+    pub fn run_in_place(&self, out: &mut [u8], b: &[u8]) {
+        match self {
+            ByteArithmetic::Fixed(op) => op.run_in_place(out, b),
+            ByteArithmetic::Real(op) => op.run_in_place(out, b),
         }
     }
 }
@@ -298,6 +385,12 @@ mod tests {
                         op.run(&a[1..], &b[..1], &mut out);
                         for i in 0..len {
                             assert_eq!(out[i], reference(&op, a[i + 1], b[0]), "{op:?} {i}");
+                        }
+                        let mut both = a.clone();
+                        op.run_in_place(&mut both[1..], &b);
+                        assert_eq!(both[0], a[0], "{op:?}");
+                        for i in 0..len {
+                            assert_eq!(both[i + 1], reference(&op, a[i + 1], b[i]), "{op:?} {i}");
                         }
                     }
                 }

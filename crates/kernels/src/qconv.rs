@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use crate::aligned::Aligned;
 use crate::isa::Isa;
+use crate::qbinary::ByteArithmetic;
 use crate::requant::{Byte, ByteOutput, Requantiser, Rescale};
 use crate::shared::SharedMut;
 
@@ -161,10 +162,19 @@ pub enum QOutput {
     Accumulators,
 }
 
+/// What is added to an output of bytes, which is this convolution's own until then.
+#[derive(Clone, Copy)]
+pub struct Residual<'a> {
+    /// The sum of the convolution's bytes and the residual's.
+    pub sum: &'a ByteArithmetic,
+    /// As many bytes as the output has.
+    pub data: &'a [u8],
+}
+
 /// Where results go.
 #[derive(Clone, Copy)]
 enum Target<'a> {
-    Bytes(SharedMut<'a, u8>),
+    Bytes(SharedMut<'a, u8>, Option<Residual<'a>>),
     Accumulators(SharedMut<'a, i32>),
 }
 
@@ -225,7 +235,7 @@ impl PackedQConv {
     }
 
     /// Computes the output's bytes for ranges of output pixels and of panels
-    /// ([`PackedQConv::panels`]).
+    /// ([`PackedQConv::panels`]), and adds the residual.
     ///
     /// # Safety
     /// While this runs nobody else touches these rows' panels of `out`.
@@ -237,12 +247,13 @@ impl PackedQConv {
         rows: Range<usize>,
         panels: Range<usize>,
         input: &[u8],
+        residual: Option<Residual>,
         out: SharedMut<u8>,
         scratch: &mut [u8],
     ) {
         assert!(self.requantiser.is_some(), "packed for accumulators");
         // SAFETY: the caller's promise.
-        unsafe { self.run_to(rows, panels, input, Target::Bytes(out), scratch) }
+        unsafe { self.run_to(rows, panels, input, Target::Bytes(out, residual), scratch) }
     }
 
     /// [`PackedQConv::run`] for accumulators.
@@ -275,7 +286,11 @@ impl PackedQConv {
     ) {
         let shape = &self.shape;
         let len = match target {
-            Target::Bytes(out) => out.len(),
+            Target::Bytes(out, residual) => {
+                let fits = residual.is_none_or(|residual| residual.data.len() == out.len());
+                assert!(fits, "residual length");
+                out.len()
+            }
             Target::Accumulators(out) => out.len(),
         };
         assert_eq!(input.len(), shape.input_len(), "input length");
@@ -301,6 +316,12 @@ impl PackedQConv {
                 // SAFETY: the caller's promise; `gather` filled `count` rows.
                 unsafe {
                     self.run_panel(panel, first, count, (input, scratch), sums, tile, target)
+                };
+            }
+            if let Target::Bytes(out, Some(residual)) = target {
+                // SAFETY: the caller's promise: these rows' columns are ours alone.
+                unsafe {
+                    self.add(first..first + count, &self.panels[panels.clone()], residual, out)
                 };
             }
             first += count;
@@ -388,7 +409,7 @@ impl PackedQConv {
     ) {
         let stride = self.shape.out_channels;
         match target {
-            Target::Bytes(out) => {
+            Target::Bytes(out, _) => {
                 let requantiser = self.requantiser.as_ref().expect("checked by the caller");
                 // SAFETY: the output's length was checked, and the rows and columns are in it.
                 unsafe {
@@ -409,6 +430,31 @@ impl PackedQConv {
                     out.copy_from_slice(&tile[..panel.columns]);
                 }
             }
+        }
+    }
+
+    /// Adds the residual to the columns of `panels`, which follow each other, in `rows`: a block
+    /// that was just written and is in the cache.
+    unsafe fn add(
+        &self,
+        rows: Range<usize>,
+        panels: &[Panel],
+        residual: Residual,
+        out: SharedMut<u8>,
+    ) {
+        let (Some(first), Some(last)) = (panels.first(), panels.last()) else { return };
+        let stride = self.shape.out_channels;
+        let columns = last.column + last.columns - first.column;
+        // Whole rows are one line.
+        let (lines, len) = match columns == stride {
+            true => (rows.start..rows.start + 1, rows.len() * stride),
+            false => (rows, columns),
+        };
+        for line in lines {
+            let at = line * stride + first.column;
+            // SAFETY: the caller's promise.
+            let out = unsafe { out.slice(at..at + len) };
+            residual.sum.run_in_place(out, &residual.data[at..at + len]);
         }
     }
 }

@@ -419,7 +419,8 @@ fn check_bias(bias: Option<&ValueType>, channels: Option<&Dim>) -> OpResult {
     }
 }
 
-fn check_same(a: &Shape, b: &Shape) -> OpResult {
+/// An error where the sizes of a residual and of the output are known and differ.
+pub(crate) fn check_same(a: &Shape, b: &Shape) -> OpResult {
     let differ = match (a.dims(), b.dims()) {
         (Some(a), Some(b)) => {
             a.len() != b.len()

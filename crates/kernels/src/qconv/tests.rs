@@ -1,5 +1,6 @@
 use super::*;
 use crate::fixed::Multiplier;
+use crate::qbinary::{QArithmetic, QBinary, QReal, RealArithmetic};
 use crate::test_random::Random;
 
 /// The definition: accumulators of every output, from loops.
@@ -119,10 +120,65 @@ fn check(isa: Isa, shape: &ConvShape, seed: u64) {
         let out = SharedMut::new(&mut got[1..]);
         for rows in [0..rows / 2, rows / 2..rows] {
             // SAFETY: one at a time.
-            unsafe { packed.run(rows, 0..packed.panels(), input, out, &mut scratch) };
+            unsafe { packed.run(rows, 0..packed.panels(), input, None, out, &mut scratch) };
         }
         same(&got[1..], &want, &about);
+
+        let residual = random.bytes(want.len() + 1);
+        for (sum, definition) in sums(isa, output_kind, &mut random) {
+            let pairs = want.iter().zip(&residual[1..]);
+            let want: Vec<u8> = pairs.map(|(x, y)| definition(*x, *y)).collect();
+            let residual = Some(Residual { sum: &sum, data: &residual[1..] });
+            let out = SharedMut::new(&mut got[1..]);
+            for rows in [0..rows / 3, rows / 3..rows] {
+                for panels in [0..panels / 2, panels / 2..panels] {
+                    let rows = rows.clone();
+                    // SAFETY: one at a time.
+                    unsafe { packed.run(rows, panels, input, residual, out, &mut scratch) };
+                }
+            }
+            same(&got[1..], &want, &format!("{about} {sum:?}"));
+            let out = SharedMut::new(&mut got[1..]);
+            // SAFETY: one at a time.
+            unsafe { packed.run(0..rows, 0..panels, input, residual, out, &mut scratch) };
+            same(&got[1..], &want, &format!("{about} {sum:?}"));
+        }
     }
+}
+
+type Definition = Box<dyn Fn(u8, u8) -> u8>;
+
+/// Sums of bytes in both arithmetics, and what they are of one pair.
+fn sums(isa: Isa, kind: Byte, random: &mut Random) -> [(ByteArithmetic, Definition); 2] {
+    let (low, high) = kind.limits();
+    let zeros = [0, 1, 2].map(|_| random.range(low.into(), high.into()) as i32);
+    let output = ByteOutput { max: high - 3, ..ByteOutput::new(kind, zeros[2]) };
+    let output = ByteOutput { max: output.max.max(output.zero_point), ..output };
+
+    let factor = |real: f64| Multiplier::new(real).unwrap();
+    let (a, b) = (factor(0.5), factor(0.1 + 0.3 * random.unit()));
+    let out = factor((0.6 + random.unit()) / f64::from(1 << 20));
+    let arithmetic = QArithmetic::Sum { a, b, out };
+    let fixed = QBinary::new(isa, arithmetic, kind, [zeros[0], zeros[1]], output).unwrap();
+    let fixed_definition = move |x: u8, y: u8| {
+        let x = a.apply((kind.value(x) - zeros[0]) << 20);
+        let y = b.apply((kind.value(y) - zeros[1]) << 20);
+        (out.apply(x + y) + output.zero_point).clamp(output.min, output.max) as u8
+    };
+
+    let operands = [(0.05, zeros[0]), (0.03, zeros[1])];
+    let scale = 0.07;
+    let real = QReal { isa, arithmetic: RealArithmetic::Add, kind, operands, scale, output };
+    let real_definition = move |x: u8, y: u8| {
+        let [x, y] = [(x, operands[0]), (y, operands[1])]
+            .map(|(byte, (scale, zero))| (kind.value(byte) - zero) as f32 * scale);
+        let steps = ((x + y) / scale).round_ties_even() as i32;
+        (steps + output.zero_point).clamp(output.min, output.max) as u8
+    };
+    [
+        (ByteArithmetic::Fixed(fixed), Box::new(fixed_definition)),
+        (ByteArithmetic::Real(real), Box::new(real_definition)),
+    ]
 }
 
 #[expect(clippy::too_many_arguments, reason = "a table's row")]

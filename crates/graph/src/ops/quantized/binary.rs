@@ -29,7 +29,7 @@ pub enum QBinaryKind {
 }
 
 /// Two tensors of one 8- or 16-bit type; the result is of the same type.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QBinary {
     /// Which arithmetic.
     pub kind: QBinaryKind,

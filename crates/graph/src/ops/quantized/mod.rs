@@ -8,6 +8,7 @@
 mod binary;
 mod compare;
 mod conv;
+mod conv_add;
 mod convert;
 mod hybrid;
 mod lstm;
@@ -23,6 +24,7 @@ mod unary;
 pub use binary::{QBinary, QBinaryKind, QPRelu};
 pub use compare::QCompare;
 pub use conv::{QConv, QConvTranspose};
+pub use conv_add::QConvAdd;
 pub use convert::{Dequantize, FakeQuant, Quantize, RoundTo};
 pub use hybrid::{HybridConv, HybridMatMul};
 pub use lstm::{QLstm, QLstmGate, QLstmNet, QLstmNorm, QLstmProduct};

@@ -8,7 +8,8 @@ use crate::pool::Pool;
 use kinglet_graph::ops::quantized::{Clamp, QBinary, QBinaryKind, Rescale};
 use kinglet_graph::{DType, Element, OpError, OpResult};
 use kinglet_kernels::fixed::Multiplier;
-use kinglet_kernels::qbinary::{self, QArithmetic, QReal, RealArithmetic};
+use kinglet_kernels::isa::Isa;
+use kinglet_kernels::qbinary::{self, ByteArithmetic, QArithmetic, QReal, RealArithmetic};
 use kinglet_kernels::requant::{Byte, ByteOutput};
 use kinglet_kernels::shared::SharedMut;
 use std::sync::Mutex;
@@ -29,9 +30,9 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let tasks = tasks(units, len * 40, cx.threads);
     let walk = Walk { lines, tasks };
     if let (Some(a), Some(b), Some(output)) =
-        (byte_value(a), byte_value(b), byte_output(y, op.clamp))
-        && let Some((_, scale, _)) = byte_value(y)
-        && let Some(kernel) = vectors(cx, op, [a, b], (scale, output))?
+        (byte_value(&a.ty), byte_value(&b.ty), byte_output(&y.ty, op.clamp))
+        && let Some((_, scale, _)) = byte_value(&y.ty)
+        && let Some(kernel) = bytes(cx.isa, op, [a, b], (scale, output))?
     {
         return Ok(Some(Lowered::new(Vectors { kernel, walk, name: cx.isa.name() })));
     }
@@ -44,12 +45,13 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     }, else => Ok(None))
 }
 
-fn vectors(
-    cx: &LowerCx<'_>,
+/// The kernel for operands of one type, scales and zero points, if there is one.
+pub(super) fn bytes(
+    isa: Isa,
     op: &QBinary,
     [(kind, a_scale, a_zero), (_, b_scale, b_zero)]: [(Byte, f32, i32); 2],
     (out_scale, output): (f32, ByteOutput),
-) -> OpResult<Option<ByteKernel>> {
+) -> OpResult<Option<ByteArithmetic>> {
     let dtype = if kind == Byte::Signed { DType::I8 } else { DType::U8 };
     if op.rescale == Rescale::Float {
         let arithmetic = match op.kind {
@@ -60,8 +62,8 @@ fn vectors(
             _ => return Ok(None),
         };
         let operands = [(a_scale, a_zero), (b_scale, b_zero)];
-        let kernel = QReal { isa: cx.isa, arithmetic, kind, operands, scale: out_scale, output };
-        return Ok(Some(ByteKernel::Real(kernel)));
+        let kernel = QReal { isa, arithmetic, kind, operands, scale: out_scale, output };
+        return Ok(Some(ByteArithmetic::Real(kernel)));
     }
     let arithmetic = match op.kind {
         QBinaryKind::Add | QBinaryKind::Sub if !op.power_of_two => {
@@ -77,8 +79,8 @@ fn vectors(
     if op.rescale != Rescale::FixedPoint {
         return Ok(None);
     }
-    let kernel = qbinary::QBinary::new(cx.isa, arithmetic, kind, [a_zero, b_zero], output);
-    Ok(kernel.map(ByteKernel::Fixed))
+    let kernel = qbinary::QBinary::new(isa, arithmetic, kind, [a_zero, b_zero], output);
+    Ok(kernel.map(ByteArithmetic::Fixed))
 }
 
 /// The lines of the result, shared out to threads.
@@ -127,13 +129,8 @@ impl Walk {
     }
 }
 
-enum ByteKernel {
-    Fixed(qbinary::QBinary),
-    Real(QReal),
-}
-
 struct Vectors {
-    kernel: ByteKernel,
+    kernel: ByteArithmetic,
     walk: Walk,
     name: &'static str,
 }
@@ -142,19 +139,12 @@ impl Kernel for Vectors {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
         let operands = [input_bytes(io, 0)?, input_bytes(io, 1)?];
         let out = &mut *io.outputs[0].bytes;
-        match &self.kernel {
-            ByteKernel::Fixed(kernel) => {
-                self.walk.run(io.pool, operands, out, |a, b, out| kernel.run(a, b, out));
-            }
-            ByteKernel::Real(kernel) => {
-                self.walk.run(io.pool, operands, out, |a, b, out| kernel.run(a, b, out));
-            }
-        }
+        self.walk.run(io.pool, operands, out, |a, b, out| self.kernel.run(a, b, out));
         Ok(())
     }
 
     fn describe(&self) -> String {
-        let how = if matches!(self.kernel, ByteKernel::Real(_)) { " by floats" } else { "" };
+        let how = if matches!(self.kernel, ByteArithmetic::Real(_)) { " by floats" } else { "" };
         format!("qbinary {}{how}", self.name)
     }
 }

@@ -1,27 +1,63 @@
 //! Convolutions, depthwise ones and matrix products with constant weights.
 
-use super::{byte, byte_output, byte_value, input_bytes, part, rescale, tasks};
+use super::{binary, byte, byte_output, byte_value, input_bytes, part, rescale, tasks};
 use crate::kernel::{Io, Kernel, Lowered, OutView};
 use crate::lower::LowerCx;
 use crate::scratch::PerWorker;
 use kinglet_graph::ops::conv::conv_dims;
-use kinglet_graph::ops::quantized::{Clamp, Factors, QConv, QMatMul};
+use kinglet_graph::ops::quantized::{Clamp, Factors, QConv, QConvAdd, QMatMul};
 use kinglet_graph::ops::window::{AxisWindow, Layout, WeightLayout};
-use kinglet_graph::{DType, OpError, OpResult, Quant, Value};
-use kinglet_kernels::qconv::{ConvShape, PackedQConv, QOutput, QWeights};
+use kinglet_graph::{DType, OpError, OpResult, Quant, ValueType};
+use kinglet_kernels::qbinary::ByteArithmetic;
+use kinglet_kernels::qconv::{ConvShape, PackedQConv, QOutput, QWeights, Residual};
 use kinglet_kernels::qdepthwise::PackedQDepthwise;
 use kinglet_kernels::requant::Byte;
 use kinglet_kernels::shared::SharedMut;
 use std::borrow::Cow;
 
-/// [`QConv`] over one or two spatial dimensions, channels last.
+/// [`QConv`] and [`QConvAdd`] over one or two spatial dimensions, channels last.
 pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
-    let Some(op) = cx.op::<QConv>() else { return Ok(None) };
-    let (Some(x), Some(w), y) = (cx.input(0), cx.input(1), cx.output(0)) else { return Ok(None) };
+    if let Some(op) = cx.op::<QConvAdd>() {
+        // What the convolution gives before the sum.
+        let product = ValueType {
+            dtype: op.conv.to,
+            shape: cx.output(0).ty.shape.clone(),
+            quant: Some(op.product.clone()),
+        };
+        return match sum(cx, op, &product)? {
+            Some(sum) => conv(cx, &op.conv, &product, Some(sum)),
+            None => Ok(None),
+        };
+    }
+    match cx.op::<QConv>() {
+        Some(op) => conv(cx, op, &cx.output(0).ty, None),
+        None => Ok(None),
+    }
+}
+
+/// The sum of `op`'s `product` and its residual.
+fn sum(cx: &LowerCx<'_>, op: &QConvAdd, product: &ValueType) -> OpResult<Option<ByteArithmetic>> {
+    let (Some(residual), y) = (cx.input(3), &cx.output(0).ty) else { return Ok(None) };
+    let (Some(a), Some(b)) = (byte_value(product), byte_value(&residual.ty)) else {
+        return Ok(None);
+    };
+    let (Some((_, scale, _)), Some(output)) = (byte_value(y), byte_output(y, op.sum.clamp)) else {
+        return Ok(None);
+    };
+    binary::bytes(cx.isa, &op.sum, [a, b], (scale, output))
+}
+
+/// A convolution to `y`, to which `sum` adds input 3.
+fn conv(
+    cx: &LowerCx<'_>,
+    op: &QConv,
+    y: &ValueType,
+    sum: Option<ByteArithmetic>,
+) -> OpResult<Option<Lowered>> {
+    let (Some(x), Some(w)) = (cx.input(0), cx.input(1)) else { return Ok(None) };
     let Some(weights) = Weights::of(cx)? else { return Ok(None) };
-    let Some((x_kind, _, x_zero)) = byte_value(x) else { return Ok(None) };
-    let (Some(x_quant), Some(w_quant), Some(y_quant)) = (&x.ty.quant, &w.ty.quant, &y.ty.quant)
-    else {
+    let Some((x_kind, _, x_zero)) = byte_value(&x.ty) else { return Ok(None) };
+    let (Some(x_quant), Some(w_quant), Some(y_quant)) = (&x.ty.quant, &w.ty.quant, &y.quant) else {
         return Ok(None);
     };
     if op.layout != Layout::ChannelsLast {
@@ -42,6 +78,9 @@ pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         return Ok(None);
     }
     let depthwise = op.groups == dims.in_channels && op.groups > 1;
+    if depthwise && sum.is_some() {
+        return Ok(None);
+    }
     // Depthwise weights lie kernel, then channels; others channels, kernel, input channels.
     let data = if depthwise {
         arranged(weights.data, op.weight_layout, &w_dims, [2, 3, 0, 1])?
@@ -55,7 +94,7 @@ pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         bias: &weights.bias,
     };
     let product = Product { x: (x_kind, x_zero), weights, output };
-    Ok(Some(if depthwise { product.depthwise(cx, &shape) } else { product.conv(cx, &shape) }))
+    Ok(Some(if depthwise { product.depthwise(cx, &shape) } else { product.conv(cx, &shape, sum) }))
 }
 
 /// [`QMatMul`] by constant weights of two dimensions.
@@ -63,7 +102,7 @@ pub(super) fn lower_matmul(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<QMatMul>() else { return Ok(None) };
     let (Some(a), Some(b), y) = (cx.input(0), cx.input(1), cx.output(0)) else { return Ok(None) };
     let Some(weights) = Weights::of(cx)? else { return Ok(None) };
-    let Some((a_kind, _, a_zero)) = byte_value(a) else { return Ok(None) };
+    let Some((a_kind, _, a_zero)) = byte_value(&a.ty) else { return Ok(None) };
     let (Some(a_quant), Some(b_quant), Some(y_quant)) = (&a.ty.quant, &b.ty.quant, &y.ty.quant)
     else {
         return Ok(None);
@@ -76,7 +115,7 @@ pub(super) fn lower_matmul(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         return Ok(None);
     }
     let factors = op.factors(a_quant, b_quant, y_quant)?;
-    let Some(output) = output(y, factors, op.clamp) else { return Ok(None) };
+    let Some(output) = output(&y.ty, factors, op.clamp) else { return Ok(None) };
     if !weights.fit(b_quant, if op.transpose_b { 0 } else { 1 }, columns) {
         return Ok(None);
     }
@@ -89,15 +128,15 @@ pub(super) fn lower_matmul(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         bias: &weights.bias,
     };
     let shape = ConvShape::matrix(lead.iter().product(), depth, columns);
-    Ok(Some(Product { x: (a_kind, a_zero), weights, output }.conv(cx, &shape)))
+    Ok(Some(Product { x: (a_kind, a_zero), weights, output }.conv(cx, &shape, None)))
 }
 
 /// What the kernels write: bytes, or the accumulators where these are the output.
-fn output(y: &Value, factors: Factors, clamp: Clamp) -> Option<QOutput> {
+fn output(y: &ValueType, factors: Factors, clamp: Clamp) -> Option<QOutput> {
     let whole = Clamp { low: i32::MIN, high: i32::MAX };
     match factors {
-        Factors::None if y.ty.dtype == DType::I32 && clamp == whole => {
-            (y.ty.quant.as_ref()?.single()?.1 == 0).then_some(QOutput::Accumulators)
+        Factors::None if y.dtype == DType::I32 && clamp == whole => {
+            (y.quant.as_ref()?.single()?.1 == 0).then_some(QOutput::Accumulators)
         }
         factors => Some(QOutput::Bytes(rescale(factors)?, byte_output(y, clamp)?)),
     }
@@ -231,7 +270,7 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    fn conv(self, cx: &LowerCx<'_>, shape: &ConvShape) -> Lowered {
+    fn conv(self, cx: &LowerCx<'_>, shape: &ConvShape, sum: Option<ByteArithmetic>) -> Lowered {
         let packed = PackedQConv::new(cx.isa, shape, self.x, &self.weights, &self.output);
         let scratch = PerWorker::new(packed.scratch_bytes());
         let cost = shape.output_len().saturating_mul(shape.depth());
@@ -243,7 +282,7 @@ impl Product<'_> {
         let units = if by_panels { packed.panels() } else { shape.rows() };
         let workers = workers(tasks.min(units), cx.threads);
         let (name, bytes) = (cx.isa.name(), packed.packed_bytes());
-        Lowered::new(Conv { packed, scratch, tasks, by_panels, name })
+        Lowered::new(Conv { packed, sum, scratch, tasks, by_panels, name })
             .with_scratch(scratch.planned(workers))
             .with_absorbed(&[1, 2], bytes)
     }
@@ -287,6 +326,8 @@ impl<'a> Out<'a> {
 
 struct Conv {
     packed: PackedQConv,
+    /// Adds input 3.
+    sum: Option<ByteArithmetic>,
     scratch: PerWorker,
     tasks: usize,
     by_panels: bool,
@@ -296,6 +337,10 @@ struct Conv {
 impl Kernel for Conv {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
         let input = input_bytes(io, 0)?;
+        let residual = match &self.sum {
+            Some(sum) => Some(Residual { sum, data: input_bytes(io, 3)? }),
+            None => None,
+        };
         let out = Out::of(&mut io.outputs[0])?;
         let planned = SharedMut::new(&mut *io.scratch);
         let (rows, panels) = (self.packed.rows(), self.packed.panels());
@@ -309,7 +354,7 @@ impl Kernel for Conv {
             unsafe {
                 let scratch = self.scratch.of(pool, planned, worker);
                 match out {
-                    Out::Bytes(out) => self.packed.run(rows, panels, input, out, scratch),
+                    Out::Bytes(out) => self.packed.run(rows, panels, input, residual, out, scratch),
                     Out::Accumulators(out) => {
                         self.packed.run_accumulators(rows, panels, input, out, scratch);
                     }
@@ -320,7 +365,8 @@ impl Kernel for Conv {
     }
 
     fn describe(&self) -> String {
-        format!("qconv {}", self.name)
+        let sum = if self.sum.is_some() { " and sum" } else { "" };
+        format!("qconv {}{sum}", self.name)
     }
 }
 

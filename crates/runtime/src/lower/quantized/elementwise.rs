@@ -19,7 +19,7 @@ pub(super) fn lower_unary(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let len: usize = cx.dims(x)?.iter().product();
     let single = |value: &Value| value.ty.quant.as_ref().and_then(|quant| quant.single());
     let (Some(from), Some(to)) = (single(x), single(y)) else { return Ok(None) };
-    if byte_value(x).is_some() && byte_value(y).is_some()
+    if byte_value(&x.ty).is_some() && byte_value(&y.ty).is_some()
         // A function that fails for some inputs has no table.
         && let Ok(table) = op.table(x.ty.dtype, from, to)
     {
@@ -102,7 +102,8 @@ impl<T: Element> Kernel for Each<T> {
 pub(super) fn lower_quantize(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<Quantize>() else { return Ok(None) };
     let (Some(x), y) = (cx.input(0), cx.output(0)) else { return Ok(None) };
-    let (Some((_, scale, _)), Some(output)) = (byte_value(y), byte_output(y, Clamp::of(op.to)?))
+    let (Some((_, scale, _)), Some(output)) =
+        (byte_value(&y.ty), byte_output(&y.ty, Clamp::of(op.to)?))
     else {
         return Ok(None);
     };
@@ -147,7 +148,7 @@ pub(super) fn lower_dequantize(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         return Ok(None);
     }
     let Some(x) = cx.input(0) else { return Ok(None) };
-    let (Some(kind), Some((_, scale, zero))) = (byte(x.ty.dtype), byte_value(x)) else {
+    let (Some(kind), Some((_, scale, zero))) = (byte(x.ty.dtype), byte_value(&x.ty)) else {
         return Ok(None);
     };
     let real = |bits: usize| {

@@ -17,8 +17,8 @@ use kinglet_kernels::shared::SharedMut;
 pub(super) fn lower_pool(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<QPool>() else { return Ok(None) };
     let (Some(x), y) = (cx.input(0), cx.output(0)) else { return Ok(None) };
-    let Some((byte, ..)) = byte_value(x) else { return Ok(None) };
-    let Some(output) = byte_output(y, op.clamp) else { return Ok(None) };
+    let Some((byte, ..)) = byte_value(&x.ty) else { return Ok(None) };
+    let Some(output) = byte_output(&y.ty, op.clamp) else { return Ok(None) };
     let kind = match (op.kind, op.rescale) {
         (QPoolKind::Max, _) => qpool::QPoolKind::Max,
         (QPoolKind::Average, Rescale::Float) => return Ok(None),
@@ -80,11 +80,11 @@ pub(super) fn lower_mean(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     };
     let (Some(x), y) = (cx.input(0), cx.output(0)) else { return Ok(None) };
     let (Some((byte, scale, zero)), Some((out_byte, out_scale, _))) =
-        (byte_value(x), byte_value(y))
+        (byte_value(&x.ty), byte_value(&y.ty))
     else {
         return Ok(None);
     };
-    let Some(output) = byte_output(y, Clamp::of(y.ty.dtype)?) else { return Ok(None) };
+    let Some(output) = byte_output(&y.ty, Clamp::of(y.ty.dtype)?) else { return Ok(None) };
     let dims = cx.dims(x)?;
     let rank = dims.len() as i64;
     let mut axes: Vec<i64> = op.axes.iter().map(|a| if *a < 0 { a + rank } else { *a }).collect();
@@ -142,7 +142,8 @@ impl Kernel for Mean {
 pub(super) fn lower_softmax(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<QSoftmax>() else { return Ok(None) };
     let (Some(x), y) = (cx.input(0), cx.output(0)) else { return Ok(None) };
-    let (Some((kind, scale, _)), Some((out_kind, ..))) = (byte_value(x), byte_value(y)) else {
+    let (Some((kind, scale, _)), Some((out_kind, ..))) = (byte_value(&x.ty), byte_value(&y.ty))
+    else {
         return Ok(None);
     };
     if kind != out_kind || op.rescale != Rescale::FixedPoint {

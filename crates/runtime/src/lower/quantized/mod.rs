@@ -15,7 +15,7 @@ mod wide;
 use super::{Family, LowerCx};
 use crate::kernel::{Io, Lowered};
 use kinglet_graph::ops::quantized::{Clamp, Factors};
-use kinglet_graph::{DType, OpError, OpResult, Value};
+use kinglet_graph::{DType, OpError, OpResult, ValueType};
 use kinglet_kernels::requant::{Byte, ByteOutput, Rescale};
 use std::ops::Range;
 
@@ -60,15 +60,15 @@ fn byte(dtype: DType) -> Option<Byte> {
 
 /// Type, scale and zero point of a value of bytes with one scale and a zero point that its type
 /// holds.
-fn byte_value(value: &Value) -> Option<(Byte, f32, i32)> {
-    let kind = byte(value.ty.dtype)?;
-    let (scale, zero_point) = value.ty.quant.as_ref()?.single()?;
+fn byte_value(value: &ValueType) -> Option<(Byte, f32, i32)> {
+    let kind = byte(value.dtype)?;
+    let (scale, zero_point) = value.quant.as_ref()?.single()?;
     let (low, high) = kind.limits();
     (scale.is_finite() && (low..=high).contains(&zero_point)).then_some((kind, scale, zero_point))
 }
 
 /// What the kernels write for an output of bytes; `None` where the clamp leaves the type.
-fn byte_output(value: &Value, clamp: Clamp) -> Option<ByteOutput> {
+fn byte_output(value: &ValueType, clamp: Clamp) -> Option<ByteOutput> {
     let (kind, _, zero_point) = byte_value(value)?;
     let (low, high) = kind.limits();
     let (min, max) = (clamp.low.max(low), clamp.high.min(high));

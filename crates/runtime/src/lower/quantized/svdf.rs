@@ -18,7 +18,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     };
     let (Some(features), Some(time)) = (cx.constant(1), cx.constant(2)) else { return Ok(None) };
     let (Some((Byte::Signed, x_scale, x_zero)), Some((Byte::Signed, y_scale, y_zero))) =
-        (byte_value(x), byte_value(y))
+        (byte_value(&x.ty), byte_value(&y.ty))
     else {
         return Ok(None);
     };

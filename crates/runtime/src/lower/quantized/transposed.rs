@@ -17,10 +17,10 @@ use kinglet_kernels::requant::Requantiser;
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<QConvTranspose>() else { return Ok(None) };
     let (Some(x), Some(w), y) = (cx.input(0), cx.input(1), cx.output(0)) else { return Ok(None) };
-    let (Some((x_kind, _, x_zero)), Some(weights)) = (byte_value(x), cx.constant(1)) else {
+    let (Some((x_kind, _, x_zero)), Some(weights)) = (byte_value(&x.ty), cx.constant(1)) else {
         return Ok(None);
     };
-    let (Some(kind), Some(output)) = (byte(weights.dtype), byte_output(y, op.clamp)) else {
+    let (Some(kind), Some(output)) = (byte(weights.dtype), byte_output(&y.ty, op.clamp)) else {
         return Ok(None);
     };
     let bias: &[i32] = match (cx.input(2), cx.constant(2)) {

@@ -8,7 +8,7 @@ use kinglet_graph::ops::norm::BatchNorm;
 use kinglet_graph::ops::pad::Pad;
 use kinglet_graph::ops::pool::{GlobalPool, Pool};
 use kinglet_graph::ops::quantized::{
-    Dequantize, QBinary, QConv, QConvTranspose, QPool, QUnary, Quantize,
+    Dequantize, QBinary, QConv, QConvAdd, QConvTranspose, QPool, QUnary, Quantize,
 };
 use kinglet_graph::ops::reduce::Reduce;
 use kinglet_graph::ops::resize::{Arithmetic, Resize};
@@ -85,6 +85,13 @@ pub(super) fn turned(
     if let Some(conv) = op.downcast::<QConv>().filter(|c| c.layout == Layout::ChannelsFirst) {
         let op = QConv { layout: Layout::ChannelsLast, ..conv.clone() };
         return (rank <= 4).then(|| all(Arc::new(op), &[0]))?;
+    }
+    if let Some(fused) = op.downcast::<QConvAdd>()
+        && fused.conv.layout == Layout::ChannelsFirst
+    {
+        let conv = QConv { layout: Layout::ChannelsLast, ..fused.conv.clone() };
+        let op = QConvAdd { conv, ..fused.clone() };
+        return (rank <= 4).then(|| all(Arc::new(op), &[0, 3]))?;
     }
     if let Some(conv) = op.downcast::<QConvTranspose>()
         && conv.geometry.layout == Layout::ChannelsFirst
