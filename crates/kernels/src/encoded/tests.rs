@@ -116,6 +116,56 @@ fn every_encoding_is_within_the_rounding_of_rows() {
     }
 }
 
+/// Every instruction set rounds to the same bits: codes to the nearest, ties to even.
+#[test]
+fn every_isa_rounds_as_written() {
+    let mut values = Values::new(10);
+    for &encoding in Encoding::ALL {
+        let k = 2 * encoding.block_len().max(64);
+        let mut x = values.floats(6 * k);
+        x[..BLOCK].fill(0.0);
+        // Steps of 1, and halves between them.
+        let ties = [127.0, 0.5, 1.5, -0.5, -2.5, 126.5, -126.5, -127.0];
+        x[BLOCK..2 * BLOCK].copy_from_slice(&ties.repeat(4));
+        x[k] = 1e30;
+        x[k + BLOCK] = 1e-30;
+        for isa in Isa::available() {
+            let layout = CodeLayout::new(isa, encoding, 1, k);
+            let group = layout.group();
+            let zero = if layout.form.is_wide() { needs(isa).1 } else { layout.form.zero.into() };
+            for count in 1..=layout.group_rows() {
+                let data = rounded(&layout, &x[..count * k]);
+                let word = |at: usize| data[at..at + 4].try_into().unwrap();
+                for (r, b) in (0..count).flat_map(|r| (0..k / BLOCK).map(move |b| (r, b))) {
+                    let what = format!("{isa:?} {encoding}, block {b} of row {r} of {count}");
+                    let block = &x[r * k + b * BLOCK..][..BLOCK];
+                    let top = block.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+                    let factor = if top > 0.0 { 127.0 / top } else { 0.0 };
+                    let codes: Vec<i8> =
+                        block.iter().map(|x| (x * factor).round_ties_even() as i8).collect();
+                    for (e, code) in codes.iter().enumerate() {
+                        let quad = (8 * b + e / 4) * count + r;
+                        assert_eq!(data[4 * quad + e % 4] as i8, *code, "{what} [{e}]");
+                    }
+                    let scale = f32::from_ne_bytes(word(group.scales(count) + 4 * (b * count + r)));
+                    assert_eq!(scale.to_bits(), (top / 127.0).to_bits(), "{what}");
+                    for (sub, codes) in codes.chunks(BLOCK / group.subs).enumerate() {
+                        let sum: i32 = codes.iter().map(|c| i32::from(*c)).sum();
+                        let at = 4 * ((b * group.subs + sub) * count + r);
+                        let start = i32::from_ne_bytes(word(group.starts(count) + at));
+                        assert_eq!(start, -zero * sum, "{what}");
+                        if group.mins {
+                            let scaled = f32::from_ne_bytes(word(group.sums(count) + at));
+                            let want = scale * sum as f32;
+                            assert_eq!(scaled.to_bits(), want.to_bits(), "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Where rows are whole numbers of steps nothing is rounded but the sums.
 #[test]
 fn whole_numbers_are_exact() {

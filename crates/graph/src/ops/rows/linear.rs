@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// [m, k], floats or any encoding; a bias, f32 [m], which may be left out. Output: f32 [.., m].
 ///
 /// The reference decodes the weights and sums in f64. Kernels may round x to 8 bits for encodings
-/// of 8 bits and less, in blocks as long as the encoding's, each row of x by itself.
+/// of 8 bits and less, in blocks of 32 with an f32 scale each, each row of x by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Linear {
     /// Applied to the result.
