@@ -669,3 +669,29 @@ m.subgraph([node, ("FILL", [i32([3]), const("f32", 2.5)], [a], None), ("MUL", [a
 a, b = row(), row()
 m.subgraph([node, other, ("READ_VARIABLE", [h], [a], None), ("NEG", [a], [b], None), ("ASSIGN_VARIABLE", [g, b], [], None)], [], [])
 record("call_once_computed", m, [[v], [v], [v]])
+
+# LSTMs of the basic kernel type, their memory inputs or variables.
+for dtype in ("f32", "u8"):
+    for variable in (False, True):
+        u8 = dtype == "u8"
+        name = f"lstm_basic_{dtype}_{'variable' if variable else 'input'}"
+        unit, state_q, cell_type = ((1 / 128, 128), (2**-11, 0), "i16") if u8 else (None, None, "f32")
+        vector_of = lambda n, **how: T(dtype, (2, n), unit, **how)
+        wq, bq = ((0.012, 120), (0.012 / 128, 0)) if u8 else (None, None)
+        w = weights(name, dtype, (20, 9), wq, low=None if u8 else -0.7, high=None if u8 else 0.7)
+        b = weights(name + "b", "i32" if u8 else "f32", (20,), bq, low=-900 if u8 else -0.5, high=900 if u8 else 0.5)
+        op(name, "LSTM", [vector_of(4), vector_of(5, variable=variable), w, b, T(cell_type, (2, 5), state_q, variable=variable)],
+           [vector_of(5), T(cell_type, (2, 5), state_q), vector_of(9), T(cell_type, (2, 20), (2**-12, 0) if u8 else None)],
+           ("LSTMOptions", {"fusedActivationFunction": 4, "kernelType": 1}), runs=3)
+
+# Both directions with weights of 8 bits.
+for asym in (False, True):
+    name = f"bidirectional_lstm_hybrid_{asym}"
+    way = lambda label: [*[matrix(f"{name}{label}w{g}", (5, 4), "i8") for g in range(4)], *[matrix(f"{name}{label}r{g}", (5, 5), "i8") for g in range(4)],
+                         None, None, None, *[vector(f"{name}{label}b{g}", 5) for g in range(4)], None, None]
+    op(name, "BIDIRECTIONAL_SEQUENCE_LSTM",
+       [T("f32", (3, 2, 4), low=-1, high=1), *way("f"), *way("b"), *[memory(2, 5) for _ in range(4)], *[None] * 9], [T("f32", (3, 2, 5)) for _ in range(2)],
+       ("BidirectionalSequenceLSTMOptions", {"fusedActivationFunction": 4, "timeMajor": True, "asymmetricQuantizeInputs": asym}), runs=2)
+
+# LiteRT reads the slopes of 16-bit activations as bytes.
+op("prelu_i16", "PRELU", [T("i16", (4, 6), (0.0011, 0)), weights("prelu_i16", "i8", (1, 6), (0.01, 0))], [T("i16", (4, 6), (0.0017, 0))])

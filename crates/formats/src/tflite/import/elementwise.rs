@@ -148,9 +148,9 @@ fn add_n(node: &mut Node<'_, '_>) -> OpResult {
 
 fn prelu(node: &mut Node<'_, '_>) -> OpResult {
     let inputs = node.inputs()?;
-    // What LiteRT computes of 16 bits is no PReLU: there is nothing to agree with.
-    if node.dtype(0)? == DType::I16 {
-        return Err(no_quantized(node));
+    // LiteRT reads the slopes of 16-bit activations as bytes, whatever their type.
+    if node.dtype(0)? == DType::I16 && node.dtype(1)? != DType::I8 {
+        return Err(OpError::new("slopes of 16-bit activations must be int8"));
     }
     match node.is_quantized(0)? {
         true => node.emit(QPRelu { rescale: Rescale::FixedPoint }, inputs),

@@ -1,12 +1,17 @@
 //! Recurrent operators. Their memory is a variable tensor of the file: state of the graph.
 
-use kinglet_graph::ops::concat::Concat;
-use kinglet_graph::ops::quantized::{HybridLstm, QLstm, QSvdf, SequenceRnn, Svdf};
+use kinglet_graph::ops::activation::Activation;
+use kinglet_graph::ops::binary::{Binary, BinaryFn};
+use kinglet_graph::ops::concat::{Concat, Split};
+use kinglet_graph::ops::matmul::MatMul;
+use kinglet_graph::ops::quantized::{
+    Clamp, HybridLstm, QLstm, QLstmCell, QMatMul, QSvdf, Rescale, SequenceRnn, Svdf,
+};
 use kinglet_graph::ops::reshape::{Squeeze, Unsqueeze};
 use kinglet_graph::ops::reverse::Reverse;
 use kinglet_graph::ops::rnn::SequenceLstm;
 use kinglet_graph::ops::unary::Unary;
-use kinglet_graph::{DType, Op, OpError, OpResult, Quant, ValueId};
+use kinglet_graph::{DType, Op, OpError, OpResult, Quant, Shape, ValueId, ValueType};
 
 use super::node::{Fused, Node};
 use super::quant;
@@ -128,7 +133,7 @@ fn sequence_lstm(node: &mut Node<'_, '_>) -> OpResult {
 /// A sequence of one step, whose x and output have no dimension for steps.
 fn step_lstm(node: &mut Node<'_, '_>) -> OpResult {
     if node.option(3, 0i8)? != 0 {
-        return Err(OpError::new("an LSTM of the basic kernel type is not supported"));
+        return basic_lstm(node);
     }
     let net = LstmOptions {
         activation: node.fused(0)?,
@@ -138,6 +143,84 @@ fn step_lstm(node: &mut Node<'_, '_>) -> OpResult {
         asymmetric: node.option(4, false)?,
     };
     one_step(node, |node, inputs, y| lstm(node, &net, inputs, y))
+}
+
+/// One step of the basic kernel type: all gates by one product of x and the last output, side by
+/// side. Inputs: x, the last output, weights, biases, cell. Outputs: the next output and cell, the
+/// two side by side, the gates before their activation.
+fn basic_lstm(node: &mut Node<'_, '_>) -> OpResult {
+    const LAST: usize = 1;
+    const CELL: usize = 4;
+    if node.fused(0)? != Fused::Tanh || node.option(1, 0f32)? != 0.0 || node.option(2, 0f32)? != 0.0
+    {
+        return Err(OpError::new(
+            "a basic LSTM other than with tanh and unclipped is not supported",
+        ));
+    }
+    let [x, last, weights, bias, cell] = node.inputs()?[..] else {
+        return Err(OpError::new(format!("a basic LSTM has 5 inputs, not {}", node.len())));
+    };
+    let quantized = node.is_quantized(X)?;
+    if quantized {
+        check_basic_quantization(node)?;
+    } else if (X..=CELL).any(|i| node.dtype(i).is_ok_and(|dtype| dtype != DType::F32)) {
+        return Err(OpError::new("a basic LSTM of floats has no inputs of other types"));
+    }
+    let ty = node.ty(X)?;
+    let side_by_side = node.apply(Concat { axis: 1 }, vec![x, last], ty.dtype, ty.quant)?;
+    let operands = vec![Some(side_by_side), weights, bias];
+    node.alias(2, side_by_side)?;
+    let (transpose_a, transpose_b) = (false, true);
+    let (y, next, gates) = (node.output(0)?, node.output(1)?, node.output(3)?);
+    if quantized {
+        let (to, rescale) = (DType::I32, Rescale::None);
+        let op = QMatMul { transpose_a, transpose_b, to, clamp: Clamp::of(to)?, rescale };
+        let sums = node.apply(op, operands, to, node.ty(3)?.quant)?;
+        node.emit_to(QLstmCell, vec![Some(sums), cell], vec![y, next, gates])?;
+    } else {
+        let op = MatMul { transpose_a, transpose_b, activation: Activation::None };
+        node.emit_to(op, operands, vec![gates])?;
+        let parts: Vec<ValueId> =
+            (0..4).map(|_| node.temp(ValueType::new(DType::F32, Shape::unknown()))).collect();
+        node.emit_to(Split { axis: 1 }, vec![Some(gates)], parts.clone())?;
+        let mut apply = |function, v| node.apply(function, vec![Some(v)], DType::F32, None);
+        let input = apply(Unary::Sigmoid, parts[0])?;
+        let content = apply(Unary::Tanh, parts[1])?;
+        let forget = apply(Unary::Sigmoid, parts[2])?;
+        let output = apply(Unary::Sigmoid, parts[3])?;
+        let times = || Binary::new(BinaryFn::Mul);
+        let taken = node.apply(times(), vec![Some(input), Some(content)], DType::F32, None)?;
+        let kept = node.apply(times(), vec![Some(forget), cell], DType::F32, None)?;
+        let sum = vec![Some(taken), Some(kept)];
+        node.emit_to(Binary::new(BinaryFn::Add), sum, vec![next])?;
+        let shown = node.apply(Unary::Tanh, vec![Some(next)], DType::F32, None)?;
+        node.emit_to(times(), vec![Some(output), Some(shown)], vec![y])?;
+    }
+    for (i, value) in [(LAST, y), (CELL, next)] {
+        if node.info(i)?.is_variable {
+            let memory = state(node, i)?;
+            node.builder.assign(memory, value);
+        }
+    }
+    Ok(())
+}
+
+/// That an integer basic LSTM has the types and scales that its arithmetic stands for.
+fn check_basic_quantization(node: &Node<'_, '_>) -> OpResult {
+    let unit = |ty: &ValueType| {
+        let (scale, zero) = ty.quant.as_deref().and_then(Quant::single).unwrap_or_default();
+        ty.dtype == DType::U8 && zero == 128 && (scale * 128.0 - 1.0).abs() < 1e-3
+    };
+    let types = [2, 3, 4].map(|i| node.dtype(i).ok());
+    if !(unit(&node.ty(0)?) && unit(&node.ty(1)?) && unit(&node.out_ty(0)?)) {
+        return Err(OpError::new(
+            "its x and output must be uint8 with a scale of 1/128 around 128",
+        ));
+    }
+    if types != [DType::U8, DType::I32, DType::I16].map(Some) {
+        return Err(OpError::new("its weights must be uint8, its biases int32, its cell int16"));
+    }
+    Ok(())
 }
 
 /// Gives `sequence` the operator's inputs with x as a sequence of one step, steps first, and makes

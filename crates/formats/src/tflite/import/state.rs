@@ -165,22 +165,14 @@ impl Builder<'_> {
             name => format!("{name}#{tensor}"),
         };
         let initial = match (initial, ty.quant.as_deref().and_then(Quant::single)) {
-            // A quantised memory starts at zero, which its zero point stands for.
-            (None, Some((_, zero))) if zero != 0 => Some(filled(&ty, &info.shape, zero)?),
+            // A memory of int8 starts at zero, which its zero point stands for; others at stored 0.
+            (None, Some((_, zero))) if zero != 0 && ty.dtype == DType::I8 => {
+                let mut tensor = Tensor::zeros(ty.dtype, &info.shape)?;
+                tensor.slice_mut::<i8>()?.fill(zero as i8);
+                Some(tensor.with_quant(ty.quant.clone()))
+            }
             (initial, _) => initial,
         };
         self.hold(Variable { key: Key::Tensor { subgraph: self.index, tensor }, name, ty, initial })
     }
-}
-
-/// A tensor of `dims` filled with one stored value.
-fn filled(ty: &ValueType, dims: &[usize], value: i32) -> OpResult<Tensor> {
-    let mut tensor = Tensor::zeros(ty.dtype, dims)?;
-    match ty.dtype {
-        DType::I8 => tensor.slice_mut::<i8>()?.fill(value as i8),
-        DType::U8 => tensor.slice_mut::<u8>()?.fill(value as u8),
-        DType::I16 => tensor.slice_mut::<i16>()?.fill(value as i16),
-        _ => {}
-    }
-    Ok(tensor.with_quant(ty.quant.clone()))
 }
