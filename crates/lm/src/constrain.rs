@@ -104,7 +104,9 @@ impl Forms {
         let parser = self.factory.create_parser(constraint.grammar());
         let mut matcher = Matcher::new(parser);
         match matcher.get_error() {
-            Some(e) => Err(LmError::Sampling(format!("{}: {e}", constraint.name()))),
+            Some(e) => {
+                Err(LmError::Sampling(format!("{}: {}", constraint.name(), in_one_line(&e))))
+            }
             None => {
                 // What can't be told of the form before it is first used.
                 let allowed = matcher.compute_mask_or_eos();
@@ -113,6 +115,16 @@ impl Forms {
             }
         }
     }
+}
+
+/// A message without the pictures of where in the text: lines of source with a caret below.
+fn in_one_line(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().map(str::trim).collect();
+    let is_caret = |line: &&str| line.starts_with('^');
+    let told = lines.iter().enumerate().filter(|(i, line)| {
+        !line.is_empty() && !is_caret(line) && !lines.get(i + 1).is_some_and(is_caret)
+    });
+    told.map(|(_, line)| *line).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Debug for Forms {
@@ -163,5 +175,17 @@ impl Following {
 
     fn error(&self, message: &str) -> LmError {
         LmError::Sampling(format!("{}: {message}", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_takes_one_line() {
+        let message = "regex parse error:\n    a(\n     ^\nerror: unclosed group\n   1 | x: /a(/\n          ^";
+        assert_eq!(in_one_line(message), "regex parse error: error: unclosed group");
+        assert_eq!(in_one_line("at 1: no rule"), "at 1: no rule");
     }
 }

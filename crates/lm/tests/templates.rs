@@ -145,6 +145,9 @@ fn errors_say_where() {
             "fuel",
         ),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "recursion"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}", "range"),
+        ("{{ 'x' * 10 ** 12 }}", "repeated string is too large"),
+        ("{% for i in range(10000) %}{{ 'x' * 10 ** 6 }}{% endfor %}", "writes more than 64 MB"),
     ] {
         let error = render(source, &conversation).unwrap_err().to_string();
         assert!(error.contains(part), "{source}: {error}");

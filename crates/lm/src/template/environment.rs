@@ -1,7 +1,7 @@
 //! What Hugging Face's templates find around them, beside plain Jinja.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::{fmt, io};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind};
@@ -19,6 +19,27 @@ pub(super) const NOW: &str = "__now";
 
 /// How much a template may do: a conversation of thousands of messages takes a hundredth of it.
 const FUEL: u64 = 20_000_000;
+
+/// The longest text that a template may write, in bytes.
+const MOST_TEXT: usize = 64 << 20;
+
+/// What a template has written.
+#[derive(Default)]
+pub(super) struct Written(pub Vec<u8>);
+
+impl io::Write for Written {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        if self.0.len() + text.len() > MOST_TEXT {
+            return Err(io::Error::other(format!("it writes more than {} MB", MOST_TEXT >> 20)));
+        }
+        self.0.extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// What `raise_exception` was given.
 #[derive(Debug)]
@@ -104,6 +125,9 @@ pub(super) fn error(error: &Error) -> TemplateError {
     while let Some(cause) = source {
         if let Some(Raised(message)) = cause.downcast_ref() {
             return TemplateError::Raised(message.clone());
+        }
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return TemplateError::Render(error.to_string());
         }
         source = cause.source();
     }

@@ -182,6 +182,9 @@ impl ChatTemplate {
     /// JSON text; some fail on a message without content, and on content in parts. What a template
     /// fails on is given to it in another form.
     ///
+    /// What a template does is bounded, and the text that it writes, but not the memory that it takes:
+    /// one made to do harm can double a text in a variable until there is no memory left.
+    ///
     /// # Errors
     /// With the template's own words if it refuses, and if it fails.
     pub fn render(&self, conversation: &Conversation) -> Result<String, TemplateError> {
@@ -243,10 +246,12 @@ impl ChatTemplate {
             context.insert("datetime", time::strftime("%Y-%m-%d %H:%M:%S UTC", now).into());
         }
         context.extend(conversation.extra.iter().map(|(name, value)| (&name[..], value.clone())));
+        let mut written = environment::Written::default();
         self.environment
             .get_template(NAME)
-            .and_then(|template| template.render(context))
-            .map_err(|error| environment::error(&error))
+            .and_then(|template| template.render_captured_to(context, &mut written).map(drop))
+            .map_err(|error| environment::error(&error))?;
+        String::from_utf8(written.0).map_err(|error| TemplateError::Render(error.to_string()))
     }
 }
 
