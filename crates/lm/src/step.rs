@@ -164,10 +164,16 @@ impl Stepper {
         set(2, &mut rows.iter().map(|r| int(r.sequence)), -1);
         set(3, &mut rows.iter().map(|r| r.parent.map_or(-1, int)), -1);
         set(4, &mut rows.iter().map(|r| int(r.slot)), -1);
-        let pages = self.pages;
-        let page = |i: usize| cells.pages(i / pages).get(i % pages).map_or(-1, |p| *p as i32);
-        set(5, &mut (0..self.sequences * pages).map(page), -1);
         set(6, &mut wanted.iter().map(|w| int(*w)), 0);
+        // Only pages that rows of this step can see, and the end of each: a table for a long
+        // context is large.
+        let (table, _) = plan.input_mut(5).as_chunks_mut::<4>();
+        let mut written = None;
+        for row in rows.iter().filter(|r| written.replace(r.sequence) != Some(r.sequence)) {
+            let pages = cells.pages(row.sequence).iter().map(|p| *p as i32).chain([-1]);
+            let line = &mut table[row.sequence * self.pages..][..self.pages];
+            line.iter_mut().zip(pages).for_each(|(word, page)| *word = page.to_le_bytes());
+        }
         let Sized { plan, weights, .. } = &mut self.plans[i];
         for (step, weights) in weights.iter().enumerate() {
             plan.run_step(step).map_err(|e| LmError::Step(e.to_string()))?;

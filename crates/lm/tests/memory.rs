@@ -166,6 +166,20 @@ fn a_budget_bounds_the_process_and_changes_no_word() {
 }
 
 #[test]
+fn a_long_context_costs_nothing_until_it_is_used() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let file = File::new();
+    let peak_with = |context| {
+        let options = Options { context: Some(context), ..options(None) };
+        peak_of(|| talk(&mut LanguageModel::open(&file.0, &options).unwrap()))
+    };
+    let (short, long) = (peak_with(256), peak_with(64 << 10));
+    assert_eq!(short.0, long.0);
+    // Its cache would take a gigabyte.
+    assert!(long.1 < short.1 + 16 * MB, "{} and {} bytes", short.1, long.1);
+}
+
+#[test]
 fn what_is_trimmed_is_given_back_and_comes_back() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     let file = File::new();
