@@ -14,6 +14,10 @@ static MAPS: Mutex<Vec<Weak<Mmap>>> = Mutex::new(Vec::new());
 
 /// The bytes of the file at `path`, read when they are used.
 ///
+/// The file must stay as it is for so long: another can take its place by renaming, but where this one
+/// is cut off, the system ends the process (SIGBUS) when it next reads what was there. No check of
+/// the length helps, as the file may change after it.
+///
 /// # Errors
 /// If there is no such file, or it can't be mapped.
 pub fn map(path: &Path) -> Result<Bytes, LoadError> {

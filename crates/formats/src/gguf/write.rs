@@ -1,6 +1,6 @@
 //! Writing, version 3.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,7 @@ use kinglet_graph::{DType, Dims, GraphError, Tensor};
 use super::read::{MOST_DIMS, alignment};
 use super::value::{Metadata, Value};
 use super::{split, types};
+use crate::files::Aside;
 use crate::{LoadError, Named};
 
 /// Names of tensors are shorter than this, in ggml.
@@ -118,7 +119,10 @@ impl<'a> Writer<'a> {
         if count > split::MOST_PARTS {
             return Err(fail(GraphError::new("size", format!("it would make {count} files"))));
         }
-        let mut files = Aside::default();
+        let cannot = |path: &Path, error: io::Error| {
+            LoadError::new(path, GraphError::new("cannot write", error.to_string()))
+        };
+        let (mut files, mut written) = (Aside::default(), Vec::new());
         for (no, tensors) in parts.into_iter().enumerate() {
             let (metadata, path) = match count {
                 1 => (self.metadata.clone(), path.to_path_buf()),
@@ -127,12 +131,14 @@ impl<'a> Writer<'a> {
                     split::part(path, no, count),
                 ),
             };
-            let aside = files.add(path.clone());
-            write_file(&aside, &metadata, tensors, alignment).map_err(|e| {
-                LoadError::new(&path, GraphError::new("cannot write", e.to_string()))
-            })?;
+            files
+                .create(&path)
+                .and_then(|file| write_file(file, &metadata, tensors, alignment))
+                .map_err(|error| cannot(&path, error))?;
+            written.push(path);
         }
-        files.rename()
+        files.finish().map_err(|(path, error)| cannot(&path, error))?;
+        Ok(written)
     }
 }
 
@@ -156,7 +162,7 @@ fn parts(tensors: Named<Planned<'_>>, alignment: u64, limit: u64) -> Vec<Part<'_
     parts
 }
 
-fn write_file(path: &Path, metadata: &Metadata, tensors: Part<'_>, align: u64) -> io::Result<()> {
+fn write_file(file: File, metadata: &Metadata, tensors: Part<'_>, align: u64) -> io::Result<()> {
     let mut head = b"GGUF\x03\0\0\0".to_vec();
     head.extend((tensors.len() as u64).to_le_bytes());
     head.extend((metadata.len() as u64).to_le_bytes());
@@ -174,7 +180,7 @@ fn write_file(path: &Path, metadata: &Metadata, tensors: Part<'_>, align: u64) -
         head.extend(offset.to_le_bytes());
         offset += planned.size.next_multiple_of(align);
     }
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut out = BufWriter::with_capacity(1 << 20, file);
     out.write_all(&head)?;
     pad(&mut out, head.len() as u64, align)?;
     for (name, planned) in tensors {
@@ -246,39 +252,5 @@ impl<W: Write> Write for Exact<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
-    }
-}
-
-/// Files in the making, under other names; removed unless they are all made.
-#[derive(Default)]
-struct Aside {
-    files: Vec<(PathBuf, PathBuf)>,
-}
-
-impl Aside {
-    /// Where to write what will be at `path`.
-    fn add(&mut self, path: PathBuf) -> PathBuf {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let aside = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        self.files.push((aside.clone(), path));
-        aside
-    }
-
-    fn rename(mut self) -> Result<Vec<PathBuf>, LoadError> {
-        for (aside, path) in &self.files {
-            fs::rename(aside, path).map_err(|e| {
-                LoadError::new(path, GraphError::new("cannot write", e.to_string()))
-            })?;
-        }
-        Ok(std::mem::take(&mut self.files).into_iter().map(|(_, path)| path).collect())
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        for (aside, _) in &self.files {
-            // It may not be there: nothing more to do about it.
-            let _ = fs::remove_file(aside);
-        }
     }
 }
