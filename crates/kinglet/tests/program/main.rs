@@ -9,5 +9,9 @@ mod library;
 mod pictures;
 mod refusals;
 mod snapshots;
+#[cfg(target_os = "linux")]
+mod talk;
 mod tensors;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod tokenize;
