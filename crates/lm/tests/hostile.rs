@@ -139,6 +139,13 @@ fn absurd_numbers_are_named() {
         println!("{e}");
         assert!(e.contains('\''), "{key} = {value}: {e}");
     }
+    // A router that chooses among groups of experts first would choose others.
+    let groups = |used| {
+        let keys = [("llama.expert_group_count", 2), ("llama.expert_group_used_count", used)];
+        changed(&llama, &keys.map(|(key, n)| (key, Value::U32(n))))
+    };
+    assert!(groups(1).unwrap_err().contains("expert_group_count"));
+    assert_eq!(groups(2), Ok(()));
     // A context of no positions is one of one position; others do not matter.
     let zero = Value::U32(0);
     assert_eq!(changed(&llama, &[("llama.context_length", zero)]), Ok(()));

@@ -160,12 +160,14 @@ pub struct Router {
     pub early: bool,
     /// Whether the weights of the chosen are made to sum to 1.
     pub normalised: bool,
+    /// Whether a GGUF file of the family may say otherwise; llama.cpp does not ask others.
+    pub told: bool,
     /// Its function, where the file does not say: 1 softmax, 2 sigmoid, 3 softmax of the chosen, 4
     /// SparseMixer.
     pub gating: u32,
 }
 
-const ROUTER: Router = Router { early: false, normalised: true, gating: 1 };
+const ROUTER: Router = Router { early: false, normalised: true, told: false, gating: 1 };
 
 /// Llama: what all others are told apart from.
 const LLAMA: Family = Family {
@@ -304,7 +306,12 @@ pub const FAMILIES: &[Family] = &[
         router: Router { gating: 3, ..ROUTER },
         ..NEOX
     },
-    Family { name: "deepseek2", attention_scale: true, router: UNNORMALISED, ..PLAIN },
+    Family {
+        name: "deepseek2",
+        attention_scale: true,
+        router: Router { told: true, ..UNNORMALISED },
+        ..PLAIN
+    },
     Family { name: "qwen3next", feed_norm: "post_attention_norm", ..NEOX },
     Family {
         name: "bert",

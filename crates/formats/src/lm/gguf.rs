@@ -145,7 +145,7 @@ impl Read<'_> {
                 shared: self.usize("expert_shared_count").unwrap_or(0),
                 leading_dense: self.usize("leading_dense_block_count").unwrap_or(0),
                 scale: self.nonzero("expert_weights_scale"),
-                normalised: None,
+                normalised: self.flag("expert_weights_norm").filter(|_| family.router.told),
                 gating: self.usize("expert_gating_func").map(|v| v as u32).filter(|v| *v > 0),
             },
             state_space: StateSpace {
@@ -212,6 +212,11 @@ impl Read<'_> {
             let (used, count) = (config.experts.used, config.experts.count);
             let m = format!("says {used}, but there are {count} experts");
             return Err(self.error("expert_used_count", m));
+        }
+        let grouped = self.usize("expert_group_count").unwrap_or(1);
+        if self.usize("expert_group_used_count").is_some_and(|used| used < grouped) {
+            let m = format!("says {grouped}: choosing groups of experts first is not supported");
+            return Err(self.error("expert_group_count", m));
         }
         let groups = space.groups.max(1);
         let heads = if space.rank.is_multiple_of(groups) { space.rank } else { space.inner };
