@@ -9,6 +9,7 @@ use kinglet_graph::ops::norm::BatchNorm;
 use kinglet_graph::ops::pad::Pad;
 use kinglet_graph::ops::pool::{GlobalPool, PoolKind};
 use kinglet_graph::ops::quantize_linear::{DequantizeLinear, Granularity, QuantizeLinear};
+use kinglet_graph::ops::quantized::{Clamp, QBinary, QBinaryKind, QConv, Rescale};
 use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
 use kinglet_graph::ops::reshape::{Flatten, Identity};
 use kinglet_graph::ops::resize::{Interpolation, Resize};
@@ -17,8 +18,9 @@ use kinglet_graph::ops::softmax::Softmax;
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::{Clip, Unary};
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
-use kinglet_graph::{DType, Graph, Tensor, ValueId, ValueType, interpret};
+use kinglet_graph::{DType, Graph, Op, Quant, Tensor, ValueId, ValueType, interpret};
 use kinglet_runtime::{Plan, PlanOptions};
+use std::sync::Arc;
 
 fn input(g: &mut Graph, dims: &[usize]) -> ValueId {
     g.add_input("x", ValueType::new(DType::F32, dims))
@@ -277,4 +279,93 @@ fn resizes_softmaxes_and_means_turn_along() {
     g.outputs = vec![out];
     let ops = ops_after(&g);
     assert_eq!(ops.iter().filter(|op| *op == "Transpose").count(), 1, "{ops:#?}");
+}
+
+/// The ops of the plan of a graph on bytes, after checking that it computes exactly what the graph
+/// means.
+fn integer_ops_after(g: &Graph) -> Vec<&'static str> {
+    let bytes = |v: &ValueId| {
+        let ty = &g.value(*v).ty;
+        let dims = ty.shape.fixed().unwrap();
+        let n: usize = dims.iter().product();
+        let data: Vec<i8> = (0..n).map(|i| (i * 37 + 11) as u8 as i8).collect();
+        Tensor::from_slice(&dims, &data).unwrap().with_quant(ty.quant.clone())
+    };
+    let inputs: Vec<Tensor> = g.inputs.iter().map(bytes).collect();
+    let want = interpret(g, &inputs).unwrap();
+    let mut plan = Plan::new(g, &PlanOptions::default()).unwrap();
+    for (i, tensor) in inputs.iter().enumerate() {
+        plan.set_input(i, &tensor.view()).unwrap();
+    }
+    plan.run().unwrap();
+    for (i, want) in want.iter().enumerate() {
+        assert_eq!(plan.output(i).bytes, want.bytes());
+    }
+    for step in plan.steps() {
+        assert!(!step.kernel.starts_with("reference"), "{}", step.kernel);
+    }
+    plan.graph().nodes().iter().map(|n| n.op.name()).collect()
+}
+
+struct Integers(Graph);
+
+impl Integers {
+    fn value(&mut self, op: impl Op, inputs: &[ValueId], scale: f32) -> ValueId {
+        let y = self.0.apply("", op, inputs, DType::I8);
+        self.0.value_mut(y).ty.quant = Some(Arc::new(Quant::per_tensor(scale, 3)));
+        y
+    }
+
+    /// A convolution of `channels` channels, each its own group if `depthwise`.
+    fn conv(&mut self, x: ValueId, channels: usize, layout: Layout, depthwise: bool) -> ValueId {
+        let dims = [channels, if depthwise { 1 } else { channels }, 3, 3];
+        let n: usize = dims.iter().product();
+        let codes: Vec<i8> = (0..n).map(|i| ((i * 53 + 7) % 255) as u8 as i8).collect();
+        let quant = Some(Arc::new(Quant::per_tensor(0.01, 0)));
+        let w = Tensor::from_slice(&dims, &codes).unwrap().with_quant(quant);
+        let w = self.0.add_constant("w", w);
+        let conv = QConv {
+            window: Window { stride: vec![1; 2], dilation: vec![1; 2], padding: same() },
+            groups: if depthwise { channels } else { 1 },
+            layout,
+            weight_layout: WeightLayout::OutInSpatial,
+            to: DType::I8,
+            clamp: Clamp { low: -128, high: 127 },
+            rescale: Rescale::FixedPoint,
+        };
+        self.value(conv, &[x, w], 0.4)
+    }
+
+    fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        let clamp = Clamp { low: -100, high: 127 };
+        let (kind, rescale) = (QBinaryKind::Add, Rescale::FixedPoint);
+        self.value(QBinary { kind, clamp, rescale, power_of_two: false }, &[a, b], 0.5)
+    }
+}
+
+#[test]
+fn sums_of_bytes_join_convolutions() {
+    for (layout, dims) in
+        [(Layout::ChannelsLast, [1, 6, 5, 8]), (Layout::ChannelsFirst, [1, 8, 6, 5])]
+    {
+        let mut g = Integers(Graph::new("residual"));
+        let mut ty = ValueType::new(DType::I8, &dims[..]);
+        ty.quant = Some(Arc::new(Quant::per_tensor(0.05, -4)));
+        let x = g.0.add_input("x", ty);
+        // Both are convolutions, and the first is needed after the sum.
+        let (a, b) = (g.conv(x, 8, layout, false), g.conv(x, 8, layout, false));
+        let first = g.add(b, a);
+        let again = g.conv(first, 8, layout, false);
+        let second = g.add(a, again);
+        // A depthwise convolution's sum, and that of one which is needed itself, stay.
+        let deep = g.conv(second, 8, layout, true);
+        let third = g.add(second, deep);
+        let needed = g.conv(third, 8, layout, false);
+        let fourth = g.add(third, needed);
+        g.0.outputs = vec![fourth, needed];
+        let ops = integer_ops_after(&g.0);
+        let count = |name| ops.iter().filter(|op| **op == name).count();
+        let counts = ["QConvAdd", "QConv", "QAdd"].map(count);
+        assert_eq!(counts, [2, 3, 2], "{ops:?}");
+    }
 }

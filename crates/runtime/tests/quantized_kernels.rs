@@ -5,9 +5,9 @@ use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::concat::Concat;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
 use kinglet_graph::ops::quantized::{
-    Clamp, Dequantize, HybridConv, HybridMatMul, QBinary, QBinaryKind, QConv, QConvTranspose,
-    QFunction, QLstm, QMatMul, QPool, QPoolKind, QReduce, QReduceKind, QSoftmax, QSvdf, QUnary,
-    Quantize, Rescale, RoundTo,
+    Clamp, Dequantize, HybridConv, HybridMatMul, QBinary, QBinaryKind, QConv, QConvAdd,
+    QConvTranspose, QFunction, QLstm, QMatMul, QPool, QPoolKind, QReduce, QReduceKind, QSoftmax,
+    QSvdf, QUnary, Quantize, Rescale, RoundTo,
 };
 use kinglet_graph::ops::resize::Resize;
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
@@ -204,6 +204,51 @@ fn convolutions() {
     );
     let float = QConv { rescale: Rescale::Float, ..conv(1, window(1, 1), OutSpatialIn, BYTES) };
     check(float, vec![image(&[1, 8, 8, 8]), weights(&[32, 1, 1, 8])], (DType::U8, Some(&y)));
+}
+
+#[test]
+fn convolutions_with_a_residual() {
+    use WeightLayout::{OutInSpatial, OutSpatialIn};
+    let product = per_tensor(0.5, -20);
+    let add =
+        |clamp, rescale| QBinary { kind: QBinaryKind::Add, clamp, rescale, power_of_two: false };
+    let (x, r, y) = (per_tensor(0.03, -7), per_tensor(0.4, 11), per_tensor(0.7, -5));
+    let relu = Clamp { low: -5, high: 90 };
+    // Few rows, which threads split by columns; many; channels that fill no vector.
+    for (groups, size, inputs, outputs) in
+        [(1, [7, 7], 40, 24), (1, [1, 1], 130, 1300), (1, [19, 18], 16, 96), (3, [5, 6], 6, 33)]
+    {
+        for rescale in [Rescale::FixedPoint, Rescale::Float] {
+            for kernel in [1, 3] {
+                let conv = QConv { rescale, ..conv(groups, window(1, 1), OutSpatialIn, FULL) };
+                let sum = add(relu, rescale);
+                let weights = [outputs, kernel, kernel, inputs / groups];
+                let [h, w] = size;
+                let op = QConvAdd { conv, product: product.clone(), sum };
+                let inputs = [
+                    Some(Data(bytes(DType::I8, &[2, h, w, inputs], 1, &x))),
+                    Some(Constant(bytes(DType::I8, &weights, 2, &along(0, outputs)))),
+                    (kernel == 1).then(|| Constant(biases(outputs))),
+                    Some(Data(bytes(DType::I8, &[2, h, w, outputs], 4, &r))),
+                ];
+                check_all(op, inputs.into(), &[(DType::I8, Some(&y))]);
+            }
+        }
+    }
+
+    let (x, w, r) = (per_tensor(0.03, 120), per_tensor(0.002, 141), per_tensor(0.05, 255));
+    let inputs = vec![
+        Data(bytes(DType::U8, &[1, 9, 7, 16], 1, &x)),
+        Constant(bytes(DType::U8, &[26, 16, 3, 3], 2, &w)),
+        Constant(biases(26)),
+        Data(bytes(DType::U8, &[1, 9, 7, 26], 4, &r)),
+    ];
+    let op = QConvAdd {
+        conv: conv(1, window(1, 1), OutInSpatial, BYTES),
+        product: per_tensor(0.03, 100),
+        sum: add(BYTES, Rescale::FixedPoint),
+    };
+    check(op, inputs, (DType::U8, Some(&per_tensor(0.06, 130))));
 }
 
 #[test]
