@@ -139,7 +139,7 @@ impl LanguageModel {
         weights: &dyn Weights,
         options: &Options,
     ) -> Result<LanguageModel, GraphError> {
-        let context = options.context.unwrap_or(config.context.min(USUAL_CONTEXT)).max(1);
+        let context = context(options, &config, weights)?;
         let sequences = options.sequences.max(1);
         let each = context.div_ceil(PAGE);
         let pages = each * sequences;
@@ -487,6 +487,23 @@ impl LanguageModel {
 /// Whether this is the name of a tokeniser, and not of its absence.
 fn is_some(tokenizer: &str) -> bool {
     !matches!(tokenizer, "none" | "no_vocab")
+}
+
+/// How many positions a sequence may have. Models that learned each position have no others.
+fn context(options: &Options, config: &Config, weights: &dyn Weights) -> Result<usize, GraphError> {
+    let learned =
+        weights.tensor("position_embd.weight").and_then(|table| table.dims().first().copied());
+    let usual = config.context.min(USUAL_CONTEXT).min(learned.unwrap_or(usize::MAX));
+    let context = options.context.unwrap_or(usual).max(1);
+    match learned {
+        Some(positions) if context > positions => Err(GraphError::new(
+            "context",
+            format!(
+                "{context} is asked for, and the model learned {positions} positions: ask for no more"
+            ),
+        )),
+        _ => Ok(context),
+    }
 }
 
 /// Whether heads of keys and values are whole blocks of the cache's encoding.

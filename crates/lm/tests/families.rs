@@ -77,6 +77,15 @@ fn every_class_computes_what_transformers_does() {
     all_right(paths.iter().map(|path| (path.clone(), path.join("expected.npz"), 1e-3)));
 }
 
+#[test]
+fn learned_positions_bound_the_context() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hf/gpt2");
+    let open = |context| LanguageModel::open(&path, &Options { context, ..Options::default() });
+    assert_eq!(open(None).unwrap().context(), 64);
+    let error = open(Some(65)).err().unwrap().to_string();
+    assert!(error.contains("65 is asked for, and the model learned 64 positions"), "{error}");
+}
+
 /// Checks models (path, what is expected, bound); names all that are wrong.
 fn all_right(models: impl Iterator<Item = (PathBuf, PathBuf, f32)>) {
     let mut wrong = Vec::new();
