@@ -33,7 +33,7 @@ enum Block {
 }
 
 impl<T: AnyBitPattern + NoUninit> Aligned<T> {
-    /// `len` zeros. Those that nobody writes take no memory.
+    /// `len` zeros. Of large buffers, pages that nobody writes take no memory where there are maps.
     ///
     /// # Panics
     /// Where `len` elements are more bytes than memory can hold.
@@ -53,7 +53,6 @@ impl<T: AnyBitPattern + NoUninit> Aligned<T> {
     fn new(len: usize, pages: Pages) -> Self {
         let bytes = len.checked_mul(size_of::<T>()).expect("buffer too large");
         let map = if bytes >= MAPPED { Map::zeros(bytes, pages) } else { None };
-        // The allocator's zeros, too, are pages as the system gives them.
         let heap = || Block::Heap(bytemuck::zeroed_vec(bytes.div_ceil(64)));
         Self { block: map.map_or_else(heap, Block::Map), len, element: std::marker::PhantomData }
     }
