@@ -118,7 +118,44 @@ unsafe fn add_block<
     }
 }
 
-/// The codes of a block, one a byte, quad by quad.
+/// The bits of quad `j` in a plane of `WIDTH` lines, from bit `LOWEST` of the codes on.
+#[inline(always)]
+fn plane_bits<L: Lanes, const WIDTH: usize, const LOWEST: usize>(
+    l: L,
+    lines: &[L::B; WIDTH],
+    j: usize,
+) -> L::B {
+    let mask = l.bytes((((1u32 << WIDTH) - 1) << LOWEST) as u8);
+    let by = (WIDTH * (j / WIDTH)) as i32 - LOWEST as i32;
+    l.and(l.shift(lines[j % WIDTH], by), mask)
+}
+
+/// The quads of a plane of codes at `p`.
+///
+/// # Safety
+/// Its `WIDTH` lines can be read.
+#[inline(always)]
+unsafe fn plane<L: Lanes, const WIDTH: usize, const LOWEST: usize>(
+    l: L,
+    p: *const u8,
+) -> [L::B; 8] {
+    // SAFETY: the caller's promise.
+    let lines: [L::B; WIDTH] = std::array::from_fn(|i| unsafe { l.load(p.add(64 * i)) });
+    // One by one: a loop over them is left a loop, with shifts by what a register says and quads
+    // in memory, at a quarter of the speed.
+    [
+        plane_bits::<L, WIDTH, LOWEST>(l, &lines, 0),
+        plane_bits::<L, WIDTH, LOWEST>(l, &lines, 1),
+        plane_bits::<L, WIDTH, LOWEST>(l, &lines, 2),
+        plane_bits::<L, WIDTH, LOWEST>(l, &lines, 3),
+        plane_bits::<L, WIDTH, LOWEST>(l, &lines, 4),
+        plane_bits::<L, WIDTH, LOWEST>(l, &lines, 5),
+        plane_bits::<L, WIDTH, LOWEST>(l, &lines, 6),
+        plane_bits::<L, WIDTH, LOWEST>(l, &lines, 7),
+    ]
+}
+
+/// The codes of a block, one a byte, quad by quad; [`Form::planes`] says how they lie.
 ///
 /// # Safety
 /// A block of codes of `BITS` bits can be read at `p`.
@@ -126,32 +163,21 @@ unsafe fn add_block<
 unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
     l: L,
     table: L::B,
-    mut p: *const u8,
+    p: *const u8,
 ) -> [L::B; 8] {
-    let mut quads = [l.bytes(0); 8];
-    for (plane, &(width, lowest)) in Form::planes(BITS).iter().enumerate() {
-        let mut lines = [l.bytes(0); 8];
-        for line in &mut lines[..width] {
-            // SAFETY: a plane has `width` lines; the caller's promise.
-            *line = unsafe { l.load(p) };
-            p = p.wrapping_add(64);
+    let join = |low: [L::B; 8], high: [L::B; 8]| std::array::from_fn(|j| l.or(low[j], high[j]));
+    // SAFETY: the caller's promise; a plane's lines follow those of the one before.
+    let quads = unsafe {
+        match BITS {
+            2 => plane::<L, 2, 0>(l, p),
+            3 => join(plane::<L, 2, 0>(l, p), plane::<L, 1, 2>(l, p.add(128))),
+            4 => plane::<L, 4, 0>(l, p),
+            5 => join(plane::<L, 4, 0>(l, p), plane::<L, 1, 4>(l, p.add(256))),
+            6 => join(plane::<L, 4, 0>(l, p), plane::<L, 2, 4>(l, p.add(256))),
+            _ => std::array::from_fn(|j| l.load(p.add(64 * j))),
         }
-        if width == 8 {
-            return lines;
-        }
-        let mask = l.bytes((((1u32 << width) - 1) << lowest) as u8);
-        for (j, quad) in quads.iter_mut().enumerate() {
-            let by = (width * (j / width)) as i32 - lowest as i32;
-            let bits = l.and(l.shift(lines[j % width], by), mask);
-            *quad = if plane == 0 { bits } else { l.or(*quad, bits) };
-        }
-    }
-    if TABLE {
-        for quad in &mut quads {
-            *quad = l.lookup(table, *quad);
-        }
-    }
-    quads
+    };
+    if TABLE { quads.map(|quad| l.lookup(table, quad)) } else { quads }
 }
 
 /// Writes the scales, and minima, of a unit of `blocks` blocks at `unit`: for each sub-block those
