@@ -1,6 +1,7 @@
 //! Embeddings: a text as a point, near those of texts that mean the same.
 
 use crate::error::LmError;
+use crate::memory;
 use crate::tokenizer::{EncodeOptions, Tokenizer};
 use kinglet_formats::LoadError;
 use kinglet_formats::gguf::Gguf;
@@ -53,7 +54,7 @@ impl Encoder {
         };
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let pool = Arc::new(Pool::new(if threads == 0 { cores() } else { threads }));
-        let (shared, plans) = (Arc::default(), Vec::new());
+        let (shared, plans) = (memory::shared(), Vec::new());
         Ok(Encoder { config, graph, pool, shared, plans, tokenizer })
     }
 

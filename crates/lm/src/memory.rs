@@ -11,6 +11,7 @@ use kinglet_formats::map;
 use kinglet_graph::{GraphError, Tensor};
 use kinglet_runtime::Shared;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What a model takes of memory now, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl Residents {
         (self.kept, self.fates) = (0, HashMap::new());
     }
 
-    /// Lets go of what a step used, where it must or where a packed copy does its work.
+    /// Lets go of what a step used, where it must.
     pub fn after_step(&mut self, weights: &[Tensor], shared: &Shared) {
         for weight in weights {
             let bytes = weight.raw();
@@ -90,9 +91,6 @@ impl Residents {
                     let fate = if keeps { Fate::Kept } else { Fate::LetGo };
                     if keeps {
                         self.kept += cost;
-                        if packed > 0 {
-                            map::release(bytes);
-                        }
                     }
                     self.fates.insert(key, fate);
                     fate
@@ -104,6 +102,13 @@ impl Residents {
             }
         }
     }
+}
+
+/// What the plans of a model share; weights leave memory as they are packed, part by part.
+pub(crate) fn shared() -> Arc<Shared> {
+    Arc::new(Shared::letting_go(|stored| {
+        map::release(stored);
+    }))
 }
 
 /// The weights among `tensors` that are worth letting go: large, and in a mapped file.

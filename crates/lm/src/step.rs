@@ -3,7 +3,7 @@
 use crate::cells::{Cells, Copy};
 use crate::error::LmError;
 use crate::hash::Fnv;
-use crate::memory::{Residents, mapped};
+use crate::memory::{self, Residents, mapped};
 use kinglet_graph::ops::rows::{PAGE, RowAttention};
 use kinglet_graph::{DType, Graph, Tensor};
 use kinglet_runtime::{Plan, PlanOptions, Pool, Shared, StepReport};
@@ -124,7 +124,7 @@ impl Stepper {
         Stepper {
             graph,
             pool,
-            shared: Arc::default(),
+            shared: memory::shared(),
             plans: Vec::new(),
             runs: 0,
             held,

@@ -29,4 +29,4 @@ mod shared;
 pub use kernel::{Io, Kernel, Lowered, OutView};
 pub use plan::{MemoryReport, Plan, PlanOptions, StepReport};
 pub use pool::{Pool, WORKER_SCRATCH};
-pub use shared::{PackedWeight, Shared};
+pub use shared::{LetGo, PackedWeight, Shared};

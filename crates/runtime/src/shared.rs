@@ -10,18 +10,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Shared {
     pub(crate) states: Mutex<Vec<Tensor>>,
     weights: Mutex<HashMap<Key, Arc<PackedWeight>>>,
+    let_go: Option<LetGo>,
 }
+
+/// Called with stored bytes of weights that have been packed, so that a large weight and its copy
+/// need not be in memory both.
+pub type LetGo = fn(&[u8]);
 
 /// Where the weight lies, how long it is, and the layout that it is packed in.
 type Key = (usize, usize, &'static str);
 
 impl Shared {
+    /// Which calls `let_go` for weights as they are packed.
+    pub fn letting_go(let_go: LetGo) -> Shared {
+        Shared { let_go: Some(let_go), ..Shared::default() }
+    }
+
     /// The packed copy of `weight` in `layout`, which is yet to be made where no plan made it.
     pub fn packed(&self, weight: &Tensor, layout: &'static str) -> Arc<PackedWeight> {
         let bytes = weight.raw();
         let key = (bytes.as_ptr() as usize, bytes.len(), layout);
         let mut weights = lock(&self.weights);
-        weights.entry(key).or_insert_with(|| Arc::new(PackedWeight::of(weight))).clone()
+        weights.entry(key).or_insert_with(|| Arc::new(PackedWeight::of(weight, self.let_go))).clone()
     }
 
     /// Gives back the memory of all packed copies; the next run that needs one makes it again.
@@ -63,16 +73,24 @@ pub struct PackedWeight {
     // Keeps the address that the copy is known by.
     _weight: Tensor,
     bytes: Mutex<Option<Arc<AlignedBytes>>>,
+    let_go: Option<LetGo>,
 }
 
 impl PackedWeight {
-    fn of(weight: &Tensor) -> PackedWeight {
-        PackedWeight { _weight: weight.clone(), bytes: Mutex::new(None) }
+    fn of(weight: &Tensor, let_go: Option<LetGo>) -> PackedWeight {
+        PackedWeight { _weight: weight.clone(), bytes: Mutex::new(None), let_go }
     }
 
     /// The copy; made by `pack` where it is not there.
     pub fn get(&self, pack: impl FnOnce() -> AlignedBytes) -> Arc<AlignedBytes> {
         lock(&self.bytes).get_or_insert_with(|| Arc::new(pack())).clone()
+    }
+
+    /// Says that these stored bytes have been packed.
+    pub fn let_go(&self, stored: &[u8]) {
+        if let Some(let_go) = self.let_go {
+            let_go(stored);
+        }
     }
 
     fn trim(&self) -> usize {

@@ -11,6 +11,9 @@ use kinglet_kernels::shared::SharedMut;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Stored bytes that are packed before those are let go.
+const AT_ONCE: usize = 4 << 20;
+
 /// How weights are packed and multiplied.
 #[derive(Clone, Copy)]
 pub(super) enum Layout {
@@ -104,16 +107,28 @@ impl Weights {
             let mut bytes = AlignedBytes::to_fill(self.count * self.matrix_bytes());
             let out = SharedMut::new(bytes.as_mut());
             let (panels, size) = (self.panels(), self.panel_bytes());
-            pool.run(self.count * panels, |task, _| {
-                let (matrix, panel) = (task / panels, task % panels);
-                let stored = &stored[matrix * self.stored..][..self.stored];
-                // SAFETY: every task has its own panel.
-                let out = unsafe { out.slice(task * size..(task + 1) * size) };
-                match &self.layout {
-                    Layout::Codes(l) => l.pack(panel..panel + 1, stored, out),
-                    Layout::Floats(l) => l.pack(panel..panel + 1, stored, out),
-                }
-            });
+            let of_panel = self.stored.div_ceil(panels);
+            let batch = (AT_ONCE / of_panel.max(1)).max(pool.threads());
+            let tasks = self.count * panels;
+            for first in (0..tasks).step_by(batch) {
+                let batch = first..tasks.min(first + batch);
+                pool.run(batch.len(), |i, _| {
+                    let task = first + i;
+                    let (matrix, panel) = (task / panels, task % panels);
+                    let stored = &stored[matrix * self.stored..][..self.stored];
+                    // SAFETY: every task has its own panel.
+                    let out = unsafe { out.slice(task * size..(task + 1) * size) };
+                    match &self.layout {
+                        Layout::Codes(l) => l.pack(panel..panel + 1, stored, out),
+                        Layout::Floats(l) => l.pack(panel..panel + 1, stored, out),
+                    }
+                });
+                let read = |task: usize| {
+                    let (matrix, panel) = (task / panels, task % panels);
+                    matrix * self.stored + (panel * of_panel).min(self.stored)
+                };
+                self.packed.let_go(&stored[read(batch.start)..read(batch.end)]);
+            }
             bytes
         })
     }
