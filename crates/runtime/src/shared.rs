@@ -31,7 +31,10 @@ impl Shared {
         let bytes = weight.raw();
         let key = (bytes.as_ptr() as usize, bytes.len(), layout);
         let mut weights = lock(&self.weights);
-        weights.entry(key).or_insert_with(|| Arc::new(PackedWeight::of(weight, self.let_go))).clone()
+        weights
+            .entry(key)
+            .or_insert_with(|| Arc::new(PackedWeight::of(weight, self.let_go)))
+            .clone()
     }
 
     /// Gives back the memory of all packed copies; the next run that needs one makes it again.

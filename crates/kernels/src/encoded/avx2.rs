@@ -34,6 +34,7 @@ impl Lanes for Pairs {
     type X = __m256i;
     const WIDE_ZERO: i32 = 0;
     const ROWS: usize = 3;
+    const FLOAT_ROWS: usize = 3;
 
     #[inline(always)]
     fn outline<W: Work>(self, work: W) {
@@ -54,6 +55,11 @@ impl Lanes for Pairs {
     unsafe fn store(self, p: *mut u8, v: [__m256i; 2]) {
         // SAFETY: `self` proves the instructions, the caller the memory.
         pair(|i| unsafe { _mm256_storeu_si256(p.add(32 * i).cast(), v[i]) });
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a hint, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     #[inline(always)]
     fn bytes(self, x: u8) -> [__m256i; 2] {
@@ -137,6 +143,23 @@ impl Lanes for Pairs {
     fn fma(self, a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
         // SAFETY: `self` proves the instructions.
         pair(|i| unsafe { _mm256_fmadd_ps(a[i], b[i], c[i]) })
+    }
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [[__m256; 2]; 4]) -> [f32; 4] {
+        // SAFETY: `self` proves the instructions, and the array has room for four.
+        unsafe {
+            let four = |a: [__m256; 2]| {
+                let a = _mm256_add_ps(a[0], a[1]);
+                _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a))
+            };
+            let two = |a, b| _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
+            let (ab, cd) = (two(four(a), four(b)), two(four(c), four(d)));
+            let even = _mm_shuffle_ps::<0b10_00_10_00>(ab, cd);
+            let all = _mm_add_ps(even, _mm_shuffle_ps::<0b11_01_11_01>(ab, cd));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), all);
+            sums
+        }
     }
     #[inline(always)]
     unsafe fn load_f(self, p: *const f32) -> [__m256; 2] {

@@ -13,6 +13,7 @@ impl Lanes for Avx512Vnni {
     const WIDE_ZERO: i32 = 128;
     // Sums of two panels, integers and floats, are 24 registers.
     const ROWS: usize = 6;
+    const FLOAT_ROWS: usize = 4;
 
     #[inline(always)]
     fn outline<W: Work>(self, work: W) {
@@ -35,6 +36,11 @@ impl Lanes for Avx512Vnni {
     unsafe fn store(self, p: *mut u8, v: __m512i) {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a hint, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     #[inline(always)]
     fn bytes(self, x: u8) -> __m512i {
@@ -110,6 +116,26 @@ impl Lanes for Avx512Vnni {
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn sums(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+        // Lanes of 128 bits: two of each of two vectors, then one of each of four.
+        // SAFETY: `self` proves the instructions, and the array has room for four.
+        unsafe {
+            let halves = |a, b| {
+                let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+                _mm512_add_ps(low, _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
+            };
+            let (ab, cd) = (halves(a, b), halves(c, d));
+            let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd);
+            let all = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd));
+            let all = _mm512_add_ps(all, _mm512_permute_ps::<0b11_10_11_10>(all));
+            let all = _mm512_add_ps(all, _mm512_permute_ps::<0b01_01_01_01>(all));
+            let firsts = _mm512_maskz_compress_ps(0x1111, all);
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), _mm512_castps512_ps128(firsts));
+            sums
+        }
     }
     #[inline(always)]
     unsafe fn load_f(self, p: *const f32) -> __m512 {

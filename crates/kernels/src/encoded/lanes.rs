@@ -22,6 +22,8 @@ pub(super) trait Lanes: Copy {
     const WIDE_ZERO: i32;
     /// Rows of a group.
     const ROWS: usize;
+    /// Rows that float weights are multiplied by side by side.
+    const FLOAT_ROWS: usize;
 
     /// Runs `work` in a function of its own, compiled with these instructions.
     fn outline<W: Work>(self, work: W);
@@ -32,6 +34,9 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// 64 bytes at `p` can be written.
     unsafe fn store(self, p: *mut u8, v: Self::B);
+    /// Asks for the line at `p`, which need not exist, to be read into the second-level cache.
+    #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
     fn bytes(self, x: u8) -> Self::B;
     fn and(self, a: Self::B, b: Self::B) -> Self::B;
     fn or(self, a: Self::B, b: Self::B) -> Self::B;
@@ -55,6 +60,8 @@ pub(super) trait Lanes: Copy {
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a · b + c`, rounded once where the instruction set can.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The sum of each: halves are added until one is left.
+    fn sums(self, a: [Self::F; 4]) -> [f32; 4];
     /// # Safety
     /// 16 elements at `p` can be read.
     unsafe fn load_f(self, p: *const f32) -> Self::F;
@@ -101,6 +108,7 @@ impl Lanes for Portable {
     type X = [i8; 4];
     const WIDE_ZERO: i32 = 128;
     const ROWS: usize = 2;
+    const FLOAT_ROWS: usize = 2;
 
     #[inline(always)]
     fn outline<W: Work>(self, work: W) {
@@ -177,6 +185,15 @@ impl Lanes for Portable {
     #[inline(always)]
     fn fma(self, a: [f32; PANEL], b: [f32; PANEL], c: [f32; PANEL]) -> [f32; PANEL] {
         each(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn sums(self, a: [[f32; PANEL]; 4]) -> [f32; 4] {
+        a.map(|mut a| {
+            for half in [8, 4, 2, 1] {
+                (0..half).for_each(|i| a[i] += a[i + half]);
+            }
+            a[0]
+        })
     }
     #[inline(always)]
     unsafe fn load_f(self, p: *const f32) -> [f32; PANEL] {

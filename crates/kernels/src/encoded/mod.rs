@@ -33,7 +33,7 @@ use crate::simd::dispatch;
 use form::{BLOCK, Form, PANEL, UNIT};
 use lanes::{Lanes, Portable, Work};
 use micro::{DIRECT_ROWS, Direct, EXPANDED, Expand, SIDE, Tile};
-use round::{GroupLayout, MOST_ROWS, Round};
+use round::{GroupLayout, Round};
 
 /// Blocks of an expanded panel: as many as stay in the first-level cache while all rows pass by.
 const CHUNK: usize = 2 * UNIT;
@@ -70,10 +70,17 @@ fn run_on(isa: Isa, work: impl Work) {
     }
 }
 
-/// What an instruction set asks of rounded rows.
-fn needs(isa: Isa) -> (usize, i32) {
-    fn of<L: Lanes>(_: L) -> (usize, i32) {
-        (L::ROWS, L::WIDE_ZERO)
+/// What an instruction set asks of rows.
+#[derive(Clone, Copy)]
+struct Needs {
+    rows: usize,
+    float_rows: usize,
+    wide_zero: i32,
+}
+
+fn needs(isa: Isa) -> Needs {
+    fn of<L: Lanes>(_: L) -> Needs {
+        Needs { rows: L::ROWS, float_rows: L::FLOAT_ROWS, wide_zero: L::WIDE_ZERO }
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -145,7 +152,7 @@ impl CodeLayout {
 
     /// Rows that are rounded together.
     pub fn group_rows(&self) -> usize {
-        needs(self.isa).0
+        needs(self.isa).rows
     }
 
     /// Bytes of a rounded row.
@@ -191,7 +198,7 @@ impl CodeLayout {
         assert!(rows.len() <= self.group_rows(), "too many rows for a group");
         assert!(rows.iter().all(|r| r.len() == self.k), "rows of other lengths");
         assert!(out.len() == rows.len() * self.row_bytes(), "room for other rows");
-        let wide = needs(self.isa).1;
+        let wide = needs(self.isa).wide_zero;
         let zero = if self.form.is_wide() { wide } else { i32::from(self.form.zero) };
         dispatch(self.isa, Round { layout: self.group(), zero, rows, out });
     }

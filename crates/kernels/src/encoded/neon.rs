@@ -68,6 +68,7 @@ impl Lanes for Fours {
     type X = int8x16_t;
     const WIDE_ZERO: i32 = 0;
     const ROWS: usize = 2;
+    const FLOAT_ROWS: usize = 2;
 
     #[inline(always)]
     fn outline<W: Work>(self, work: W) {
@@ -88,6 +89,13 @@ impl Lanes for Fours {
     unsafe fn store(self, p: *mut u8, v: [uint8x16_t; 4]) {
         // SAFETY: the caller proves the memory.
         four(|i| unsafe { vst1q_u8(p.add(16 * i), v[i]) });
+    }
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        // SAFETY: a hint, whatever the address.
+        unsafe {
+            asm!("prfm pldl2strm, [{p}]", p = in(reg) p, options(readonly, nostack, preserves_flags));
+        }
     }
     #[inline(always)]
     fn bytes(self, x: u8) -> [uint8x16_t; 4] {
@@ -163,6 +171,15 @@ impl Lanes for Fours {
     ) -> [float32x4_t; 4] {
         // SAFETY: every aarch64 CPU has these instructions.
         four(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn sums(self, a: [[float32x4_t; 4]; 4]) -> [f32; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe {
+            let a = a[i];
+            let a = vaddq_f32(vaddq_f32(a[0], a[2]), vaddq_f32(a[1], a[3]));
+            vpadds_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a)))
+        })
     }
     #[inline(always)]
     unsafe fn load_f(self, p: *const f32) -> [float32x4_t; 4] {

@@ -132,7 +132,8 @@ fn every_isa_rounds_as_written() {
         for isa in Isa::available() {
             let layout = CodeLayout::new(isa, encoding, 1, k);
             let group = layout.group();
-            let zero = if layout.form.is_wide() { needs(isa).1 } else { layout.form.zero.into() };
+            let zero =
+                if layout.form.is_wide() { needs(isa).wide_zero } else { layout.form.zero.into() };
             for count in 1..=layout.group_rows() {
                 let data = rounded(&layout, &x[..count * k]);
                 let word = |at: usize| data[at..at + 4].try_into().unwrap();
@@ -276,5 +277,79 @@ fn what_is_no_number_is_not_hidden() {
             assert!(product(&p, &x).iter().all(|y| y.is_nan()), "{isa:?} {bad}");
         }
         assert!(product(&p, &vec![1e-39; k]).iter().all(|y| y.abs() < 1e-30));
+    }
+}
+
+/// The bytes of `values` as `float`, and what they then are.
+fn float_bytes(float: Float, values: &mut [f32]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for v in values {
+        match float {
+            Float::F32 => bytes.extend(v.to_le_bytes()),
+            Float::F16 => {
+                let half = half::f16::from_f32(*v);
+                *v = half.to_f32();
+                bytes.extend(half.to_le_bytes());
+            }
+            Float::BF16 => {
+                let half = half::bf16::from_f32(*v);
+                *v = half.to_f32();
+                bytes.extend(half.to_le_bytes());
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn float_weights_as_they_are_stored() {
+    let mut values = Values::new(11);
+    for float in [Float::F32, Float::F16, Float::BF16] {
+        for (m, k) in [(1, 1), (16, 16), (5, 37), (50, 100), (33, 1283)] {
+            let mut w = values.floats(m * k);
+            // At an odd address, as a file may have them.
+            let bytes = [vec![0], float_bytes(float, &mut w)].concat();
+            let (n, bias) = (13, values.floats(m));
+            let x = values.floats(n * k);
+            for isa in Isa::available() {
+                let layout = FloatLayout::new(isa, float, m, k);
+                let p = FloatProduct {
+                    layout: &layout,
+                    weights: &bytes[1..],
+                    bias: None,
+                    activation: Unary::Identity,
+                };
+                let product = |p: &FloatProduct<'_>, rows: FloatRows<'_>| {
+                    let mut out = vec![f32::NAN; rows.count * m];
+                    let shared = SharedMut::new(&mut out);
+                    // SAFETY: nobody else has `out`.
+                    unsafe { p.run(rows, 0..layout.panels(), shared) };
+                    out
+                };
+                let all = FloatRows { data: &x, count: n, sources: None, targets: None };
+                let whole = product(&p, all);
+                for (x, got) in x.chunks(k).zip(whole.chunks(m)) {
+                    for (w, got) in w.chunks(k).zip(got) {
+                        let each = || x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                        let (sum, size): (f64, f64) = (each().sum(), each().map(f64::abs).sum());
+                        let off = (f64::from(*got) - sum).abs();
+                        assert!(off <= 1e-6 * size, "{isa:?} {float:?} {m}x{k}: {got}, not {sum}");
+                    }
+                }
+                for count in 1..n {
+                    let some = product(&p, FloatRows { count, ..all });
+                    assert_eq!(some, whole[..count * m], "{isa:?} {float:?}: {count} rows");
+                }
+                let back: Vec<i32> = (0..n as i32).rev().collect();
+                let p = FloatProduct { bias: Some(&bias), activation: Unary::RELU, ..p };
+                let placed =
+                    product(&p, FloatRows { sources: Some(&back), targets: Some(&back), ..all });
+                for (placed, whole) in placed.chunks(m).zip(whole.chunks(m)) {
+                    for ((placed, whole), bias) in placed.iter().zip(whole).zip(&bias) {
+                        assert_eq!(*placed, (whole + bias).max(0.0), "{isa:?} {float:?}");
+                    }
+                }
+            }
+        }
     }
 }

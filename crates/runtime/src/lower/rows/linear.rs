@@ -56,7 +56,7 @@ impl Kernel for Product {
         let bias: Option<&[f32]> =
             io.inputs.get(2).copied().flatten().map(|_| io.input(2)).transpose()?;
         let stored = io.inputs[1].ok_or_else(|| OpError::new("the weights are missing"))?;
-        let packed = weights.packed(pool, stored.bytes);
+        let matrices = weights.matrices(pool, stored.bytes);
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
         let (rounded, planned) = io.scratch.split_at_mut(self.rounded);
         let (rounded, planned) = (SharedMut::new(rounded), SharedMut::new(planned));
@@ -77,7 +77,7 @@ impl Kernel for Product {
             // SAFETY: every worker has its own scratch, every task its own columns.
             unsafe {
                 let own = self.own.of(pool, planned, worker);
-                weights.run((*packed).as_ref(), given, (bias, self.activation), panels, out, own);
+                weights.run(matrices.bytes(), given, (bias, self.activation), panels, out, own);
             }
         });
         Ok(())
@@ -149,7 +149,7 @@ impl Kernel for Experts {
         let bias: Option<&[f32]> =
             io.inputs.get(3).copied().flatten().map(|_| io.input(3)).transpose()?;
         let stored = io.inputs[1].ok_or_else(|| OpError::new("the weights are missing"))?;
-        let packed = weights.packed(pool, stored.bytes);
+        let matrices = weights.matrices(pool, stored.bytes);
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
         let (rounded, rest) = io.scratch.split_at_mut(self.rounded);
         let (lists, planned) = rest.split_at_mut(self.lists);
@@ -195,7 +195,7 @@ impl Kernel for Experts {
             };
             let bias = bias.map(|b| &b[expert * m..][..m]);
             let bytes = weights.matrix_bytes();
-            let matrix = &(*packed).as_ref()[expert * bytes..][..bytes];
+            let matrix = &matrices.bytes()[expert * bytes..][..bytes];
             // SAFETY: every worker has its own scratch, every task its own columns of its rows.
             unsafe {
                 let own = self.own.of(pool, planned, worker);

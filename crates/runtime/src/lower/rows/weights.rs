@@ -14,20 +14,34 @@ use std::sync::Arc;
 /// Stored bytes that are packed before those are let go.
 const AT_ONCE: usize = 4 << 20;
 
-/// How weights are packed and multiplied.
-#[derive(Clone, Copy)]
-pub(super) enum Layout {
-    Codes(CodeLayout),
+/// How weights are multiplied: codes from a packed copy, floats as they are stored.
+#[derive(Clone)]
+enum Layout {
+    Codes(CodeLayout, Arc<PackedWeight>),
     Floats(FloatLayout),
 }
 
 /// Constant weights [count, m, k].
 pub(super) struct Weights {
-    pub layout: Layout,
-    packed: Arc<PackedWeight>,
+    layout: Layout,
     count: usize,
     /// Bytes of each matrix as stored.
     stored: usize,
+}
+
+/// All matrices, as they are multiplied.
+pub(super) enum Matrices<'a> {
+    Stored(&'a [u8]),
+    Packed(Arc<AlignedBytes>),
+}
+
+impl Matrices<'_> {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Matrices::Stored(bytes) => bytes,
+            Matrices::Packed(bytes) => (**bytes).as_ref(),
+        }
+    }
 }
 
 /// Rows to multiply: as they are, or, for codes, rounded.
@@ -51,36 +65,35 @@ impl Weights {
             DType::F32 => float(Float::F32),
             DType::F16 => float(Float::F16),
             DType::BF16 => float(Float::BF16),
-            DType::Encoded(encoding) => Layout::Codes(CodeLayout::new(cx.isa, encoding, m, k)),
+            DType::Encoded(encoding) => {
+                let packed = cx.shared.packed(tensor, "panels");
+                Layout::Codes(CodeLayout::new(cx.isa, encoding, m, k), packed)
+            }
             _ => return None,
         };
         let stored = tensor.raw().len() / count.max(1);
-        Some(Weights { layout, packed: cx.shared.packed(tensor, "panels"), count, stored })
+        Some(Weights { layout, count, stored })
     }
 
     pub fn panels(&self) -> usize {
         match &self.layout {
-            Layout::Codes(l) => l.panels(),
+            Layout::Codes(l, _) => l.panels(),
             Layout::Floats(l) => l.panels(),
         }
     }
 
-    fn panel_bytes(&self) -> usize {
-        match &self.layout {
-            Layout::Codes(l) => l.panel_bytes(),
-            Layout::Floats(l) => l.panel_bytes(),
-        }
-    }
-
-    /// Bytes of a packed matrix.
+    /// Bytes of one of the [`Matrices`].
     pub fn matrix_bytes(&self) -> usize {
-        self.panels() * self.panel_bytes()
+        match &self.layout {
+            Layout::Codes(l, _) => l.bytes(),
+            Layout::Floats(_) => self.stored,
+        }
     }
 
     /// Bytes of a rounded row; 0 where rows are taken as they are.
     pub fn row_bytes(&self) -> usize {
         match &self.layout {
-            Layout::Codes(l) => l.row_bytes(),
+            Layout::Codes(l, _) => l.row_bytes(),
             Layout::Floats(_) => 0,
         }
     }
@@ -88,7 +101,7 @@ impl Weights {
     /// Rows that are rounded together.
     pub fn group_rows(&self) -> usize {
         match &self.layout {
-            Layout::Codes(l) => l.group_rows(),
+            Layout::Codes(l, _) => l.group_rows(),
             Layout::Floats(_) => 1,
         }
     }
@@ -96,41 +109,52 @@ impl Weights {
     /// Bytes of scratch of each worker for `rows` rows.
     pub fn scratch(&self, rows: usize) -> usize {
         match &self.layout {
-            Layout::Codes(l) => l.scratch(rows),
-            Layout::Floats(l) => l.scratch(rows),
+            Layout::Codes(l, _) => l.scratch(rows),
+            Layout::Floats(_) => 0,
         }
     }
 
-    /// The packed copy of all matrices; `stored` is what the graph holds.
-    pub fn packed(&self, pool: &Pool, stored: &[u8]) -> Arc<AlignedBytes> {
-        self.packed.get(|| {
-            let mut bytes = AlignedBytes::to_fill(self.count * self.matrix_bytes());
-            let out = SharedMut::new(bytes.as_mut());
-            let (panels, size) = (self.panels(), self.panel_bytes());
-            let of_panel = self.stored.div_ceil(panels);
-            let batch = (AT_ONCE / of_panel.max(1)).max(pool.threads());
-            let tasks = self.count * panels;
-            for first in (0..tasks).step_by(batch) {
-                let batch = first..tasks.min(first + batch);
-                pool.run(batch.len(), |i, _| {
-                    let task = first + i;
-                    let (matrix, panel) = (task / panels, task % panels);
-                    let stored = &stored[matrix * self.stored..][..self.stored];
-                    // SAFETY: every task has its own panel.
-                    let out = unsafe { out.slice(task * size..(task + 1) * size) };
-                    match &self.layout {
-                        Layout::Codes(l) => l.pack(panel..panel + 1, stored, out),
-                        Layout::Floats(l) => l.pack(panel..panel + 1, stored, out),
-                    }
-                });
-                let read = |task: usize| {
-                    let (matrix, panel) = (task / panels, task % panels);
-                    matrix * self.stored + (panel * of_panel).min(self.stored)
-                };
-                self.packed.let_go(&stored[read(batch.start)..read(batch.end)]);
-            }
-            bytes
-        })
+    /// All matrices, packed where they must be; `stored` is what the graph holds.
+    pub fn matrices<'a>(&self, pool: &Pool, stored: &'a [u8]) -> Matrices<'a> {
+        match &self.layout {
+            Layout::Codes(layout, packed) => Matrices::Packed(
+                packed.get(|| self.pack(layout, pool, stored, &|bytes| packed.let_go(bytes))),
+            ),
+            Layout::Floats(_) => Matrices::Stored(stored),
+        }
+    }
+
+    /// A packed copy of `stored`; parts of it that have been packed are told to `let_go`.
+    fn pack(
+        &self,
+        layout: &CodeLayout,
+        pool: &Pool,
+        stored: &[u8],
+        let_go: &dyn Fn(&[u8]),
+    ) -> AlignedBytes {
+        let mut bytes = AlignedBytes::to_fill(self.count * layout.bytes());
+        let out = SharedMut::new(bytes.as_mut());
+        let (panels, size) = (layout.panels(), layout.panel_bytes());
+        let stored_panel = self.stored.div_ceil(panels);
+        let batch = (AT_ONCE / stored_panel.max(1)).max(pool.threads());
+        let tasks = self.count * panels;
+        for first in (0..tasks).step_by(batch) {
+            let end = tasks.min(first + batch);
+            pool.run(end - first, |i, _| {
+                let task = first + i;
+                let (matrix, panel) = (task / panels, task % panels);
+                let stored = &stored[matrix * self.stored..][..self.stored];
+                // SAFETY: every task has its own panel.
+                let out = unsafe { out.slice(task * size..(task + 1) * size) };
+                layout.pack(panel..panel + 1, stored, out);
+            });
+            let start_of = |task: usize| {
+                let (matrix, panel) = (task / panels, task % panels);
+                matrix * self.stored + (panel * stored_panel).min(self.stored)
+            };
+            let_go(&stored[start_of(first)..start_of(end)]);
+        }
+        bytes
     }
 
     /// Rounds the rows `rows` of `given`, a group, to their place in `rounded`, which starts with
@@ -144,7 +168,7 @@ impl Weights {
         row: impl Fn(usize) -> &'a [f32],
         rounded: SharedMut<'_, u8>,
     ) {
-        if let Layout::Codes(layout) = &self.layout {
+        if let Layout::Codes(layout, _) = &self.layout {
             let size = layout.row_bytes();
             // SAFETY: the caller's promise.
             let out = unsafe { rounded.slice(rows.start * size..rows.end * size) };
@@ -154,7 +178,7 @@ impl Weights {
         }
     }
 
-    /// Multiplies all rows of `given` by `panels` of a packed matrix.
+    /// Multiplies all rows of `given` by `panels` of one of the [`Matrices`].
     ///
     /// # Safety
     /// Nobody else touches these columns of the results' rows.
@@ -171,15 +195,15 @@ impl Weights {
         // SAFETY: the caller's promise.
         unsafe {
             match &self.layout {
-                Layout::Codes(layout) => {
+                Layout::Codes(layout, _) => {
                     let product = Product { layout, packed: matrix, bias, activation };
                     let rows = RoundedRows { data: given.rounded, count, targets };
                     product.run(rows, panels, out, scratch);
                 }
                 Layout::Floats(layout) => {
-                    let product = FloatProduct { layout, packed: matrix, bias, activation };
+                    let product = FloatProduct { layout, weights: matrix, bias, activation };
                     let rows = FloatRows { data: given.x, count, sources, targets };
-                    product.run(rows, panels, out, scratch);
+                    product.run(rows, panels, out);
                 }
             }
         }
@@ -190,8 +214,8 @@ impl Weights {
     pub fn panels_of_task(&self, threads: usize) -> usize {
         let tasks = if threads > 1 { 8 * threads } else { 1 };
         let grain = match self.layout {
-            Layout::Codes(_) => CodeLayout::GRAIN,
-            Layout::Floats(_) => FloatLayout::GRAIN,
+            Layout::Codes(..) => CodeLayout::GRAIN,
+            Layout::Floats(_) => 1,
         };
         self.panels().div_ceil(tasks).next_multiple_of(grain).max(1)
     }
@@ -199,8 +223,8 @@ impl Weights {
     /// For people: what is multiplied how.
     pub fn describe(&self) -> String {
         match &self.layout {
-            Layout::Codes(l) => format!("{} panels {}", l.encoding(), l.isa().name()),
-            Layout::Floats(l) => format!("{} panels {}", l.float().name(), l.isa().name()),
+            Layout::Codes(l, _) => format!("{} panels {}", l.encoding(), l.isa().name()),
+            Layout::Floats(l) => format!("{} rows {}", l.float().name(), l.isa().name()),
         }
     }
 }
