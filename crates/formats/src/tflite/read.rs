@@ -5,8 +5,8 @@
 
 use super::flatbuffer::{FlatError, Table, Vector};
 use super::schema::{
-    Model, Operator, OperatorCode, SchemaError, Signature, SparseDim, Sparsity,
-    SubGraph, Tensor, TensorType,
+    Model, Operator, OperatorCode, SchemaError, Signature, SparseDim, Sparsity, SubGraph, Tensor,
+    TensorType,
 };
 use kinglet_graph::Quant;
 use std::ops::Range;

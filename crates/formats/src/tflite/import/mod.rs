@@ -295,8 +295,5 @@ fn quant(info: &FileTensor) -> Option<Arc<Quant>> {
             | TensorType::Int32
             | TensorType::Int64
     );
-    info.quantization
-        .as_ref()
-        .filter(|q| integer && q.scale.iter().any(|s| *s != 0.0))
-        .cloned()
+    info.quantization.as_ref().filter(|q| integer && q.scale.iter().any(|s| *s != 0.0)).cloned()
 }
