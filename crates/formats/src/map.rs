@@ -112,8 +112,18 @@ pub fn resident(bytes: &[u8]) -> Option<usize> {
 
 /// Bytes that this process has in memory; `None` where the system does not tell.
 pub fn process_resident() -> Option<usize> {
+    process_status("VmRSS:")
+}
+
+/// The most bytes that this process has had in memory; `None` where the system does not tell.
+pub fn process_peak() -> Option<usize> {
+    process_status("VmHWM:")
+}
+
+/// A size from `/proc/self/status` (proc_pid_status(5)), in bytes.
+fn process_status(name: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
@@ -134,6 +144,7 @@ mod tests {
             assert_eq!(release(&bytes), 1 << 20);
             assert_eq!(resident(&bytes), Some(0));
             assert!(process_resident().unwrap() > 1 << 20);
+            assert!(process_peak() >= process_resident());
         }
         assert_eq!(release(&content), 0);
         assert_eq!(&bytes[..], &content[..]);

@@ -12,6 +12,7 @@ use std::io::{self, BufRead};
 use std::path::Path;
 use std::time::Instant;
 
+use kinglet_formats::map::process_peak;
 use kinglet_lm::sample::best;
 use kinglet_lm::{LanguageModel, Options, Session};
 
@@ -58,16 +59,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{}", began.elapsed().as_nanos());
             }
             _ if question == "tokens" => println!("{chosen:?}"),
-            _ if question == "memory" => println!("{}", peak_memory()?),
+            _ if question == "memory" => {
+                println!("{}", process_peak().ok_or("the system tells no peak")?)
+            }
             _ => return Err(format!("unknown question {question:?}").into()),
         }
     }
     Ok(())
-}
-
-/// The most memory that this process has had, in bytes.
-fn peak_memory() -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
-    Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
 }

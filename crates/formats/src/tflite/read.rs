@@ -5,10 +5,12 @@
 
 use super::flatbuffer::{FlatError, Table, Vector};
 use super::schema::{
-    Model, Operator, OperatorCode, Quantization, SchemaError, Signature, SparseDim, Sparsity,
-    SubGraph, Tensor, TensorType,
+    Model, Operator, OperatorCode, SchemaError, Signature, SparseDim, Sparsity, SubGraph, Tensor,
+    TensorType,
 };
+use kinglet_graph::Quant;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Largest size of one tensor in elements: what 32-bit sizes of the format itself can say.
 const MAX_ELEMENTS: usize = i32::MAX as usize;
@@ -321,7 +323,7 @@ fn quantization(
     table: Table<'_>,
     shape: &[usize],
     allowance: &mut Allowance,
-) -> Result<Option<Quantization>, SchemaError> {
+) -> Result<Option<Arc<Quant>>, SchemaError> {
     if table.scalar(4, 0u8)? != 0 {
         return Err(SchemaError::content(
             "its quantization is of a custom, blockwise or multi-axis kind; only affine quantization is supported",
@@ -335,9 +337,19 @@ fn quantization(
     allowance.take(scale.len().saturating_mul(4) + zero_point.len().saturating_mul(8))?;
     let axis = table.scalar(6, 0i32)?;
     let scale: Vec<f32> = scale.iter().collect();
-    let zero_point: Vec<i64> = match zero_point.len() {
+    let narrow = |zero: i64| {
+        i32::try_from(zero)
+            .map_err(|_| SchemaError::content(format!("its zero point {zero} exceeds 32 bits")))
+    };
+    let zero_point: Vec<i32> = match zero_point.len() {
         0 => vec![0; scale.len()],
-        _ => zero_point.iter().collect(),
+        _ => {
+            let mut narrowed = Vec::with_capacity(zero_point.len());
+            for zero in zero_point.iter() {
+                narrowed.push(narrow(zero)?);
+            }
+            narrowed
+        }
     };
     if zero_point.len() != scale.len() && zero_point.len() != 1 {
         return Err(SchemaError::content(format!(
@@ -364,7 +376,8 @@ fn quantization(
             scale.len()
         )));
     }
-    Ok(Some(Quantization { scale, zero_point, axis }))
+    let axis = (scale.len() > 1).then_some(axis);
+    Ok(Some(Arc::new(Quant { scale, zero_point, axis })))
 }
 
 fn sparsity(table: Table<'_>, allowance: &mut Allowance) -> Result<Sparsity, SchemaError> {

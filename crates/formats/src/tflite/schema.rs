@@ -2,7 +2,9 @@
 
 use super::builtin;
 use super::flatbuffer::{FlatError, Table};
+use kinglet_graph::Quant;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A problem of a file: where (subgraph, operator, tensor, byte) and what.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -131,17 +133,6 @@ impl TensorType {
     }
 }
 
-/// Affine quantisation: `real = scale × (stored − zero_point)`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Quantization {
-    /// One scale, or one for each slice along `axis`.
-    pub scale: Vec<f32>,
-    /// As many as scales.
-    pub zero_point: Vec<i64>,
-    /// The dimension that several scales belong to.
-    pub axis: usize,
-}
-
 /// One dimension of a sparse tensor's storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SparseDim {
@@ -181,7 +172,7 @@ pub struct Tensor {
     /// The buffer that holds its data, where it is constant.
     pub data: Option<Range<usize>>,
     /// Affine quantisation, where given.
-    pub quantization: Option<Quantization>,
+    pub quantization: Option<Arc<Quant>>,
     /// Whether it keeps its contents between runs.
     pub is_variable: bool,
     /// How the data is stored, where sparse.

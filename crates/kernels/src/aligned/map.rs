@@ -11,36 +11,49 @@ pub(super) enum Pages {
     Huge,
 }
 
+/// Bytes of a huge page, where the system has them.
+const HUGE: usize = 2 << 20;
+
 /// Zeros in a map of their own.
-pub(super) struct Map(MmapMut);
+pub(super) struct Map {
+    map: MmapMut,
+    /// Bytes that take memory once they are written.
+    held: usize,
+}
 
 impl Map {
     /// `None` where the system gives no map of so many bytes.
     pub fn zeros(bytes: usize, pages: Pages) -> Option<Map> {
-        let map = MmapOptions::new().len(bytes).map_anon().ok()?;
+        // Huge pages save most page faults. One is worth it where at least half of it is used.
+        let huge = match pages {
+            Pages::Huge => bytes.saturating_add(HUGE / 2) / HUGE * HUGE,
+            Pages::Small => 0,
+        };
+        // Systems align maps to huge pages only where they are whole ones.
+        let len = if huge > 0 { bytes.checked_next_multiple_of(HUGE)? } else { bytes };
+        let map = MmapOptions::new().len(len).map_anon().ok()?;
         #[cfg(target_os = "linux")]
-        if pages == Pages::Huge {
+        if huge > 0 {
             // Only advice: without it, the memory is the same.
-            let _ = map.advise(memmap2::Advice::HugePage);
+            let _ = map.advise_range(memmap2::Advice::HugePage, 0, huge);
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = pages;
-        tell(bytes as isize);
-        Some(Map(map))
+        let held = bytes.max(huge);
+        tell(held as isize);
+        Some(Map { map, held })
     }
 
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        &mut self.map
     }
 }
 
 impl Drop for Map {
     fn drop(&mut self) {
-        tell(-(self.0.len() as isize));
+        tell(-(self.held as isize));
     }
 }
 

@@ -5,6 +5,7 @@ use super::{ConvShape, PackedQConv, Panel, QOutput, QWeights};
 use crate::aligned::Aligned;
 use crate::isa::Isa;
 use crate::requant::{Byte, Requantiser, Rescale};
+use crate::simd::{Kernel, Simd, dispatch};
 
 pub(super) fn pack(
     isa: Isa,
@@ -20,8 +21,6 @@ pub(super) fn pack(
     let zero = micro.element.zero_point(input_kind, input_zero_point);
     // Weights are kept as `i8`: unsigned ones are moved down by 128, and so are zero points.
     let (shift, flip) = if weights.kind == Byte::Unsigned { (128, 0x80) } else { (0, 0) };
-    let (to_unsigned, unsigned_offset) =
-        if weights.kind == Byte::Unsigned { (0, 0) } else { (0x80, 128) };
     let zero_point = |channel: usize| match weights.zero_points {
         [] => 0,
         [one] => *one,
@@ -31,7 +30,7 @@ pub(super) fn pack(
     let panels = panels(shape, &micro, padded);
     let packed_columns =
         panels.last().map_or(0, |p| (p.start + p.vectors * micro.lanes).next_multiple_of(16));
-    let mut packed = Aligned::<i8>::zeros(
+    let mut packed = Aligned::<i8>::to_fill(
         panels.last().map_or(0, |p| p.weights + p.vectors * micro.lanes * padded),
     );
     let mut start = vec![0i32; packed_columns];
@@ -39,39 +38,32 @@ pub(super) fn pack(
     // The channel of each packed column, for the factors' order.
     let mut order = vec![usize::MAX; packed_columns];
     let mut largest = 0i64;
+    // The columns of one vector, each padded to whole steps with zeros.
+    let mut block = vec![0i8; micro.lanes * padded];
     for panel in &panels {
-        for column in 0..panel.columns {
-            let channel = panel.column + column;
-            let row = &weights.data[channel * depth..][..depth];
-            let zero_point = zero_point(channel);
-            // As unsigned bytes, whose sums compilers turn into sums of absolute differences; in
-            // parts whose sums fit 32 bits.
-            let zero_byte = u8::try_from(zero_point.saturating_add(unsigned_offset));
-            let (mut sum, mut magnitude) = (0i32, 0i64);
-            for part in row.chunks(1 << 20) {
-                let plain: u32 = part.iter().map(|byte| u32::from(byte ^ to_unsigned)).sum();
-                let far: u32 = match zero_byte {
-                    Ok(zero) => {
-                        part.iter().map(|byte| u32::from((byte ^ to_unsigned).abs_diff(zero))).sum()
-                    }
-                    // No value of the type: no bound that would let sums be short.
-                    Err(_) => u32::MAX,
-                };
-                sum = sum.wrapping_add(plain as i32 - 128 * part.len() as i32);
-                magnitude += i64::from(far);
+        for first in (0..panel.columns).step_by(micro.lanes) {
+            let columns = micro.lanes.min(panel.columns - first);
+            block[columns * padded..].fill(0);
+            for column in 0..columns {
+                let channel = panel.column + first + column;
+                let zero_point = zero_point(channel) - shift;
+                let from = &weights.data[channel * depth..][..depth];
+                let to = &mut block[column * padded..][..depth];
+                let (sum, magnitude) = dispatch(isa, Stage { from, flip, zero_point, to });
+                let bias = weights.bias.get(channel).copied().unwrap_or(0);
+                largest = largest.max(255 * magnitude + i64::from(bias).abs());
+                let place = panel.start + first + column;
+                start[place] = bias.wrapping_sub(zero.wrapping_mul(sum));
+                weight_zero[place] = zero_point;
+                order[place] = channel;
             }
-            let first = &mut packed[panel.weights + column * micro.depth_step..];
+            let to = &mut packed[panel.weights + first * micro.depth_step..];
             let stride = panel.vectors * micro.lanes * micro.depth_step;
             match micro.depth_step {
-                4 => spread::<4>(row, flip, first, stride),
-                2 => spread::<2>(row, flip, first, stride),
-                _ => spread::<1>(row, flip, first, stride),
+                4 => interleave::<4>(&block, padded, to, stride),
+                2 => interleave::<2>(&block, padded, to, stride),
+                _ => interleave::<1>(&block, padded, to, stride),
             }
-            let bias = weights.bias.get(channel).copied().unwrap_or(0);
-            largest = largest.max(255 * magnitude + i64::from(bias).abs());
-            start[panel.start + column] = bias.wrapping_sub(zero.wrapping_mul(sum));
-            weight_zero[panel.start + column] = zero_point - shift;
-            order[panel.start + column] = channel;
         }
     }
     if weight_zero.iter().all(|&zero| zero == 0) {
@@ -103,15 +95,51 @@ pub(super) fn pack(
     }
 }
 
-/// Writes `row`, its bits flipped by `flip`, `STEP` bytes to the beginning of each `stride`.
-fn spread<const STEP: usize>(row: &[u8], flip: u8, packed: &mut [i8], stride: usize) {
-    let (whole, rest) = row.as_chunks::<STEP>();
-    let mut places = packed.chunks_mut(stride);
-    for (from, to) in whole.iter().zip(&mut places) {
-        to[..STEP].copy_from_slice(&from.map(|byte| (byte ^ flip) as i8));
+/// Copies the weights of one output channel, their bits flipped by `flip`, and sums them up.
+struct Stage<'a> {
+    from: &'a [u8],
+    flip: u8,
+    /// Of the copy.
+    zero_point: i32,
+    to: &'a mut [i8],
+}
+
+impl Kernel for Stage<'_> {
+    /// The sum of the copy, and of its magnitudes less the zero point.
+    type Output = (i32, i64);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> (i32, i64) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            *to = (from ^ self.flip) as i8;
+        }
+        // As unsigned bytes, whose distances are bytes; in parts whose sums fit 32 bits.
+        let zero = u8::try_from(self.zero_point.saturating_add(128));
+        let (mut sum, mut magnitude) = (0i32, 0i64);
+        for part in self.to.chunks(1 << 20) {
+            let unsigned = part.iter().map(|x| *x as u8 ^ 0x80);
+            let plain: u32 = unsigned.clone().map(u32::from).sum();
+            let far: u32 = match zero {
+                Ok(zero) => unsigned.map(|x| u32::from(x.abs_diff(zero))).sum(),
+                // No value of the type: no bound that would let sums be short.
+                Err(_) => u32::MAX,
+            };
+            sum = sum.wrapping_add(plain as i32 - 128 * part.len() as i32);
+            magnitude += i64::from(far);
+        }
+        (sum, magnitude)
     }
-    if let (false, Some(to)) = (rest.is_empty(), places.next()) {
-        to.iter_mut().zip(rest).for_each(|(to, byte)| *to = (byte ^ flip) as i8);
+}
+
+/// Writes the columns of `block`, each of `padded` bytes, `STEP` bytes of each in turn to the
+/// beginning of each `stride`.
+fn interleave<const STEP: usize>(block: &[i8], padded: usize, packed: &mut [i8], stride: usize) {
+    let (block, steps) = (block.as_chunks::<STEP>().0, padded / STEP);
+    let columns = block.len().checked_div(steps).unwrap_or(0);
+    for (step, to) in packed.chunks_mut(stride).take(steps).enumerate() {
+        for (column, to) in to.as_chunks_mut().0.iter_mut().take(columns).enumerate() {
+            *to = block[column * steps + step];
+        }
     }
 }
 

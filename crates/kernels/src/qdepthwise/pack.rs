@@ -22,16 +22,15 @@ pub(super) fn pack(
     assert!([0, channels].contains(&weights.bias.len()), "bias");
     assert!([0, 1, channels].contains(&weights.zero_points.len()), "zero points");
 
-    let value = |tap: usize, channel: usize| {
-        let zero = match weights.zero_points {
-            [] => 0,
-            [one] => *one,
-            each => each[channel],
-        };
-        weights.kind.value(weights.data[tap * channels + channel]) - zero
-    };
-    let values: Vec<i32> =
-        (0..taps * channels).map(|i| value(i / channels, i % channels)).collect();
+    let mut values: Vec<i32> = weights.data.iter().map(|x| weights.kind.value(*x)).collect();
+    match weights.zero_points {
+        [] => {}
+        [zero] => values.iter_mut().for_each(|x| *x -= zero),
+        each => {
+            let lines = values.chunks_exact_mut(channels);
+            lines.for_each(|line| line.iter_mut().zip(each).for_each(|(x, zero)| *x -= zero));
+        }
+    }
     let range = values.iter().fold((0, 0), |(low, high), &x| (low.min(x), high.max(x)));
     let kernel = choose(isa, shape, range);
 

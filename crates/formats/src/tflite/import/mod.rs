@@ -196,7 +196,7 @@ impl<'m> Builder<'m> {
     /// The type that the file gives a tensor; its shape only where it is constant or an input.
     fn declared_type(&self, tensor: usize) -> OpResult<ValueType> {
         let info = &self.source.tensors[tensor];
-        Ok(ValueType { dtype: dtype(info.dtype)?, shape: Shape::unknown(), quant: quant(info)? })
+        Ok(ValueType { dtype: dtype(info.dtype)?, shape: Shape::unknown(), quant: quant(info) })
     }
 
     /// The value of a tensor that is read: an input, a constant, a variable, or computed before.
@@ -225,7 +225,7 @@ impl<'m> Builder<'m> {
         let info = &self.source.tensors[tensor];
         let empty = info.shape.contains(&0) && info.data.is_none() && !info.is_variable;
         let dtype = dtype(info.dtype)?;
-        let quant = quant(info)?;
+        let quant = quant(info);
         let Some(range) = &info.data else {
             // A constant without elements needs no buffer.
             let made = empty.then(|| Tensor::zeros(dtype, &info.shape)).transpose()?;
@@ -282,7 +282,7 @@ fn dtype(ty: TensorType) -> OpResult<DType> {
 }
 
 /// The graph's quantisation of a tensor. Floats that carry one (for people's use) have none.
-fn quant(info: &FileTensor) -> OpResult<Option<Arc<Quant>>> {
+fn quant(info: &FileTensor) -> Option<Arc<Quant>> {
     let integer = matches!(
         info.dtype,
         TensorType::Int2
@@ -295,13 +295,5 @@ fn quant(info: &FileTensor) -> OpResult<Option<Arc<Quant>>> {
             | TensorType::Int32
             | TensorType::Int64
     );
-    let Some(q) = info.quantization.as_ref().filter(|_| integer) else { return Ok(None) };
-    if q.scale.iter().all(|s| *s == 0.0) {
-        return Ok(None);
-    }
-    let zero_point: Result<Vec<i32>, _> = q.zero_point.iter().map(|z| i32::try_from(*z)).collect();
-    let zero_point =
-        zero_point.map_err(|_| OpError::new("a zero point does not fit in 32 bits"))?;
-    let axis = (q.scale.len() > 1).then_some(q.axis);
-    Ok(Some(Arc::new(Quant { scale: q.scale.clone(), zero_point, axis })))
+    info.quantization.as_ref().filter(|q| integer && q.scale.iter().any(|s| *s != 0.0)).cloned()
 }

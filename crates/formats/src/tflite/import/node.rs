@@ -157,7 +157,7 @@ impl<'b, 'm> Node<'b, 'm> {
     /// The element type and quantisation of input `i`.
     pub(super) fn ty(&self, i: usize) -> OpResult<ValueType> {
         let info = self.info(i)?;
-        Ok(ValueType { dtype: dtype(info.dtype)?, shape: Shape::unknown(), quant: quant(info)? })
+        Ok(ValueType { dtype: dtype(info.dtype)?, shape: Shape::unknown(), quant: quant(info) })
     }
 
     /// The element type of input `i`.
@@ -168,7 +168,7 @@ impl<'b, 'm> Node<'b, 'm> {
     /// The element type and quantisation of output `i`.
     pub(super) fn out_ty(&self, i: usize) -> OpResult<ValueType> {
         let info = self.out_info(i)?;
-        Ok(ValueType { dtype: dtype(info.dtype)?, shape: Shape::unknown(), quant: quant(info)? })
+        Ok(ValueType { dtype: dtype(info.dtype)?, shape: Shape::unknown(), quant: quant(info) })
     }
 
     /// Whether input `i` holds integers of 8 or 16 bits that stand for other numbers.

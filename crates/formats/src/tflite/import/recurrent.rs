@@ -104,7 +104,7 @@ fn cell_activation(fused: Fused) -> OpResult<Unary> {
 fn intermediate(node: &Node<'_, '_>, i: usize) -> OpResult<(f32, i32)> {
     let tensor = node.operator.intermediates.get(i);
     let info = tensor.map(|t| &node.builder.source.tensors[*t]);
-    let quant = info.map(quant).transpose()?.flatten();
+    let quant = info.and_then(quant);
     quant
         .as_deref()
         .and_then(Quant::single)

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{Common, files, inspect::bytes};
 use super::terminal::{Line, Lines};
-use super::{Choosing, Loading, expect_language_model, peak_memory, rate, shown};
+use super::{Choosing, Loading, expect_language_model, rate, shown};
 
 /// `kinglet chat`. Without a terminal the messages are the lines of standard input, and the first
 /// failure ends it.
@@ -412,8 +412,8 @@ impl Talk {
                 speed(turn.answer.saturating_sub(1), turn.answer_seconds)
             );
         }
-        if let Some(peak) = peak_memory() {
-            eprintln!("memory    {} at the most so far", bytes(peak as usize));
+        if let Some(peak) = kinglet_formats::map::process_peak() {
+            eprintln!("memory    {} at the most so far", bytes(peak));
         }
         Ok(ControlFlow::Continue(()))
     }

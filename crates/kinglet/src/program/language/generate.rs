@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::super::output::milliseconds;
 use super::super::{Common, output};
-use super::{Choosing, Loading, logits, peak_memory, rate, shown};
+use super::{Choosing, Loading, logits, rate, shown};
 
 /// What `run` takes for language models.
 #[derive(Args)]
@@ -54,7 +54,7 @@ struct Document<'a> {
     log_probabilities: Option<Vec<f32>>,
     finish_reason: &'static str,
     timing: Timing,
-    peak_memory_bytes: Option<u64>,
+    peak_memory_bytes: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -150,7 +150,7 @@ impl Generate {
             log_probabilities: self.log_probabilities.then(likely),
             finish_reason: answer.finish_reason.name(),
             timing,
-            peak_memory_bytes: peak_memory(),
+            peak_memory_bytes: kinglet_formats::map::process_peak(),
         }
     }
 

@@ -129,13 +129,6 @@ fn read_text(path: &Path) -> Result<String, Error> {
     })
 }
 
-/// The most memory that this process has taken so far, in bytes; `None` where the system does not say.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
 /// A rate for JSON: `None` where nothing was done or no time was seen to pass.
 fn rate(count: usize, seconds: f64) -> Option<f64> {
     (count > 0 && seconds > 0.0).then(|| (count as f64 / seconds * 1e3).round() / 1e3)
