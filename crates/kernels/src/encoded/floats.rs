@@ -195,7 +195,6 @@ unsafe fn load<L: Lanes, const FLOAT: usize>(l: L, p: *const u8) -> L::F {
 
 impl<const FLOAT: usize, const R: usize, const C: usize> Work for TileRows<'_, FLOAT, R, C> {
     #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "tiles of registers: indices are constants")]
     fn run<L: Lanes>(self, l: L) {
         let Tile { layout, weights, x, sums } = self.0;
         let (k, bytes, row_bytes) = (layout.k, layout.float.bytes(), layout.row_bytes());
