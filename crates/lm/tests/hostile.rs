@@ -42,10 +42,19 @@ fn damaged_models_are_errors_or_run() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
     let Some(models) = models() else { return };
     let only = std::env::var("KINGLET_HOSTILE").ok();
-    let files = ["arch/llama-moe.gguf", "arch/mamba2-dense.gguf", "lm/tinystories-260k-f32.gguf"];
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gguf");
+    let files = [
+        models.join("arch/llama-moe.gguf"),
+        models.join("arch/mamba2-dense.gguf"),
+        models.join("lm/tinystories-260k-f32.gguf"),
+        own.join("deepseek2.gguf"),
+        own.join("qwen3next.gguf"),
+        own.join("qwen35moe.gguf"),
+    ];
     let (mut errors, mut loaded, mut ran) = (0, 0, 0);
-    for name in files {
-        let specimen = Specimen::new(std::fs::read(models.join(name)).unwrap(), Layout::Numbers);
+    for path in &files {
+        let name = path.file_stem().unwrap().to_string_lossy();
+        let specimen = Specimen::new(std::fs::read(path).unwrap(), Layout::Numbers);
         let most = 4 * specimen.bytes().len() + (64 << 20);
         let mut check = |bytes: Vec<u8>, what: &str, run: bool| {
             let work = || catch_unwind(AssertUnwindSafe(|| exercise(bytes, run)));

@@ -8,8 +8,9 @@ use std::path::Path;
 
 const STORIES: &str = "lm/tinystories-260k-f32.gguf";
 
-/// Attention of all kinds, mixtures, recurrent layers, and both.
-const MODELS: [&str; 7] = [
+/// Attention of all kinds, mixtures, recurrent layers, and both: of the test models, and the
+/// repository's own by their whole paths.
+const MODELS: [&str; 10] = [
     STORIES,
     "arch/gemma2-dense.gguf",
     "arch/qwen3moe-moe.gguf",
@@ -17,6 +18,9 @@ const MODELS: [&str; 7] = [
     "arch/mamba-dense.gguf",
     "arch/mamba2-dense.gguf",
     "arch/lfm2-dense.gguf",
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gguf/qwen35.gguf"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gguf/deepseek2-q.gguf"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/gguf/gpt-oss.gguf"),
 ];
 
 fn open(path: &Path, cache: Cache) -> LanguageModel {

@@ -16,7 +16,7 @@ impl Builder<'_> {
         let has = |b: &Self, part: &str| b.has(&format!("blk.{layer}.{part}.weight"));
         if has(self, "attn_kv_a_mqa") {
             self.latent_attention(layer, x)
-        } else if has(self, "attn_qkv") && has(self, "ssm_conv1d") {
+        } else if has(self, "ssm_conv1d") && (has(self, "attn_qkv") || has(self, "ssm_ba")) {
             self.delta_rule(layer, x)
         } else if has(self, "attn_q") || has(self, "attn_qkv") {
             self.attention(layer, x)
@@ -36,13 +36,13 @@ impl Builder<'_> {
         let kv_heads = config.kv_heads.get(layer).copied().unwrap_or(heads);
         let windowed = self.windowed(layer);
         let tuned = !family.rotates_if_tuned || config.rope.tuned.unwrap_or(true);
-        let rotates = tuned && family.rotates.has(layer, windowed || config.window.is_none());
-        let [q, k, v] = self.queries_keys_values(layer, x, heads, kv_heads)?;
-        let (mut q, mut k) = (q, k);
-        // Each head's queries, and as many numbers that open or close its result (Qwen3-Next).
-        let rows = self.dims(&name("attn_q.weight")).and_then(|d| d.first().copied());
+        let told = config.rotates.as_ref().and_then(|r| r.get(layer).copied());
+        let usual = || family.rotates.has(layer, windowed || config.window.is_none());
+        let rotates = tuned && told.unwrap_or_else(usual);
+        let gated = self.gated_queries(layer, heads, kv_heads);
+        let [mut q, mut k, v] = self.queries_keys_values(layer, x, heads, kv_heads)?;
         let mut gate = None;
-        if heads > 0 && rows == Some(2 * heads * config.key) {
+        if gated {
             let both = self.reshaped(&name("attn_q_heads"), q, &[heads, 2 * config.key])?;
             let own = self.columns(&name("attn_q_own"), both, 0, config.key)?;
             q = self.reshaped(&name("attn_q_row"), own, &[heads * config.key])?;
@@ -99,15 +99,18 @@ impl Builder<'_> {
         Ok(self.apply_optional(name, op, inputs))
     }
 
-    /// DeepSeek-V2's attention (arXiv 2405.04434): what is held is one latent a position, and a
-    /// rotated key for all heads. Queries are taken to the latent's space, and results out of it.
+    /// DeepSeek-V2's attention (arXiv 2405.04434): keys and values of a position come from one latent,
+    /// and a rotated part of the key is the same for all heads. What is held is just these; queries
+    /// are taken to the latent's space, and results out of it.
     fn latent_attention(&mut self, layer: usize, x: ValueId) -> Result<ValueId> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let config = self.config;
         let (key, rotated) = (config.key, config.rope.rotated);
         let heads = config.heads.get(layer).copied().unwrap_or(0);
-        let (Some(rank), true) = (config.kv_rank, rotated < key) else {
-            let m = format!("heads of {key} elements, of which {rotated} rotate, without a rank");
+        let (Some(rank), true, true) = (config.kv_rank, rotated < key, heads > 0) else {
+            let m = format!(
+                "{heads} heads of {key} elements, of which {rotated} rotate, need a rank too"
+            );
             return Err(GraphError::new(name("attn_kv_a_mqa"), m));
         };
         let still = key - rotated;
@@ -119,6 +122,26 @@ impl Builder<'_> {
             self.linear(&name("attn_q"), x, Order::ScaleFirst)?
         };
         let q = self.rotated(&name("q_rotated"), q, key, still, false)?;
+        let all = self.linear(&name("attn_kv_a_mqa"), x, Order::ScaleFirst)?;
+        let latent = self.columns(&name("kv_latent"), all, 0, rank)?;
+        let latent = self.norm(&name("attn_kv_a_norm"), latent)?;
+        let k = self.columns(&name("k_still"), all, rank, rank + rotated)?;
+        let k = self.rotated(&name("k_rotated"), k, rotated, 0, false)?;
+        let y = if self.has(&name("attn_kv_b.weight")) && !self.has(&name("attn_k_b.weight")) {
+            self.unfolded(layer, q, latent, k)?
+        } else {
+            self.folded(layer, q, latent, k)?
+        };
+        self.linear(&name("attn_output"), y, Order::ScaleFirst)
+    }
+
+    /// Attention over latents: a head of keys for all, which values are a part of.
+    fn folded(&mut self, layer: usize, q: ValueId, latent: ValueId, k: ValueId) -> Result<ValueId> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let config = self.config;
+        let (key, rotated) = (config.key, config.rope.rotated);
+        let (heads, rank) = (config.heads[layer], config.kv_rank.unwrap_or(0));
+        let still = key - rotated;
         let q = self.reshaped(&name("q_heads"), q, &[heads, key])?;
         let q_still = self.columns(&name("q_still"), q, 0, still)?;
         let q_rotated = self.columns(&name("q_moved"), q, still, key)?;
@@ -128,32 +151,65 @@ impl Builder<'_> {
         let join = Concat { axis: -1 };
         let q = self.apply(&name("q_joined"), join.clone(), &[q_latent, q_rotated]);
         let q = self.reshaped(&name("q_row"), q, &[heads * (rank + rotated)])?;
-
-        let all = self.linear(&name("attn_kv_a_mqa"), x, Order::ScaleFirst)?;
-        let latent = self.columns(&name("kv_latent"), all, 0, rank)?;
-        let latent = self.norm(&name("attn_kv_a_norm"), latent)?;
-        let k = self.columns(&name("k_still"), all, rank, rank + rotated)?;
-        let k = self.rotated(&name("k_rotated"), k, rotated, 0, false)?;
         let k = self.apply(&name("k_row"), join, &[latent, k]);
         let op = RowAttention {
-            state: self.next_state(name("cache")),
-            heads,
             kv_heads: 1,
             key: rank + rotated,
             value: rank,
             value_in_key: true,
-            scale: config.attention_scale.unwrap_or(1.0 / (key as f32).sqrt()),
-            softcap: None,
-            window: None,
-            alibi: None,
+            ..self.of_all_heads(layer)
         };
         let rows = [Some(q), Some(k), None];
         let y = self.attend(&name("attention"), op, rows, &name("attn_sinks.weight"))?;
         let y = self.reshaped(&name("attn_heads"), y, &[heads, rank])?;
         let down = self.required(&name("attn_v_b.weight"))?;
         let y = self.apply(&name("attn_v_b"), ExpertLinear, &[y, down, each]);
-        let y = self.reshaped(&name("attn_row"), y, &[heads * config.value])?;
-        self.linear(&name("attn_output"), y, Order::ScaleFirst)
+        self.reshaped(&name("attn_row"), y, &[heads * config.value])
+    }
+
+    /// Attention over the keys and values that latents stand for, as old GGUF files have it: their one
+    /// weight for both can't be applied to queries without being rearranged.
+    fn unfolded(
+        &mut self,
+        layer: usize,
+        q: ValueId,
+        latent: ValueId,
+        k: ValueId,
+    ) -> Result<ValueId> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let config = self.config;
+        let (key, value, rotated) = (config.key, config.value, config.rope.rotated);
+        let heads = config.heads[layer];
+        let still = key - rotated;
+        let both = self.linear(&name("attn_kv_b"), latent, Order::ScaleFirst)?;
+        let both = self.reshaped(&name("kv_heads"), both, &[heads, still + value])?;
+        let k_still = self.columns(&name("k_own"), both, 0, still)?;
+        let v = self.columns(&name("v_own"), both, still, still + value)?;
+        let k = self.reshaped(&name("k_moved"), k, &[1, rotated])?;
+        let k = self.apply(&name("k_each"), Concat { axis: 1 }, &vec![k; heads]);
+        let k = self.apply(&name("k_joined"), Concat { axis: -1 }, &[k_still, k]);
+        let k = self.reshaped(&name("k_row"), k, &[heads * key])?;
+        let v = self.reshaped(&name("v_row"), v, &[heads * value])?;
+        let op = self.of_all_heads(layer);
+        let rows = [Some(q), Some(k), Some(v)];
+        self.attend(&name("attention"), op, rows, &name("attn_sinks.weight"))
+    }
+
+    /// Attention in which each head has keys and values of its own.
+    fn of_all_heads(&mut self, layer: usize) -> RowAttention {
+        let config = self.config;
+        RowAttention {
+            state: self.next_state(format!("blk.{layer}.cache")),
+            heads: config.heads[layer],
+            kv_heads: config.heads[layer],
+            key: config.key,
+            value: config.value,
+            value_in_key: false,
+            scale: config.attention_scale.unwrap_or(1.0 / (config.key as f32).sqrt()),
+            softcap: None,
+            window: None,
+            alibi: None,
+        }
     }
 
     /// For each row the numbers of all heads: each takes the weights of its own.
@@ -180,14 +236,20 @@ impl Builder<'_> {
     ) -> Result<[ValueId; 3]> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let (key, value) = (self.config.key, self.config.value);
-        let lengths = [heads * key, kv_heads * key, kv_heads * value];
+        let queries = heads * key * (1 + usize::from(self.gated_queries(layer, heads, kv_heads)));
+        let lengths = [queries, kv_heads * key, kv_heads * value];
         let fused = name("attn_qkv");
         let mut first = 0;
         let mut all = [x; 3];
         for ((part, n), out) in ["attn_q", "attn_k", "attn_v"].iter().zip(lengths).zip(&mut all) {
             let own = name(part);
             *out = if self.has(&format!("{fused}.weight")) {
-                self.linear_rows(&own, &fused, x, Order::ScaleFirst, Some((first, n)))?
+                let y = self.linear_rows(&own, &fused, x, Order::ScaleFirst, Some((first, n)))?;
+                // One weight for all may have biases of their own.
+                match self.constant(&format!("{own}.bias")) {
+                    Some(bias) => self.binary(&format!("{own}.biased"), BinaryFn::Add, y, bias),
+                    None => y,
+                }
             } else {
                 self.linear(&own, x, Order::ScaleFirst)?
             };
@@ -198,6 +260,21 @@ impl Builder<'_> {
             }
         }
         Ok(all)
+    }
+
+    /// Whether beside each head's queries there are as many numbers that open or close its result
+    /// (Qwen3-Next).
+    fn gated_queries(&self, layer: usize, heads: usize, kv_heads: usize) -> bool {
+        let rows = |part: &str| {
+            self.dims(&format!("blk.{layer}.{part}.weight")).and_then(|d| d.first().copied())
+        };
+        let (queries, value) = (heads * self.config.key, self.config.value);
+        let others = kv_heads * (self.config.key + value);
+        heads > 0
+            && match rows("attn_qkv") {
+                Some(all) => all == 2 * queries + others,
+                None => rows("attn_q") == Some(2 * queries),
+            }
     }
 
     /// The norm of queries or keys, where the file has one: of each head by itself or, where its

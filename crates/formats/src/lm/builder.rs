@@ -224,12 +224,10 @@ impl Builder<'_> {
         }
         let mixed = self.residual(&name("mixed"), mixed)?;
         let x = self.binary(&name("attn_out"), BinaryFn::Add, x, mixed);
-        if !self.has_feed_forward(layer) {
-            return Ok(x);
-        }
+        let Some(feeding) = self.feeding(layer)? else { return Ok(x) };
         let normed = if after_only { x } else { self.norm(&name(self.family.feed_norm), x)? };
         let routed = if self.family.router.early { routed } else { normed };
-        let mut fed = self.feed_forward(layer, normed, routed)?;
+        let mut fed = self.feed_forward(feeding, normed, routed)?;
         if self.has(&name("post_ffw_norm.weight")) {
             fed = self.norm(&name("post_ffw_norm"), fed)?;
         }
@@ -253,7 +251,9 @@ impl Builder<'_> {
 
     /// The cosines and sines of the rows' positions, for layers with a window or without.
     pub fn angles(&mut self, windowed: bool) -> Result<(ValueId, ValueId)> {
-        let local_base = self.config.rope.local_base.or(self.family.local_base);
+        let rope = &self.config.rope;
+        let plain = Some(rope.base).filter(|_| self.family.plain_windows);
+        let local_base = rope.local_base.or(self.family.local_base).or(plain);
         let local = local_base.filter(|_| windowed);
         if let Some(angles) = self.angles.get(&local.is_some()) {
             return Ok(*angles);
@@ -436,12 +436,6 @@ impl Builder<'_> {
             y = self.binary(&format!("{name}.biased"), BinaryFn::Add, y, bias);
         }
         Ok(y)
-    }
-
-    /// The first row of a matrix.
-    pub fn first_row(&mut self, name: &str) -> Result<ValueId> {
-        let row = self.part(name, Some((0, 1)))?.ok_or_else(|| missing(name))?;
-        self.flat(&format!("{name}.row"), row)
     }
 
     fn part(&mut self, name: &str, part: Option<(usize, usize)>) -> Result<Option<ValueId>> {

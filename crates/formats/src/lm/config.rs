@@ -32,6 +32,8 @@ pub struct Config {
     pub window: Option<usize>,
     /// Which layers have the window, where the file says so.
     pub windowed: Option<Vec<bool>>,
+    /// Which layers' rows rotate, where the file says so.
+    pub rotates: Option<Vec<bool>>,
     /// Factor on query × key; by default 1 / √key.
     pub attention_scale: Option<f32>,
     /// Bound of the attention's scores.
@@ -58,8 +60,6 @@ pub struct Config {
     pub state_space: StateSpace,
     /// Rows that a short convolution sees (LFM2).
     pub short_conv: usize,
-    /// Which layers are recurrent, where the file says so.
-    pub recurrent: Option<Vec<bool>>,
     /// How an encoder's rows become one embedding.
     pub pooling: Pooling,
     /// How often each layer runs, one time after the other (MobileLLM); 0 means 1.
@@ -133,8 +133,9 @@ pub struct StateSpace {
 
 impl Rope {
     /// The frequencies of the pairs that rotate, in radians a position, and the factor on cosines
-    /// and sines. `local`: the base of layers with a window, where it is their own; `tensor`: a float tensor of the file; `cells`:
-    /// the positions that the model will be run with.
+    /// and sines. `local`: the base of layers with a window, where it is their own: they are not
+    /// stretched; `tensor`: a float tensor of the file; `cells`: the positions that the model will be
+    /// run with.
     ///
     /// Linear stretching divides all (arXiv 2306.15595); YaRN the slow ones (arXiv 2309.00071); a
     /// file may have a factor for each pair (Llama 3, Phi 3).
@@ -152,7 +153,10 @@ impl Rope {
         let pairs = self.rotated / 2;
         let factors = factors.filter(|f| f.len() == pairs && local.is_none());
         let plain = Rotate::frequencies(self.rotated, base, factors.as_deref());
-        let stretch = if self.factor > 0.0 && local.is_none() { self.factor } else { 1.0 };
+        if local.is_some() {
+            return (plain, 1.0);
+        }
+        let stretch = if self.factor > 0.0 { self.factor } else { 1.0 };
         match self.scaling.as_deref() {
             Some("yarn") if stretch != 1.0 => {
                 let bound = |rotations: f32| {

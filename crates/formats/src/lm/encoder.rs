@@ -8,7 +8,7 @@ use kinglet_graph::ops::attention::{Attention, Scores};
 use kinglet_graph::ops::binary::BinaryFn;
 use kinglet_graph::ops::reshape::Reshape;
 use kinglet_graph::ops::rows::Embedding;
-use kinglet_graph::{DType, Dim, Graph, GraphError, Shape, ValueId, ValueType};
+use kinglet_graph::{DType, Dim, Graph, GraphError, Shape, Tensor, ValueId, ValueType};
 
 /// How the rows of a text become one embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +54,11 @@ impl Builder<'_> {
         x = self.binary("embeddings.placed", BinaryFn::Add, x, places);
         if self.has("token_types.weight") {
             // One text: all its tokens are of the first type.
-            let kind = self.first_row("token_types.weight")?;
+            let table = self.required("token_types.weight")?;
+            let first = Tensor::from_slice(&[1], &[0i32])
+                .map_err(|e| GraphError::new("token_type", e.to_string()))?;
+            let first = self.graph.add_constant("token_type", first);
+            let kind = self.apply("token_type_embedding", Embedding, &[first, table]);
             x = self.binary("embeddings.typed", BinaryFn::Add, x, kind);
         }
         x = self.norm("token_embd_norm", x)?;

@@ -30,6 +30,8 @@ pub struct Family {
     pub parallel: bool,
     /// Base of the frequencies in layers with a window, where the file does not say.
     pub local_base: Option<f32>,
+    /// Whether stretched positions are for layers without a window only.
+    pub plain_windows: bool,
     /// Rows rotate only where the file says that the model was tuned with it (Granite).
     pub rotates_if_tuned: bool,
     /// The largest exponent of ALiBi's slopes, where the file does not say.
@@ -48,6 +50,9 @@ pub struct Family {
     pub residual_scale: bool,
     /// Whether `attention_scale` counts.
     pub attention_scale: bool,
+    /// Layers of the one model of the family whose scores are divided by √(width / heads), whatever a
+    /// head's own width; its GGUF files do not say so.
+    pub scores_by_width: Option<usize>,
     /// Whether the scales that a file may have beside weights count in the feed-forward. They always
     /// do in attention, but not beside one weight for queries, keys and values.
     pub feed_forward_scales: bool,
@@ -105,7 +110,7 @@ pub enum Layers {
     AllButEveryNth(usize),
     /// All but the first of each n: those with i mod n = 0.
     AllButFirstOf(usize),
-    /// Those with a window.
+    /// Those with a window, or every one where none has one.
     Windowed,
 }
 
@@ -183,6 +188,7 @@ const LLAMA: Family = Family {
     epsilon: 1e-5,
     parallel: false,
     local_base: None,
+    plain_windows: false,
     rotates_if_tuned: false,
     alibi: None,
     norm_after_rope: false,
@@ -192,6 +198,7 @@ const LLAMA: Family = Family {
     logits: LogitScale::None,
     residual_scale: false,
     attention_scale: false,
+    scores_by_width: None,
     feed_forward_scales: true,
     router: ROUTER,
     strided_keys: false,
@@ -258,12 +265,12 @@ pub const FAMILIES: &[Family] = &[
     Family {
         name: "smallthinker",
         activation: Function::Of(Relu),
-        rotates: Layers::AllButFirstOf(4),
+        rotates: Layers::Windowed,
         windows: Layers::AllButFirstOf(4),
         router: Router { early: true, gating: 2, ..ROUTER },
         ..NEOX
     },
-    Family { name: "olmo2", ..AFTER },
+    Family { name: "olmo2", plain_windows: true, ..AFTER },
     Family {
         name: "exaone4",
         rotates: Layers::Windowed,
@@ -277,6 +284,7 @@ pub const FAMILIES: &[Family] = &[
         score_softcap: true,
         logit_softcap: true,
         attention_scale: true,
+        scores_by_width: Some(46),
         ..GEMMA
     },
     Family {
@@ -285,6 +293,7 @@ pub const FAMILIES: &[Family] = &[
         local_base: Some(10_000.0),
         logit_softcap: true,
         attention_scale: true,
+        scores_by_width: Some(62),
         ..GEMMA
     },
     Family { name: "gpt2", rope: RopeStyle::None, ..GPT },

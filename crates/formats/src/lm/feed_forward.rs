@@ -13,12 +13,21 @@ use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::{DType, Shape, Tensor, ValueId, ValueType};
 
 impl Builder<'_> {
-    /// Whether the layer has a feed-forward part.
-    pub(super) fn has_feed_forward(&self, layer: usize) -> bool {
+    /// The layer whose feed-forward part layer `layer` runs: its own, or the only one that there is,
+    /// which all share (MobiLlama). `None` where no layer has one.
+    pub(super) fn feeding(&self, layer: usize) -> Result<Option<usize>> {
         // Any of them: where one is missing, it is said which.
-        ["ffn_up", "ffn_gate", "ffn_down", "ffn_up_exps", "ffn_down_exps", "ffn_gate_inp"]
-            .iter()
-            .any(|part| self.has(&format!("blk.{layer}.{part}.weight")))
+        let parts =
+            ["ffn_up", "ffn_gate", "ffn_down", "ffn_up_exps", "ffn_down_exps", "ffn_gate_inp"];
+        let has = |i: &usize| parts.iter().any(|p| self.has(&format!("blk.{i}.{p}.weight")));
+        if has(&layer) {
+            return Ok(Some(layer));
+        }
+        let mut having = (0..self.config.layers).filter(has);
+        match (having.next(), having.next()) {
+            (one, None) => Ok(one),
+            _ => Err(missing(&format!("blk.{layer}.ffn_up.weight"))),
+        }
     }
 
     /// The feed-forward of rows `x`; `routed`: what the router of experts reads.
@@ -189,8 +198,17 @@ impl Builder<'_> {
             };
             Ok(b.binary(&name(&format!("{part}.scaled")), BinaryFn::Mul, y, scale))
         };
-        let gate = expert(self, "ffn_gate_exps", x)?;
-        let up = expert(self, "ffn_up_exps", x)?;
+        let [gate, up] = match self.dims(&name("ffn_gate_up_exps.weight")).as_deref() {
+            // Gate and up in one weight, the gate first.
+            Some([_, rows, _]) => {
+                let both = expert(self, "ffn_gate_up_exps", x)?;
+                let half = |b: &mut Self, part: &str, from: usize| {
+                    b.columns(&name(part), both, from, from + rows / 2)
+                };
+                [half(self, "ffn_gate_exps", 0)?, half(self, "ffn_up_exps", rows / 2)?]
+            }
+            _ => [expert(self, "ffn_gate_exps", x)?, expert(self, "ffn_up_exps", x)?],
+        };
         let hidden = self.gated(&name("ffn_gated"), &name("ffn_act"), gate, up)?;
         let down = expert(self, "ffn_down_exps", hidden)?;
         let weights = self.reshaped(&name("ffn_shares"), weights, &[experts.used, 1])?;

@@ -3,7 +3,7 @@
 use super::builder::Weights;
 use super::config::{Config, Experts, Rope, StateSpace};
 use super::encoder::Pooling;
-use super::family::{self, Family};
+use super::family::{self, Family, Layers};
 use crate::gguf::{Gguf, Metadata, Value};
 use kinglet_graph::{GraphError, Tensor};
 
@@ -77,12 +77,32 @@ impl Read<'_> {
         many.filter(|m| m.len() >= layers)
     }
 
+    /// A flag for each layer, as truth values or as numbers.
     fn flags(&self, key: &str, layers: usize) -> Option<Vec<bool>> {
-        Some(self.each(key, layers)?.iter().map(|v| *v != 0).collect())
+        let told = self.value(key).and_then(Value::array_of_bool).filter(|m| m.len() >= layers);
+        told.or_else(|| Some(self.each(key, layers)?.iter().map(|v| *v != 0).collect()))
+    }
+
+    /// Which layers have a window: a flag for each, or n: all but one of each n.
+    fn windowed(&self, family: &Family, layers: usize) -> Option<Vec<bool>> {
+        let key = "attention.sliding_window_pattern";
+        let Some(n) = self.usize(key) else { return self.flags(key, layers) };
+        let some = match (n, family.windows) {
+            (0, _) => Layers::All,
+            (n, Layers::AllButFirstOf(_)) => Layers::AllButFirstOf(n),
+            (n, _) => Layers::AllButEveryNth(n),
+        };
+        Some((0..layers).map(|i| some.has(i, false)).collect())
     }
 
     fn config(&self, file: &Gguf, family: &Family) -> Result<Config, GraphError> {
-        let layers = self.required("block_count")?;
+        let blocks = self.required("block_count")?;
+        // The last ones may predict tokens further on, which decoding one by one does not need.
+        let layers = blocks.saturating_sub(self.usize("nextn_predict_layers").unwrap_or(0));
+        if layers == 0 && blocks > 0 {
+            let m = format!("says that all {blocks} blocks predict further tokens");
+            return Err(self.error("nextn_predict_layers", m));
+        }
         // Every layer has tensors.
         if layers > file.tensors.len() {
             let m = format!("says {layers}, but the file has {} tensors", file.tensors.len());
@@ -108,6 +128,9 @@ impl Read<'_> {
         let kv_rank = self.usize("attention.kv_lora_rank").filter(|v| *v > 0);
         let mut rope = self.rope(key);
         let mut attention_scale = self.nonzero("attention.scale");
+        if family.scores_by_width == Some(layers) && most > 0 {
+            attention_scale = attention_scale.or(Some((most as f32 / width as f32).sqrt()));
+        }
         if kv_rank.is_some() && rope.scaling.as_deref() == Some("yarn") {
             // The scores grow, and not the cosines.
             let logarithm = rope.factor.max(1.0).ln();
@@ -128,7 +151,8 @@ impl Read<'_> {
             epsilon: epsilon.unwrap_or(family.epsilon),
             rope,
             window: self.usize("attention.sliding_window").filter(|w| *w > 0),
-            windowed: self.flags("attention.sliding_window_pattern", layers),
+            windowed: self.windowed(family, layers),
+            rotates: None,
             attention_scale,
             attention_softcap: self.nonzero("attn_logit_softcapping"),
             logit_softcap: self.nonzero("final_logit_softcapping"),
@@ -156,7 +180,6 @@ impl Read<'_> {
                 groups: self.usize("ssm.group_count").unwrap_or(0),
             },
             short_conv: self.usize("shortconv.l_cache").unwrap_or(0),
-            recurrent: self.flags("attention.recurrent_layers", layers),
             kv_rank,
             repeats: 1,
             pooling: match self.usize("pooling_type") {
@@ -276,5 +299,71 @@ impl Read<'_> {
             whole_bounds: true,
             log_multiplier: self.nonzero("rope.scaling.yarn_log_multiplier").unwrap_or(0.0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::{Array, Tensors};
+
+    /// What is read of a file with these numbers, and as many tensors as layers are needed for.
+    fn read(name: &str, numbers: &[(&str, Value)]) -> Result<Config, GraphError> {
+        let mut metadata = Metadata::default();
+        metadata.insert("general.architecture", Value::String(name.into()));
+        for (key, value) in [
+            ("embedding_length", Value::U32(24)),
+            ("attention.head_count", Value::U32(2)),
+            ("attention.key_length", Value::U32(8)),
+        ] {
+            metadata.insert(format!("{name}.{key}"), value);
+        }
+        for (key, value) in numbers {
+            metadata.insert(format!("{name}.{key}"), value.clone());
+        }
+        let mut tensors = Tensors::default();
+        (0..64).for_each(|i| {
+            tensors.insert(format!("{i}"), Tensor::scalar(0.0f32));
+        });
+        from_gguf(&Gguf { metadata, tensors }).map(|(config, _)| config)
+    }
+
+    #[test]
+    fn a_pattern_of_windows_is_flags_or_one_number() {
+        let windowed = |name: &str, pattern: Value| {
+            let numbers =
+                [("block_count", Value::U32(6)), ("attention.sliding_window_pattern", pattern)];
+            let windowed = read(name, &numbers).unwrap().windowed.unwrap();
+            windowed.iter().map(|w| if *w { '#' } else { '.' }).collect::<String>()
+        };
+        assert_eq!(windowed("gpt-oss", Value::U32(2)), "#.#.#.");
+        assert_eq!(windowed("gemma3", Value::U32(3)), "##.##.");
+        assert_eq!(windowed("smallthinker", Value::U32(3)), ".##.##");
+        assert_eq!(windowed("gemma3", Value::U32(1)), "......");
+        assert_eq!(windowed("gemma3", Value::U32(0)), "######");
+        let flags = [true, true, false, false, false, true];
+        assert_eq!(windowed("olmo2", Value::Array(Array::of_bools(&flags))), "##...#");
+    }
+
+    #[test]
+    fn one_gemma_of_each_kind_scales_scores_by_its_width() {
+        let scale = |name, layers| {
+            read(name, &[("block_count", Value::U32(layers))]).unwrap().attention_scale
+        };
+        let by_width = Some((2.0f32 / 24.0).sqrt());
+        assert_eq!([scale("gemma2", 26), scale("gemma2", 46)], [None, by_width]);
+        assert_eq!([scale("gemma3", 34), scale("gemma3", 62)], [None, by_width]);
+    }
+
+    #[test]
+    fn blocks_that_predict_further_tokens_are_no_layers() {
+        let layers = |predict| {
+            let numbers =
+                [("block_count", Value::U32(5)), ("nextn_predict_layers", Value::U32(predict))];
+            read("qwen35", &numbers).map(|c| c.layers)
+        };
+        assert_eq!([layers(0).unwrap(), layers(1).unwrap()], [5, 4]);
+        let error = layers(5).unwrap_err().to_string();
+        assert!(error.contains("nextn_predict_layers"), "{error}");
     }
 }

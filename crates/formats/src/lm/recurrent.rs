@@ -2,6 +2,7 @@
 
 use super::builder::{Builder, Order, Result, place};
 use kinglet_graph::ops::binary::BinaryFn;
+use kinglet_graph::ops::concat::Concat;
 use kinglet_graph::ops::norm::RmsNorm;
 use kinglet_graph::ops::rows::{DeltaRule, Linear, RowConv, SelectiveScan};
 use kinglet_graph::ops::unary::Unary;
@@ -50,7 +51,7 @@ impl Builder<'_> {
             return Err(GraphError::new(name("delta_rule"), m));
         }
         let (keys, value) = (key_heads * key, s.inner / heads);
-        let all = self.linear(&name("attn_qkv"), x, Order::ScaleFirst)?;
+        let [all, gate] = self.delta_inputs(layer, x)?;
         let mixed = self.row_conv(&name("ssm_conv1d"), all)?;
         let mixed = self.apply(&name("ssm_mixed"), Unary::Silu, &[mixed]);
         // By its length: a root of the mean square is that over √key. Queries are divided by √key.
@@ -65,9 +66,8 @@ impl Builder<'_> {
         let q = unit(self, "ssm_q", 0, 1.0 / key as f32)?;
         let k = unit(self, "ssm_k", keys, 1.0 / (key as f32).sqrt())?;
         let v = self.columns(&name("ssm_v"), mixed, 2 * keys, 2 * keys + s.inner)?;
-        let beta = self.linear(&name("ssm_beta"), x, Order::ScaleFirst)?;
+        let [beta, alpha] = self.delta_gates(layer, x)?;
         let beta = self.apply(&name("ssm_beta_share"), Unary::Sigmoid, &[beta]);
-        let alpha = self.linear(&name("ssm_alpha"), x, Order::ScaleFirst)?;
         let bias = self.required(&name("ssm_dt.bias"))?;
         let alpha = self.binary(&name("ssm_dt"), BinaryFn::Add, alpha, bias);
         let step = self.apply(&name("ssm_step"), Unary::Softplus, &[alpha]);
@@ -88,10 +88,59 @@ impl Builder<'_> {
         let y = self.reshaped(&name("ssm_heads"), y, &[heads, value])?;
         let y = self.norm(&name("ssm_norm"), y)?;
         let y = self.reshaped(&name("ssm_row"), y, &[s.inner])?;
-        let gate = self.linear(&name("attn_gate"), x, Order::ScaleFirst)?;
         let gate = self.apply(&name("attn_gate_open"), Unary::Silu, &[gate]);
         let y = self.binary(&name("ssm_gated"), BinaryFn::Mul, y, gate);
         self.linear(&name("ssm_out"), y, Order::ScaleFirst)
+    }
+
+    /// The delta rule's queries, keys and values in one row, and the numbers that gate its result.
+    fn delta_inputs(&mut self, layer: usize, x: ValueId) -> Result<[ValueId; 2]> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        if !self.has(&name("ssm_in.weight")) {
+            let all = self.linear(&name("attn_qkv"), x, Order::ScaleFirst)?;
+            return Ok([all, self.linear(&name("attn_gate"), x, Order::ScaleFirst)?]);
+        }
+        // Qwen3-Next's first files: all in one weight, in turns by heads of keys.
+        let s = &self.config.state_space;
+        let (key, values) = (s.state, s.inner / s.groups);
+        let all = self.linear(&name("ssm_in"), x, Order::ScaleFirst)?;
+        let parts = [("q", key), ("k", key), ("v", values), ("z", values)];
+        let [q, k, v, z] = self.turns(&name("ssm_in"), all, parts)?;
+        let join = Concat { axis: -1 };
+        Ok([self.apply(&name("ssm_qkv"), join, &[q, k, v]), z])
+    }
+
+    /// The delta rule's β and α, before their functions.
+    fn delta_gates(&mut self, layer: usize, x: ValueId) -> Result<[ValueId; 2]> {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        if !self.has(&name("ssm_ba.weight")) {
+            let beta = self.linear(&name("ssm_beta"), x, Order::ScaleFirst)?;
+            return Ok([beta, self.linear(&name("ssm_alpha"), x, Order::ScaleFirst)?]);
+        }
+        let s = &self.config.state_space;
+        let each = s.rank / s.groups;
+        let both = self.linear(&name("ssm_ba"), x, Order::ScaleFirst)?;
+        self.turns(&name("ssm_ba"), both, [("beta", each), ("alpha", each)])
+    }
+
+    /// The parts of `x`, in which those of each head of keys lie side by side; each part's heads in
+    /// one row. `parts`: their names and sizes.
+    fn turns<const N: usize>(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        parts: [(&str, usize); N],
+    ) -> Result<[ValueId; N]> {
+        let groups = self.config.state_space.groups;
+        let size = parts.iter().map(|(_, n)| n).sum();
+        let heads = self.reshaped(&format!("{name}.heads"), x, &[groups, size])?;
+        let (mut all, mut from) = ([x; N], 0);
+        for (out, (part, n)) in all.iter_mut().zip(parts) {
+            let own = self.columns(&format!("{name}.{part}"), heads, from, from + n)?;
+            *out = self.reshaped(&format!("{name}.{part}_row"), own, &[groups * n])?;
+            from += n;
+        }
+        Ok(all)
     }
 
     /// Mamba's and Mamba 2's layer.

@@ -117,11 +117,12 @@ impl Tokenizer {
             model,
             pre,
             special: special(&reader, &defaults.special, tokens.len())?,
-            add_bos: flag("add_bos_token", add_bos)? || pre == "gemma4",
-            add_eos: match model {
-                Model::WordPiece => flag("add_sep_token", defaults.add_eos)?,
-                _ => flag("add_eos_token", defaults.add_eos)?,
-            },
+            // An encoder's texts stand between two tokens, whatever the flags say: those for its last
+            // one are about pairs of texts.
+            add_bos: flag("add_bos_token", add_bos)?
+                || pre == "gemma4"
+                || model == Model::WordPiece,
+            add_eos: flag("add_eos_token", defaults.add_eos)? || model == Model::WordPiece,
             add_space_prefix: flag("add_space_prefix", defaults.add_space_prefix)?,
             remove_extra_whitespaces: flag("remove_extra_whitespaces", false)?,
             lowercase: flag("normalizer.lowercase", true)?,

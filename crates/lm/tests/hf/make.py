@@ -5,7 +5,8 @@ computes with it.
 
 Each folder beside this file gets config.json, model.safetensors (16 bits) and expected.npz: tokens,
 logits of all positions, and a greedy continuation. Weights are scaled so that every layer matters.
-Classes that transformers does not have are written as one that it has which computes the same.
+Classes that transformers does not have are written as one that it has which computes the same, or are
+computed by own.py.
 """
 
 import json
@@ -16,6 +17,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import own
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -26,13 +28,19 @@ TOKENS, GREEDY = 24, 12
 SIZES = dict(vocab_size=96, hidden_size=32, num_hidden_layers=2, max_position_embeddings=64)
 HEADS = dict(num_attention_heads=4, num_key_value_heads=2, intermediate_size=48)
 LLAMA = SIZES | HEADS
-EXPERTS = LLAMA | dict(moe_intermediate_size=24, num_experts=6, num_experts_per_tok=2)
+EXPERTS = LLAMA | dict(moe_intermediate_size=24, num_experts=4, num_experts_per_tok=2)
 FOUR = dict(num_hidden_layers=4)
 HYBRID = EXPERTS | FOUR | dict(
     head_dim=16, linear_conv_kernel_dim=4, linear_key_head_dim=8, linear_value_head_dim=8,
     linear_num_key_heads=2, linear_num_value_heads=4, shared_expert_intermediate_size=24,
     full_attention_interval=4,
     rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.25))
+
+THINKER = dict(
+    vocab_size=96, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+    head_dim=16, moe_ffn_hidden_size=24, moe_num_primary_experts=4, moe_num_active_primary_experts=2,
+    moe_primary_router_apply_softmax=False, norm_topk_prob=True, sliding_window_size=8,
+    rope_theta=10000.0, rms_norm_eps=1e-6, max_position_embeddings=64, tie_word_embeddings=False)
 
 
 def rope(**numbers):
@@ -50,7 +58,7 @@ MODELS = {
     "llama-linear": ("Llama", LLAMA | rope(rope_type="linear", factor=2.0)),
     "llama-bias": ("Llama", LLAMA | dict(attention_bias=True, mlp_bias=True)),
     "mistral": ("Mistral", LLAMA | dict(sliding_window=8)),
-    "mixtral": ("Mixtral", LLAMA | dict(num_local_experts=6, num_experts_per_tok=2)),
+    "mixtral": ("Mixtral", LLAMA | dict(num_local_experts=4, num_experts_per_tok=2)),
     "smollm3": ("SmolLM3", LLAMA | FOUR | dict(pad_token_id=0)),
     "qwen2": ("Qwen2", LLAMA | dict(tie_word_embeddings=True)),
     "qwen3": ("Qwen3", LLAMA | dict(head_dim=16)),
@@ -68,7 +76,8 @@ MODELS = {
         pad_token_id=0, max_position_embeddings=64, original_max_position_embeddings=16) | rope(
         rope_type="longrope", short_factor=[1.0, 1.1, 1.3, 1.7],
         long_factor=[1.0, 2.0, 4.0, 8.0], original_max_position_embeddings=16)),
-    "phimoe": ("Phimoe", LLAMA | dict(num_local_experts=6, num_experts_per_tok=2)),
+    "phimoe": ("Phimoe", LLAMA | dict(
+        num_local_experts=4, num_experts_per_tok=2, attention_bias=True, lm_head_bias=True)),
     "stablelm": ("StableLm", LLAMA | dict(partial_rotary_factor=0.5)),
     "stablelm-heads": ("StableLm", LLAMA | dict(
         partial_rotary_factor=0.5, qk_layernorm=True, use_parallel_residual=True)),
@@ -76,13 +85,23 @@ MODELS = {
         embedding_multiplier=2.0, residual_multiplier=0.7, logits_scaling=3.0,
         attention_multiplier=0.2)),
     "granitemoe": ("GraniteMoe", LLAMA | dict(
-        num_local_experts=6, num_experts_per_tok=2, embedding_multiplier=2.0,
+        num_local_experts=4, num_experts_per_tok=2, embedding_multiplier=2.0,
         residual_multiplier=0.7, logits_scaling=3.0, attention_multiplier=0.2)),
     "olmo": ("Olmo", LLAMA | dict(clip_qkv=1.5)),
     "olmo2": ("Olmo2", LLAMA),
+    "olmo3": ("Olmo3", LLAMA | dict(
+        sliding_window=8, layer_types=["sliding_attention", "full_attention"],
+        rope_parameters=dict(
+            sliding_attention=dict(rope_type="default", rope_theta=10000.0),
+            full_attention=dict(
+                rope_type="yarn", rope_theta=10000.0, factor=4.0, beta_fast=32.0, beta_slow=1.0,
+                original_max_position_embeddings=16)))),
     "olmoe": ("Olmoe", EXPERTS | dict(intermediate_size=24)),
     "exaone4": ("Exaone4", LLAMA | FOUR | dict(sliding_window=8, sliding_window_pattern=4)),
+    "exaone4-full": ("Exaone4", LLAMA | dict(
+        sliding_window=None, layer_types=2 * ["full_attention"])),
     "starcoder2": ("Starcoder2", LLAMA | dict(sliding_window=8)),
+    "starcoder2-full": ("Starcoder2", LLAMA | dict(sliding_window=None)),
     "gpt2": ("GPT2LMHead", dict(vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64)),
     "falcon": ("Falcon", SIZES | dict(num_attention_heads=4)),
     "falcon-40b": ("Falcon", SIZES | dict(
@@ -95,19 +114,19 @@ MODELS = {
     "nemotron": ("Nemotron", LLAMA | dict(head_dim=8)),
     "hunyuan-dense": ("HunYuanDenseV1", LLAMA | dict(head_dim=8)),
     "hunyuan-moe": ("HunYuanMoEV1", LLAMA | dict(
-        head_dim=8, num_experts=6, moe_topk=[2, 2], num_shared_expert=[1, 1],
+        head_dim=8, num_experts=4, moe_topk=[2, 2], num_shared_expert=[1, 1],
         use_mixed_mlp_moe=True)),
     "arcee": ("Arcee", LLAMA),
-    "gpt-oss": ("GptOss", LLAMA | FOUR | dict(
-        head_dim=8, num_local_experts=6, num_experts_per_tok=2, sliding_window=8) | rope(
+    "gpt-oss": ("GptOss", LLAMA | dict(
+        head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=8) | rope(
         rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=32.0,
         beta_slow=1.0, truncate=False)),
     "deepseek2": ("DeepseekV2", EXPERTS | dict(
-        n_routed_experts=6, n_shared_experts=2, first_k_dense_replace=1, kv_lora_rank=16,
+        n_routed_experts=4, n_shared_experts=2, first_k_dense_replace=1, kv_lora_rank=16,
         q_lora_rank=None, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=12,
         num_key_value_heads=4, routed_scaling_factor=1.5, num_hidden_layers=3)),
     "deepseek2-q": ("DeepseekV2", EXPERTS | dict(
-        n_routed_experts=6, n_shared_experts=2, first_k_dense_replace=0, kv_lora_rank=16,
+        n_routed_experts=4, n_shared_experts=2, first_k_dense_replace=0, kv_lora_rank=16,
         q_lora_rank=20, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8,
         num_key_value_heads=4) | rope(
         rope_type="yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=32.0,
@@ -130,7 +149,19 @@ MODELS = {
     "phonelm": ("Llama", LLAMA | dict(hidden_act="relu")),
     "mobilellm": ("Llama", LLAMA | FOUR | dict(tie_word_embeddings=True)),
     "mobillama": ("Llama", LLAMA),
+    "smallthinker": ("SmallThinker", THINKER | dict(
+        rope_layout=[0, 1], sliding_window_layout=[0, 1])),
+    "smallthinker-4b": ("SmallThinker", THINKER | dict(
+        rope_layout=[1, 1], sliding_window_layout=[0, 0], tie_word_embeddings=True,
+        moe_primary_router_apply_softmax=True)),
+    "openelm": ("OpenELM", dict(
+        vocab_size=96, model_dim=32, num_transformer_layers=2, head_dim=8, num_query_heads=[2, 4],
+        num_kv_heads=[1, 2], ffn_multipliers=[0.8, 1.5], ffn_dim_divisor=16, ffn_with_glu=True,
+        activation_fn_name="swish", normalization_layer_name="rms_norm", rope_freq_constant=10000,
+        max_context_length=64, normalize_qk_projections=True, share_input_output_layers=True)),
 }
+# Classes of own.py.
+OWN = {"SmallThinker": own.SmallThinker, "OpenELM": own.OpenELM}
 
 
 def tie(name, model):
@@ -210,9 +241,17 @@ def randomise(model, seed):
         p.data = new.half().float()
 
 
-@torch.no_grad()
-def make(name):
-    kind, numbers = MODELS[name]
+def built(kind, numbers):
+    """A model of class `kind`, and what writes it to a folder."""
+    if kind in OWN:
+        model = OWN[kind](numbers)
+        config = numbers | dict(architectures=[f"{kind}ForCausalLM"], model_type=kind.lower())
+
+        def save(folder):
+            folder.mkdir()
+            (folder / "config.json").write_text(json.dumps(config))
+            save_file(model.half().state_dict(), folder / "model.safetensors")
+        return model.eval(), save
     stem = kind.removesuffix("LMHead")
     config_class = getattr(transformers, f"{stem}TextConfig", None) or getattr(
         transformers, f"{stem}Config")
@@ -222,6 +261,12 @@ def make(name):
     config._attn_implementation = "eager"
     torch.manual_seed(0)
     model = model_class(config).float().eval()
+    return model, lambda folder: model.half().save_pretrained(folder)
+
+
+@torch.no_grad()
+def make(name):
+    model, save = built(*MODELS[name])
     randomise(model, zlib.crc32(name.encode()))
     tie(name, model)
 
@@ -238,7 +283,7 @@ def make(name):
 
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
-    model.half().save_pretrained(folder)
+    save(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     told = json.loads((folder / "config.json").read_text())
     tensors = load_file(folder / "model.safetensors")

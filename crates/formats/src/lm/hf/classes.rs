@@ -305,6 +305,7 @@ pub const CLASSES: &[Class] = &[
     class("HunYuanMoEV1ForCausalLM", "hunyuan-moe"),
     class("SmallThinkerForCausalLM", "smallthinker"),
     Class { names: AROUND, ..class("Olmo2ForCausalLM", "olmo2") },
+    Class { names: AROUND, ..class("Olmo3ForCausalLM", "olmo2") },
     Class { names: AROUND, ..class("Exaone4ForCausalLM", "exaone4") },
     Class { zero_centred: true, ..class("GemmaForCausalLM", "gemma") },
     Class { names: AROUND, zero_centred: true, ..class("Gemma2ForCausalLM", "gemma2") },

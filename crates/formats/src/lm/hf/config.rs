@@ -194,7 +194,7 @@ pub fn read(told: &Value, class: &Class) -> Result<(Config, Family, Named<Tensor
     let context = r.usize(CONTEXT).unwrap_or(2048);
     let rope = r.rope(rotated & !1, context, &mut tensors)?;
     let windowed = r.windowed(&mut family, layers);
-    let window = r.usize(&["sliding_window"]).filter(|w| *w > 0);
+    let window = r.usize(&["sliding_window", "sliding_window_size"]).filter(|w| *w > 0);
     let window = window.filter(|_| r.flag("use_sliding_window") != Some(false));
     let experts = Experts {
         count: r.usize(EXPERTS).unwrap_or(0),
@@ -203,7 +203,7 @@ pub fn read(told: &Value, class: &Class) -> Result<(Config, Family, Named<Tensor
         leading_dense: r.usize(&["first_k_dense_replace"]).unwrap_or(0),
         scale: r.f32(&["routed_scaling_factor"]),
         normalised: r.flag("norm_topk_prob"),
-        gating: None,
+        gating: r.flag("moe_primary_router_apply_softmax").filter(|softmax| *softmax).map(|_| 1),
     };
     if r.text(&["topk_method"]).is_some_and(|m| m != "greedy") && r.usize(&["n_group"]) > Some(1) {
         return Err(GraphError::new("topk_method", "only 'greedy' is supported"));
@@ -261,6 +261,10 @@ pub fn read(told: &Value, class: &Class) -> Result<(Config, Family, Named<Tensor
         rope,
         window,
         windowed,
+        // Both have a 1 where rows rotate.
+        rotates: r
+            .each(&["rope_layout", "no_rope_layers"], layers)
+            .map(|flags| flags.iter().map(|f| *f != 0).collect()),
         attention_scale,
         attention_softcap: r.f32(&["attn_logit_softcapping"]),
         logit_softcap: r.f32(&["final_logit_softcapping"]),
@@ -274,7 +278,6 @@ pub fn read(told: &Value, class: &Class) -> Result<(Config, Family, Named<Tensor
         experts,
         state_space,
         short_conv: r.usize(&["conv_L_cache"]).unwrap_or(0),
-        recurrent: None,
         kv_rank,
         pooling: Pooling::Mean,
         repeats: if r.flag("layer_sharing") == Some(true) { 2 } else { 1 },

@@ -59,7 +59,6 @@ impl HfModel {
         let (mut config, family, mut weights) = config::read(&told, class).map_err(fail)?;
         let fail = |e| LoadError::new(folder, e);
         gather(class, &config, &files.tensors, &mut weights).map_err(fail)?;
-        share(&config, &mut weights);
         config.pooling = pooling(folder)?;
         let generation =
             Generation::read(json(&folder.join("generation_config.json"))?.as_ref(), &told);
@@ -253,19 +252,4 @@ fn plain(name: &str, tensor: Tensor, one_more: bool) -> Result<Tensor, OpError> 
         values.iter_mut().for_each(|v| *v += 1.0);
     }
     Tensor::from_slice(tensor.dims(), &values)
-}
-
-/// One feed-forward for all layers (MobiLlama) is kept once, in one of them.
-fn share(config: &Config, weights: &mut Named<Tensor>) {
-    let of = |layer: usize, part: &str| format!("blk.{layer}.{part}.weight");
-    let mut having = (0..config.layers).filter(|i| weights.contains(&of(*i, "ffn_down")));
-    let (Some(one), None) = (having.next(), having.next()) else { return };
-    for part in ["ffn_gate", "ffn_up", "ffn_down"] {
-        let Some(tensor) = weights.get(&of(one, part)).cloned() else { continue };
-        let routed = |i: &usize| weights.contains(&of(*i, "ffn_gate_inp"));
-        let lacking: Vec<usize> = (0..config.layers).filter(|i| *i != one && !routed(i)).collect();
-        for layer in lacking {
-            weights.insert(of(layer, part), tensor.clone());
-        }
-    }
 }
