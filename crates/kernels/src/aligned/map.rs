@@ -24,9 +24,11 @@ pub(super) struct Map {
 impl Map {
     /// `None` where the system gives no map of so many bytes.
     pub fn zeros(bytes: usize, pages: Pages) -> Option<Map> {
-        // Huge pages save most page faults. One is worth it where at least half of it is used.
+        // Huge pages save most page faults. Part of the last one is worth a whole one only where it
+        // is the first: the many weights of a language model would take a tenth more memory.
         let huge = match pages {
-            Pages::Huge => bytes.saturating_add(HUGE / 2) / HUGE * HUGE,
+            Pages::Huge if (HUGE / 2..HUGE).contains(&bytes) => HUGE,
+            Pages::Huge => bytes / HUGE * HUGE,
             Pages::Small => 0,
         };
         // Systems align maps to huge pages only where they are whole ones.
