@@ -27,6 +27,53 @@ fn pair<T>(mut f: impl FnMut(usize) -> T) -> [T; 2] {
     [f(0), f(1)]
 }
 
+/// Of 32 bytes of four rows, dword d of each 128 bits in register d.
+///
+/// # Safety
+/// The CPU has the instructions, and the rows the bytes.
+// Functions, as closures are not always inlined and then lack the instructions.
+#[inline(always)]
+unsafe fn four_rows(rows: [*const u8; 4], offset: usize) -> [__m256i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let a = _mm256_loadu_si256(rows[0].add(offset).cast());
+        let b = _mm256_loadu_si256(rows[1].add(offset).cast());
+        let c = _mm256_loadu_si256(rows[2].add(offset).cast());
+        let d = _mm256_loadu_si256(rows[3].add(offset).cast());
+        let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
+        let (ab2, cd2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
+        [
+            _mm256_unpacklo_epi64(ab, cd),
+            _mm256_unpackhi_epi64(ab, cd),
+            _mm256_unpacklo_epi64(ab2, cd2),
+            _mm256_unpackhi_epi64(ab2, cd2),
+        ]
+    }
+}
+
+/// Of 32 bytes of eight rows, dword d of all in register d.
+///
+/// # Safety
+/// As for [`four_rows`].
+#[inline(always)]
+unsafe fn eight_rows(first: [*const u8; 4], offset: usize, last: [*const u8; 4]) -> [__m256i; 8] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) =
+            (four_rows(first, offset), four_rows(last, offset));
+        [
+            _mm256_permute2x128_si256::<0x20>(a0, b0),
+            _mm256_permute2x128_si256::<0x20>(a1, b1),
+            _mm256_permute2x128_si256::<0x20>(a2, b2),
+            _mm256_permute2x128_si256::<0x20>(a3, b3),
+            _mm256_permute2x128_si256::<0x31>(a0, b0),
+            _mm256_permute2x128_si256::<0x31>(a1, b1),
+            _mm256_permute2x128_si256::<0x31>(a2, b2),
+            _mm256_permute2x128_si256::<0x31>(a3, b3),
+        ]
+    }
+}
+
 impl Lanes for Pairs {
     type B = [__m256i; 2];
     type I = [__m256i; 2];
@@ -70,6 +117,37 @@ impl Lanes for Pairs {
     fn and(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
         // SAFETY: `self` proves the instructions.
         pair(|i| unsafe { _mm256_and_si256(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn xor(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions.
+        pair(|i| unsafe { _mm256_xor_si256(a[i], b[i]) })
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, rows: &[*const u8; 16], offset: usize) -> [[__m256i; 2]; 8] {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let a = eight_rows(
+                [rows[0], rows[1], rows[2], rows[3]],
+                offset,
+                [rows[4], rows[5], rows[6], rows[7]],
+            );
+            let b = eight_rows(
+                [rows[8], rows[9], rows[10], rows[11]],
+                offset,
+                [rows[12], rows[13], rows[14], rows[15]],
+            );
+            [
+                [a[0], b[0]],
+                [a[1], b[1]],
+                [a[2], b[2]],
+                [a[3], b[3]],
+                [a[4], b[4]],
+                [a[5], b[5]],
+                [a[6], b[6]],
+                [a[7], b[7]],
+            ]
+        }
     }
     #[inline(always)]
     fn or(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {

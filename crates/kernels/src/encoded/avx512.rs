@@ -5,6 +5,41 @@ use std::arch::x86_64::*;
 use super::lanes::{Lanes, Work};
 use crate::isa::Avx512Vnni;
 
+/// Of 32 bytes of eight rows, dword d of each 128 bits in register d. The second of each two rows
+/// is in the upper half of registers.
+///
+/// # Safety
+/// The CPU has the instructions, and the rows the bytes.
+// Functions, as closures are not always inlined and then lack the instructions.
+#[inline(always)]
+unsafe fn eight_rows(rows: [(*const u8, *const u8); 4], offset: usize) -> [__m512i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (two_rows(rows[0], offset), two_rows(rows[1], offset));
+        let (c, d) = (two_rows(rows[2], offset), two_rows(rows[3], offset));
+        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+        let (ab2, cd2) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+        [
+            _mm512_unpacklo_epi64(ab, cd),
+            _mm512_unpackhi_epi64(ab, cd),
+            _mm512_unpacklo_epi64(ab2, cd2),
+            _mm512_unpackhi_epi64(ab2, cd2),
+        ]
+    }
+}
+
+/// # Safety
+/// As for [`eight_rows`].
+#[inline(always)]
+unsafe fn two_rows(rows: (*const u8, *const u8), offset: usize) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = _mm256_loadu_si256(rows.0.add(offset).cast());
+        let high = _mm256_loadu_si256(rows.1.add(offset).cast());
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+    }
+}
+
 impl Lanes for Avx512Vnni {
     type B = __m512i;
     type I = __m512i;
@@ -51,6 +86,40 @@ impl Lanes for Avx512Vnni {
     fn and(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    fn xor(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_xor_si512(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, rows: &[*const u8; 16], offset: usize) -> [__m512i; 8] {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let [a0, a1, a2, a3] = eight_rows(
+                [(rows[0], rows[4]), (rows[1], rows[5]), (rows[2], rows[6]), (rows[3], rows[7])],
+                offset,
+            );
+            let [b0, b1, b2, b3] = eight_rows(
+                [
+                    (rows[8], rows[12]),
+                    (rows[9], rows[13]),
+                    (rows[10], rows[14]),
+                    (rows[11], rows[15]),
+                ],
+                offset,
+            );
+            [
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(a0, b0),
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(a1, b1),
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(a2, b2),
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(a3, b3),
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(a0, b0),
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(a1, b1),
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(a2, b2),
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(a3, b3),
+            ]
+        }
     }
     #[inline(always)]
     fn or(self, a: __m512i, b: __m512i) -> __m512i {

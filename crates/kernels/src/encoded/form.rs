@@ -29,7 +29,7 @@ pub(super) enum Scale {
 /// are some.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
-    /// Bits of a stored code: 2, 3, 4, 5, 6 or 8.
+    /// Bits of a stored code: 2, 3, 4, 5 or 6; 8 where they are stored so.
     pub bits: usize,
     /// What stored codes stand for.
     pub table: Option<[u8; 16]>,
@@ -39,10 +39,12 @@ pub(super) struct Form {
     pub halves: bool,
     pub scale: Scale,
     pub mins: bool,
+    /// Whether rows are multiplied as they are stored, and are not packed.
+    pub stored: bool,
 }
 
 const fn form(bits: usize, zero: u8, scale: Scale) -> Form {
-    Form { bits, table: None, zero, halves: false, scale, mins: false }
+    Form { bits, table: None, zero, halves: false, scale, mins: false, stored: false }
 }
 
 impl Form {
@@ -66,7 +68,7 @@ impl Form {
             Encoding::Q4_1 => form(4, 0, Scale::Block).with_mins(),
             Encoding::Q5_0 => form(5, 16, Scale::Block),
             Encoding::Q5_1 => form(5, 0, Scale::Block).with_mins(),
-            Encoding::Q8_0 => form(8, 128, Scale::Block),
+            Encoding::Q8_0 => Form { stored: true, ..form(8, 128, Scale::Block) },
             Encoding::Q2_K => form(2, 0, Scale::Scaled).in_halves().with_mins(),
             Encoding::Q3_K => form(3, 4, Scale::Scaled).in_halves(),
             Encoding::Q4_K => form(4, 0, Scale::Scaled).with_mins(),
@@ -122,8 +124,7 @@ impl Form {
             3 => &[(2, 0), (1, 2)],
             4 => &[(4, 0)],
             5 => &[(4, 0), (1, 4)],
-            6 => &[(4, 0), (2, 4)],
-            _ => &[(8, 0)],
+            _ => &[(4, 0), (2, 4)],
         }
     }
 }

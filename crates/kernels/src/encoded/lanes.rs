@@ -40,6 +40,12 @@ pub(super) trait Lanes: Copy {
     fn bytes(self, x: u8) -> Self::B;
     fn and(self, a: Self::B, b: Self::B) -> Self::B;
     fn or(self, a: Self::B, b: Self::B) -> Self::B;
+    fn xor(self, a: Self::B, b: Self::B) -> Self::B;
+    /// Quad j of 32 bytes of each of 16 rows, `offset` bytes on, for all j.
+    ///
+    /// # Safety
+    /// The bytes can be read.
+    unsafe fn transpose(self, rows: &[*const u8; PANEL], offset: usize) -> [Self::B; 8];
     /// Shifts words of 16 bits right, or left where `by` is negative.
     fn shift(self, a: Self::B, by: i32) -> Self::B;
     /// Entries of a table that [`Self::table`] made; the codes are below 16.
@@ -135,6 +141,22 @@ impl Lanes for Portable {
     #[inline(always)]
     fn and(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
         std::array::from_fn(|i| a[i] & b[i])
+    }
+    #[inline(always)]
+    fn xor(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {
+        std::array::from_fn(|i| a[i] ^ b[i])
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, rows: &[*const u8; PANEL], offset: usize) -> [[u8; 64]; 8] {
+        let mut out = [[0; 64]; 8];
+        for (r, row) in rows.iter().enumerate() {
+            // SAFETY: the caller proves the memory.
+            let bytes = unsafe { row.add(offset).cast::<[u8; 32]>().read_unaligned() };
+            for (out, quad) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                out[4 * r..4 * r + 4].copy_from_slice(quad);
+            }
+        }
+        out
     }
     #[inline(always)]
     fn or(self, a: [u8; 64], b: [u8; 64]) -> [u8; 64] {

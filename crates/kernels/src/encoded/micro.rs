@@ -20,7 +20,7 @@ struct Scales([f32; MOST_SUBS * PANEL]);
 
 /// Where a group's rounded rows are read.
 #[derive(Clone, Copy)]
-struct Cursor {
+pub(super) struct Cursor {
     codes: *const u8,
     scales: *const f32,
     starts: *const i32,
@@ -30,7 +30,7 @@ struct Cursor {
 impl Cursor {
     /// The group of `rows` rows at `group`, from block `block` on.
     #[inline(always)]
-    fn new(layout: &GroupLayout, group: *const u8, rows: usize, block: usize) -> Cursor {
+    pub(super) fn new(layout: &GroupLayout, group: *const u8, rows: usize, block: usize) -> Cursor {
         let subs = layout.subs * block;
         Cursor {
             codes: group.wrapping_add(rows * block * BLOCK),
@@ -59,7 +59,7 @@ impl Cursor {
 /// `scales`, with `MINS` `mins`, and the cursor's pointers are good for a block.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "tiles of registers: indices are constants")]
-unsafe fn add_block<
+pub(super) unsafe fn add_block<
     L: Lanes,
     const HALVES: bool,
     const MINS: bool,
@@ -173,8 +173,7 @@ unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
             3 => join(plane::<L, 2, 0>(l, p), plane::<L, 1, 2>(l, p.add(128))),
             4 => plane::<L, 4, 0>(l, p),
             5 => join(plane::<L, 4, 0>(l, p), plane::<L, 1, 4>(l, p.add(256))),
-            6 => join(plane::<L, 4, 0>(l, p), plane::<L, 2, 4>(l, p.add(256))),
-            _ => std::array::from_fn(|j| l.load(p.add(64 * j))),
+            _ => join(plane::<L, 4, 0>(l, p), plane::<L, 2, 4>(l, p.add(256))),
         }
     };
     if TABLE { quads.map(|quad| l.lookup(table, quad)) } else { quads }
@@ -356,7 +355,6 @@ impl Work for Direct<'_> {
             (5, false, false, false, false) => go!(5, false, false, false, false),
             (5, false, false, true, false) => go!(5, false, false, true, false),
             (6, false, true, false, false) => go!(6, false, true, false, false),
-            (8, false, false, false, true) => go!(8, false, false, false, true),
             _ => unreachable!("no kernel for {form:?}"),
         }
     }
@@ -416,8 +414,7 @@ impl Work for Expand<'_> {
             (4, false) => l.outline(ExpandBits::<4, false>(self)),
             (4, true) => l.outline(ExpandBits::<4, true>(self)),
             (5, _) => l.outline(ExpandBits::<5, false>(self)),
-            (6, _) => l.outline(ExpandBits::<6, false>(self)),
-            _ => l.outline(ExpandBits::<8, false>(self)),
+            _ => l.outline(ExpandBits::<6, false>(self)),
         }
     }
 }

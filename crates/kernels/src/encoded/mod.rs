@@ -2,7 +2,7 @@
 //!
 //! The rows are rounded to signed bytes ([`CodeLayout::round`]), each block of 32 by itself; the
 //! weights keep their codes and scales, packed ([`CodeLayout::pack`]) so that a vector holds the
-//! codes of 16 rows of weights. Sums of a block are exact; the sums of blocks are of `f32`, in
+//! codes of 16 rows of weights, or become that as they are read ([`CodeLayout::is_packed`]). Sums of a block are exact; the sums of blocks are of `f32`, in
 //! their order. A row's results have the same bits whatever other rows are computed with it.
 
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +17,7 @@ mod micro;
 mod neon;
 mod pack;
 mod round;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -114,8 +115,8 @@ pub struct RoundedRows<'a> {
 pub struct Product<'a> {
     /// How the weights are packed.
     pub layout: &'a CodeLayout,
-    /// The packed weights: [`CodeLayout::bytes`].
-    pub packed: &'a [u8],
+    /// The weights, packed where [`CodeLayout::is_packed`]: [`CodeLayout::bytes`].
+    pub weights: &'a [u8],
     /// A value a row of weights.
     pub bias: Option<&'a [f32]>,
     /// Applied to the biased sums.
@@ -137,6 +138,16 @@ impl CodeLayout {
         self.m.div_ceil(PANEL)
     }
 
+    /// Whether weights are multiplied from a packed copy; otherwise as they are stored.
+    pub fn is_packed(&self) -> bool {
+        !self.form.stored
+    }
+
+    /// Bytes of a stored row.
+    fn row_stored(&self) -> usize {
+        self.encoding.bytes(self.k).expect("whole blocks")
+    }
+
     /// Bytes of a packed panel.
     pub fn panel_bytes(&self) -> usize {
         let blocks = self.k / BLOCK;
@@ -145,9 +156,13 @@ impl CodeLayout {
         blocks / UNIT * self.form.unit(UNIT) + rest
     }
 
-    /// Bytes of the packed weights.
+    /// Bytes of the weights as they are multiplied.
     pub fn bytes(&self) -> usize {
-        self.panels() * self.panel_bytes()
+        if self.is_packed() {
+            self.panels() * self.panel_bytes()
+        } else {
+            self.m * self.row_stored()
+        }
     }
 
     /// Rows that are rounded together.
@@ -178,9 +193,10 @@ impl CodeLayout {
     /// has room for just these panels.
     ///
     /// # Panics
-    /// Where a slice is too short.
+    /// Where a slice is too short, or the layout is not packed.
     pub fn pack(&self, panels: Range<usize>, weights: &[u8], out: &mut [u8]) {
-        let row = self.encoding.bytes(self.k).expect("whole blocks");
+        assert!(self.is_packed(), "{} is multiplied as it is stored", self.encoding);
+        let row = self.row_stored();
         let blocks = self.k / BLOCK;
         for (panel, out) in panels.zip(out.chunks_exact_mut(self.panel_bytes())) {
             let rows = panel * PANEL..self.m.min((panel + 1) * PANEL);
@@ -239,7 +255,7 @@ impl Product<'_> {
             return;
         }
         assert!(panels.end <= layout.panels(), "panel out of range");
-        assert!(self.packed.len() >= layout.bytes(), "packed weights too short");
+        assert!(self.weights.len() >= layout.bytes(), "weights too short");
         assert!(rows.data.len() >= rows.count * layout.row_bytes(), "rounded rows too short");
         assert!(rows.data.as_ptr().cast::<f32>().is_aligned(), "rounded rows out of line");
         assert!(self.bias.is_none_or(|b| b.len() >= layout.m), "bias too short");
@@ -266,19 +282,31 @@ impl Product<'_> {
         (row * m, panels.start * PANEL..m.min(panels.end * PANEL))
     }
 
+    fn stored_rows(&self, panel: usize) -> stored::Rows {
+        stored::rows(self.weights, self.layout.row_stored(), self.layout.m, panel)
+    }
+
     /// A panel for few rows.
     unsafe fn direct(&self, rows: RoundedRows<'_>, panel: usize, out: SharedMut<'_, f32>) {
         let layout = self.layout;
         let mut sums = [0.0f32; DIRECT_ROWS * PANEL];
-        let work = Direct {
-            form: &layout.form,
-            layout: layout.group(),
-            panel: self.packed[panel * layout.panel_bytes()..].as_ptr(),
-            group: rows.data.as_ptr(),
-            rows: rows.count,
-            out: sums.as_mut_ptr(),
-        };
-        run_on(layout.isa, work);
+        let (group, count, sums_at) = (rows.data.as_ptr(), rows.count, sums.as_mut_ptr());
+        if layout.is_packed() {
+            let work = Direct {
+                form: &layout.form,
+                layout: layout.group(),
+                panel: self.weights[panel * layout.panel_bytes()..].as_ptr(),
+                group,
+                rows: count,
+                out: sums_at,
+            };
+            run_on(layout.isa, work);
+        } else {
+            let weights = &self.stored_rows(panel);
+            let layout = layout.group();
+            let work = stored::Direct { layout, weights, group, rows: count, out: sums_at };
+            run_on(self.layout.isa, work);
+        }
         for (r, sums) in sums.chunks_exact(PANEL).take(rows.count).enumerate() {
             let place = self.place(rows, r, panel..panel + 1);
             // SAFETY: the caller's promise.
@@ -308,13 +336,19 @@ impl Product<'_> {
             for first in (0..blocks).step_by(CHUNK) {
                 let here = CHUNK.min(blocks - first);
                 for panel in pair.clone() {
-                    let start = panel * layout.panel_bytes() + first / UNIT * form.unit(UNIT);
-                    let unit = self.packed[start..].as_ptr();
-                    let side = panel - pair.start;
-                    run_on(
-                        layout.isa,
-                        Expand { form, unit, blocks: here, side, codes, scales, mins },
-                    );
+                    let (blocks, side) = (here, panel - pair.start);
+                    if layout.is_packed() {
+                        let start = panel * layout.panel_bytes() + first / UNIT * form.unit(UNIT);
+                        let unit = self.weights[start..].as_ptr();
+                        run_on(
+                            layout.isa,
+                            Expand { form, unit, blocks, side, codes, scales, mins },
+                        );
+                    } else {
+                        let weights = &self.stored_rows(panel);
+                        let work = stored::Expand { weights, first, blocks, side, codes, scales };
+                        run_on(layout.isa, work);
+                    }
                 }
                 for start in (0..rows.count).step_by(group_rows) {
                     let work = Tile {

@@ -61,6 +61,31 @@ fn widen(halves: uint16x4_t) -> float32x4_t {
     out
 }
 
+/// The four quads of 16 bytes of four rows.
+///
+/// # Safety
+/// The rows have the bytes.
+#[inline(always)]
+unsafe fn four_rows(rows: &[*const u8; 4], offset: usize) -> [uint8x16_t; 4] {
+    // SAFETY: every aarch64 CPU has these instructions; the caller proves the memory.
+    unsafe {
+        let a = vreinterpretq_u32_u8(vld1q_u8(rows[0].add(offset)));
+        let b = vreinterpretq_u32_u8(vld1q_u8(rows[1].add(offset)));
+        let c = vreinterpretq_u32_u8(vld1q_u8(rows[2].add(offset)));
+        let d = vreinterpretq_u32_u8(vld1q_u8(rows[3].add(offset)));
+        let ab = vreinterpretq_u64_u32(vtrn1q_u32(a, b));
+        let cd = vreinterpretq_u64_u32(vtrn1q_u32(c, d));
+        let ab2 = vreinterpretq_u64_u32(vtrn2q_u32(a, b));
+        let cd2 = vreinterpretq_u64_u32(vtrn2q_u32(c, d));
+        [
+            vreinterpretq_u8_u64(vtrn1q_u64(ab, cd)),
+            vreinterpretq_u8_u64(vtrn1q_u64(ab2, cd2)),
+            vreinterpretq_u8_u64(vtrn2q_u64(ab, cd)),
+            vreinterpretq_u8_u64(vtrn2q_u64(ab2, cd2)),
+        ]
+    }
+}
+
 impl Lanes for Fours {
     type B = [uint8x16_t; 4];
     type I = [int32x4_t; 4];
@@ -106,6 +131,25 @@ impl Lanes for Fours {
     fn and(self, a: [uint8x16_t; 4], b: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
         // SAFETY: every aarch64 CPU has these instructions.
         four(|i| unsafe { vandq_u8(a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn xor(self, a: [uint8x16_t; 4], b: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { veorq_u8(a[i], b[i]) })
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, rows: &[*const u8; 16], offset: usize) -> [[uint8x16_t; 4]; 8] {
+        let mut out = [[self.bytes(0)[0]; 4]; 8];
+        for (g, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
+            for half in 0..2 {
+                // SAFETY: the caller proves the memory.
+                let quads = unsafe { four_rows(rows, offset + 16 * half) };
+                for (j, quad) in quads.into_iter().enumerate() {
+                    out[4 * half + j][g] = quad;
+                }
+            }
+        }
+        out
     }
     #[inline(always)]
     fn or(self, a: [uint8x16_t; 4], b: [uint8x16_t; 4]) -> [uint8x16_t; 4] {

@@ -2,7 +2,7 @@
 //!
 //! A panel holds [`PANEL`] rows of weights, unit by unit. A unit is a header and the codes of up to
 //! [`UNIT`] blocks. The header has, for each kind of scale, those of all rows next to each other. A
-//! block's codes are split into planes of 1, 2, 4 or 8 bits. A plane of w bits is w lines of 64
+//! block's codes are split into planes of 1, 2 or 4 bits. A plane of w bits is w lines of 64
 //! bytes: byte `4 r + i` of line `t` holds, from the lowest bits up, the bits of elements
 //! `4 j + i` of row `r` for `j = t, t + w, t + 2 w, …`.
 
@@ -133,9 +133,6 @@ fn read_small(encoding: Encoding, block: &[u8], i: usize, unit: &mut RowUnit) {
     };
     unit.scales[i] = half(block, 0);
     match encoding {
-        Encoding::Q8_0 => {
-            codes.iter_mut().zip(&block[2..]).for_each(|(code, q)| *code = q ^ 0x80);
-        }
         Encoding::Q4_1 => {
             unit.mins[i] = half(block, 2);
             nibbles(&block[4..], codes);

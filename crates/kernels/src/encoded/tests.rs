@@ -33,6 +33,9 @@ fn weights(values: &mut Values, encoding: Encoding, elements: usize) -> Vec<u8> 
 }
 
 fn packed(layout: &CodeLayout, weights: &[u8]) -> Vec<u8> {
+    if !layout.is_packed() {
+        return weights.to_vec();
+    }
     let mut bytes = vec![0xaa; layout.bytes()];
     layout.pack(0..layout.panels(), weights, &mut bytes);
     bytes
@@ -97,7 +100,7 @@ fn every_encoding_is_within_the_rounding_of_rows() {
                     let x = values.floats(n * k);
                     let p = Product {
                         layout: &layout,
-                        packed: &packed,
+                        weights: &packed,
                         bias: None,
                         activation: Unary::Identity,
                     };
@@ -183,7 +186,7 @@ fn whole_numbers_are_exact() {
                 x.chunks_mut(32).for_each(|block| block[7] = 127.0);
                 let p = Product {
                     layout: &layout,
-                    packed: &packed,
+                    weights: &packed,
                     bias: None,
                     activation: Unary::Identity,
                 };
@@ -214,7 +217,7 @@ fn a_row_does_not_depend_on_the_others() {
             let packed = packed(&layout, &weights);
             let p = Product {
                 layout: &layout,
-                packed: &packed,
+                weights: &packed,
                 bias: None,
                 activation: Unary::Identity,
             };
@@ -239,7 +242,7 @@ fn bias_activation_targets_and_parts() {
         let layout = CodeLayout::new(isa, encoding, m, k);
         let packed = packed(&layout, &weights);
         let plain =
-            Product { layout: &layout, packed: &packed, bias: None, activation: Unary::Identity };
+            Product { layout: &layout, weights: &packed, bias: None, activation: Unary::Identity };
         let plain_out = product(&plain, &x);
         let data = rounded(&layout, &x);
         let targets: Vec<i32> = (0..n as i32).rev().collect();
@@ -270,7 +273,7 @@ fn what_is_no_number_is_not_hidden() {
         let layout = CodeLayout::new(isa, Encoding::Q8_0, m, k);
         let packed = packed(&layout, &weights);
         let p =
-            Product { layout: &layout, packed: &packed, bias: None, activation: Unary::Identity };
+            Product { layout: &layout, weights: &packed, bias: None, activation: Unary::Identity };
         for (bad, at) in [(f32::NAN, 3), (f32::INFINITY, 63), (f32::NEG_INFINITY, 40)] {
             let mut x = values.floats(k);
             x[at] = bad;

@@ -14,10 +14,11 @@ use std::sync::Arc;
 /// Stored bytes that are packed before those are let go.
 const AT_ONCE: usize = 4 << 20;
 
-/// How weights are multiplied: codes from a packed copy, floats as they are stored.
+/// How weights are multiplied: codes from a packed copy where there is one, floats as they are
+/// stored.
 #[derive(Clone)]
 enum Layout {
-    Codes(CodeLayout, Arc<PackedWeight>),
+    Codes(CodeLayout, Option<Arc<PackedWeight>>),
     Floats(FloatLayout),
 }
 
@@ -66,8 +67,9 @@ impl Weights {
             DType::F16 => float(Float::F16),
             DType::BF16 => float(Float::BF16),
             DType::Encoded(encoding) => {
-                let packed = cx.shared.packed(tensor, "panels");
-                Layout::Codes(CodeLayout::new(cx.isa, encoding, m, k), packed)
+                let layout = CodeLayout::new(cx.isa, encoding, m, k);
+                let packed = layout.is_packed().then(|| cx.shared.packed(tensor, "panels"));
+                Layout::Codes(layout, packed)
             }
             _ => return None,
         };
@@ -117,10 +119,10 @@ impl Weights {
     /// All matrices, packed where they must be; `stored` is what the graph holds.
     pub fn matrices<'a>(&self, pool: &Pool, stored: &'a [u8]) -> Matrices<'a> {
         match &self.layout {
-            Layout::Codes(layout, packed) => Matrices::Packed(
+            Layout::Codes(layout, Some(packed)) => Matrices::Packed(
                 packed.get(|| self.pack(layout, pool, stored, &|bytes| packed.let_go(bytes))),
             ),
-            Layout::Floats(_) => Matrices::Stored(stored),
+            _ => Matrices::Stored(stored),
         }
     }
 
@@ -196,7 +198,7 @@ impl Weights {
         unsafe {
             match &self.layout {
                 Layout::Codes(layout, _) => {
-                    let product = Product { layout, packed: matrix, bias, activation };
+                    let product = Product { layout, weights: matrix, bias, activation };
                     let rows = RoundedRows { data: given.rounded, count, targets };
                     product.run(rows, panels, out, scratch);
                 }
@@ -223,7 +225,10 @@ impl Weights {
     /// For people: what is multiplied how.
     pub fn describe(&self) -> String {
         match &self.layout {
-            Layout::Codes(l, _) => format!("{} panels {}", l.encoding(), l.isa().name()),
+            Layout::Codes(l, packed) => {
+                let form = if packed.is_some() { "panels" } else { "rows" };
+                format!("{} {form} {}", l.encoding(), l.isa().name())
+            }
             Layout::Floats(l) => format!("{} rows {}", l.float().name(), l.isa().name()),
         }
     }
