@@ -145,20 +145,29 @@ impl FloatProduct<'_> {
                     &rows.data[source * layout.k..][..layout.k]
                 });
                 let count = group.min(rows.count - start);
+                let place = |r: usize, columns: Range<usize>| {
+                    let target = rows.targets.map_or(start + r, |t| t[start + r] as usize);
+                    target * layout.m + columns.start..target * layout.m + columns.end
+                };
                 for panel in here.clone() {
                     let columns = panel * PANEL..layout.m.min((panel + 1) * PANEL);
-                    let mut sums = [0.0f32; MOST_ROWS * PANEL];
                     let weights = &self.weights[columns.start * layout.row_bytes()..]
                         [..columns.len() * layout.row_bytes()];
-                    run_on(layout.isa, Tile { layout, weights, x: &x[..count], sums: &mut sums });
-                    for (r, sums) in sums.chunks_exact(PANEL).take(count).enumerate() {
-                        let target = rows.targets.map_or(start + r, |t| t[start + r] as usize);
-                        let place = (target * layout.m, columns.clone());
-                        // SAFETY: the caller's promise.
-                        unsafe {
-                            finish(layout.isa, (self.bias, self.activation), place, sums, out)
-                        };
-                    }
+                    let sums = std::array::from_fn(|r| {
+                        out.part(place(r.min(count - 1), columns.clone())).as_mut_ptr()
+                    });
+                    run_on(layout.isa, Tile { layout, weights, x: &x[..count], sums });
+                }
+                let columns = here.start * PANEL..layout.m.min(here.end * PANEL);
+                for r in 0..count {
+                    // SAFETY: the caller's promise.
+                    let sums = unsafe { out.slice(place(r, columns.clone())) };
+                    finish(
+                        layout.isa,
+                        self.bias.map(|b| &b[columns.clone()]),
+                        self.activation,
+                        sums,
+                    );
                 }
             }
         }
@@ -170,8 +179,8 @@ struct Tile<'a> {
     layout: &'a FloatLayout,
     weights: &'a [u8],
     x: &'a [&'a [f32]],
-    /// For each row [`PANEL`] sums.
-    sums: &'a mut [f32; MOST_ROWS * PANEL],
+    /// Where each row's sums go.
+    sums: [*mut f32; MOST_ROWS],
 }
 
 /// [`Tile`] of `R` rows, `C` rows of weights at a time, of type `FLOAT` (0: F32, 1: F16, 2: BF16).
@@ -200,19 +209,11 @@ impl<const FLOAT: usize, const R: usize, const C: usize> Work for TileRows<'_, F
         let (k, bytes, row_bytes) = (layout.k, layout.float.bytes(), layout.row_bytes());
         let columns = weights.len() / row_bytes.max(1);
         let whole = k - k % PANEL;
-        // What is left of each row, with zeros after it.
-        let mut x_rest = [[0.0f32; PANEL]; R];
-        for r in 0..R {
-            x_rest[r][..k - whole].copy_from_slice(&x[r][whole..k]);
-        }
         for first in (0..columns).step_by(C) {
             let mut w = [std::ptr::null(); C];
-            let mut w_rest = [[0u8; 4 * PANEL]; C];
             for c in 0..C {
                 // Rows that are not there are the last one again.
-                let row = &weights[(first + c).min(columns - 1) * row_bytes..][..row_bytes];
-                w[c] = row.as_ptr();
-                w_rest[c][..(k - whole) * bytes].copy_from_slice(&row[whole * bytes..]);
+                w[c] = weights[(first + c).min(columns - 1) * row_bytes..][..row_bytes].as_ptr();
             }
             let mut total = [[l.splat(0.0); C]; R];
             // SAFETY: rows of x have `k` elements, which `FloatProduct::run` checked, and rows of
@@ -259,10 +260,16 @@ impl<const FLOAT: usize, const R: usize, const C: usize> Work for TileRows<'_, F
                     }
                 }
                 if whole < k {
+                    // What is left of each row, with zeros after it.
                     for c in 0..C {
-                        let w = load::<L, FLOAT>(l, w_rest[c].as_ptr());
+                        let mut rest = [0u8; 4 * PANEL];
+                        let left = (k - whole) * bytes;
+                        w[c].add(whole * bytes).copy_to_nonoverlapping(rest.as_mut_ptr(), left);
+                        let w = load::<L, FLOAT>(l, rest.as_ptr());
                         for r in 0..R {
-                            total[r][c] = l.fma(l.load_f(x_rest[r].as_ptr()), w, total[r][c]);
+                            let mut rest = [0.0f32; PANEL];
+                            rest[..k - whole].copy_from_slice(&x[r][whole..k]);
+                            total[r][c] = l.fma(l.load_f(rest.as_ptr()), w, total[r][c]);
                         }
                     }
                 }
@@ -271,8 +278,17 @@ impl<const FLOAT: usize, const R: usize, const C: usize> Work for TileRows<'_, F
                 for c in (0..C).step_by(4) {
                     let sums_of = |i: usize| total[r][(c + i) % C];
                     let four = l.sums([sums_of(0), sums_of(1), sums_of(2), sums_of(3)]);
-                    let there = C.min(4).min(columns - first);
-                    sums[r * PANEL + first..][..there].copy_from_slice(&four[..there]);
+                    // SAFETY: there is room for the sums of all rows of weights.
+                    unsafe {
+                        let to = sums[r].add(first);
+                        if C >= 4 && columns - first >= 4 {
+                            to.cast::<[f32; 4]>().write_unaligned(four);
+                        } else {
+                            for i in 0..C.min(4).min(columns - first) {
+                                *to.add(i) = four[i];
+                            }
+                        }
+                    }
                 }
             }
         }

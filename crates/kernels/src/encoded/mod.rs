@@ -308,9 +308,9 @@ impl Product<'_> {
             run_on(self.layout.isa, work);
         }
         for (r, sums) in sums.chunks_exact(PANEL).take(rows.count).enumerate() {
-            let place = self.place(rows, r, panel..panel + 1);
+            let at = self.place(rows, r, panel..panel + 1);
             // SAFETY: the caller's promise.
-            unsafe { finish(layout.isa, (self.bias, self.activation), place, sums, out) };
+            unsafe { place(layout.isa, (self.bias, self.activation), at, sums, out) };
         }
     }
 
@@ -367,9 +367,9 @@ impl Product<'_> {
                 }
             }
             for (r, sums) in sums.chunks_exact(SIDE * PANEL).enumerate() {
-                let place = self.place(rows, r, pair.clone());
+                let at = self.place(rows, r, pair.clone());
                 // SAFETY: the caller's promise.
-                unsafe { finish(layout.isa, (self.bias, self.activation), place, sums, out) };
+                unsafe { place(layout.isa, (self.bias, self.activation), at, sums, out) };
             }
         }
     }
@@ -379,7 +379,7 @@ impl Product<'_> {
 ///
 /// # Safety
 /// Nobody else touches them meanwhile.
-unsafe fn finish(
+unsafe fn place(
     isa: Isa,
     (bias, activation): (Option<&[f32]>, Unary),
     (start, columns): (usize, Range<usize>),
@@ -388,15 +388,16 @@ unsafe fn finish(
 ) {
     // SAFETY: the caller's promise.
     let out = unsafe { out.slice(start + columns.start..start + columns.end) };
-    match bias {
-        None => out.copy_from_slice(&sums[..columns.len()]),
-        Some(bias) => {
-            for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias[columns]) {
-                *out = sum + bias;
-            }
-        }
+    out.copy_from_slice(&sums[..columns.len()]);
+    finish(isa, bias.map(|bias| &bias[columns]), activation, out);
+}
+
+/// Makes sums results: adds the bias and applies the activation.
+fn finish(isa: Isa, bias: Option<&[f32]>, activation: Unary, sums: &mut [f32]) {
+    if let Some(bias) = bias {
+        sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
     }
     if activation != Unary::Identity {
-        activation.run(isa, out);
+        activation.run(isa, sums);
     }
 }
