@@ -226,8 +226,10 @@ fn a_full_context_forgets_whole_turns_and_says_so() {
     terminal.until("a refusal", |screen| {
         screen.replace('\n', "").contains("do not fit in a context") && screen.ends_with("\n›")
     });
-    terminal.press(&format!("/stats{ENTER}"));
-    terminal.until("numbers", |screen| screen.contains("of 64 tokens") && screen.ends_with("\n›"));
+    terminal.press(&format!("The end{ENTER}"));
+    let screen = terminal
+        .until("an answer", |screen| screen.contains("› The end\n") && screen.ends_with("\n›"));
+    insta::assert_snapshot!("full", screen);
     terminal.press(CTRL_D);
     assert!(terminal.end().success());
 }
