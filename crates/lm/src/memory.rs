@@ -9,7 +9,7 @@ use crate::model::LanguageModel;
 use crate::step::{MOST_ROWS, Stepper};
 use kinglet_formats::map;
 use kinglet_graph::{GraphError, Tensor};
-use kinglet_runtime::Shared;
+use kinglet_runtime::{PackedWeight, Shared};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl Residents {
                 Some(Fate::Kept) => continue,
                 Some(fate) => *fate,
                 None => {
-                    let packed = shared.packed_bytes_of(bytes);
+                    let packed = shared.packed_size_of(bytes);
                     let cost = if packed > 0 { packed } else { bytes.len() };
                     let keeps = self.room.is_none_or(|room| self.kept + cost <= room);
                     let fate = if keeps { Fate::Kept } else { Fate::LetGo };
@@ -118,21 +118,28 @@ pub(crate) fn mapped<'t>(
     tensors.filter(|t| t.raw().len() >= SMALL && map::is_mapped(t.raw()))
 }
 
+/// Bytes in memory at most while a step uses `weight`: as it is stored, or its packed copy and what is
+/// not let go yet of what that is made of.
+pub(crate) fn in_use(weight: &Tensor, shared: &Shared) -> usize {
+    let stored = weight.raw().len();
+    match shared.packed_size_of(weight.raw()) {
+        0 => stored,
+        packed => packed + stored.min(PackedWeight::AT_ONCE),
+    }
+}
+
 /// Sees to it that the process stays within `budget` bytes, if the model can run in so many.
 /// `before`: what the process had in memory before its cache and plans were made.
 pub(crate) fn keep_within(
     stepper: &mut Stepper,
     budget: usize,
     before: Option<usize>,
-    reference: bool,
 ) -> Result<(), GraphError> {
     let fail = |e: LmError| GraphError::new("memory", e.to_string());
     stepper.ready().map_err(fail)?;
     let (one, cache) = (stepper.planned_bytes(), stepper.state_bytes());
     let sizes: Vec<usize> = mapped(stepper.constants()).map(|t| t.raw().len()).collect();
-    let largest = sizes.iter().copied().max().unwrap_or(0);
-    // A weight and its packed copy are there together for a moment.
-    let passing = if reference { largest } else { 2 * largest };
+    let passing = stepper.weights_in_use();
     let logits = 8 * stepper.vocabulary() * 4;
     let around = sizes.iter().sum::<usize>().min(sizes.len() * AROUND);
     let before = before.unwrap_or(USUAL_PROCESS);

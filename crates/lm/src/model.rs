@@ -152,7 +152,7 @@ impl LanguageModel {
         let pool = Arc::new(Pool::new(threads));
         let mut stepper = Stepper::new(graph, pool, sequences, pages, options.reference);
         if let Some(budget) = options.memory {
-            memory::keep_within(&mut stepper, budget, before, options.reference)?;
+            memory::keep_within(&mut stepper, budget, before)?;
         }
         Ok(LanguageModel {
             stepper,

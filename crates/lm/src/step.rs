@@ -360,6 +360,14 @@ impl Stepper {
         &self.shared
     }
 
+    /// Bytes of weights in memory at most during one step of the plans made so far, where none is kept
+    /// for the next.
+    pub(crate) fn weights_in_use(&self) -> usize {
+        let of =
+            |weights: &Vec<Tensor>| weights.iter().map(|w| memory::in_use(w, &self.shared)).sum();
+        self.plans.iter().flat_map(|plan| plan.weights.iter().map(of)).max().unwrap_or(0)
+    }
+
     /// Bytes that the plans made so far take for values between steps.
     pub fn planned_bytes(&self) -> usize {
         self.plans.iter().map(|p| p.plan.memory().planned).sum()

@@ -2,35 +2,47 @@
 //! numbers are of the whole process.
 #![cfg(target_os = "linux")]
 
-use half::f16;
 use kinglet_formats::gguf::{Metadata, Value, Writer};
-use kinglet_graph::{DType, Encoding};
+use kinglet_formats::map::{process_peak, process_resident};
+use kinglet_graph::{DType, Encoding, Tensor};
 use kinglet_lm::{Cache, Generation, LanguageModel, Options, Session, Trim};
 use kinglet_testing::Rng;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const MB: usize = 1 << 20;
 
 /// Tests take turns.
 static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-const WIDTH: usize = 512;
-const WIDE: usize = 2048;
-const LAYERS: usize = 8;
 const VOCABULARY: usize = 2048;
+const Q8_0: DType = DType::Encoded(Encoding::Q8_0);
 
-/// Writes a Llama of random weights in Q8_0 whose tensors take about 37 MB.
-fn write(path: &Path) {
+/// A Llama's.
+struct Shape {
+    layers: usize,
+    width: usize,
+    wide: usize,
+}
+
+/// About 36 million weights.
+const DEEP: Shape = Shape { layers: 8, width: 512, wide: 2048 };
+/// About 105 million weights, in fewer matrices.
+const WIDE: Shape = Shape { layers: 6, width: 1024, wide: 4096 };
+
+/// Writes a model of random weights.
+fn write(shape: &Shape, dtype: DType, path: &Path) {
+    let Shape { layers, width, wide } = *shape;
     let mut metadata = Metadata::default();
     for (key, value) in [
         ("general.architecture", Value::String("llama".into())),
-        ("llama.block_count", Value::U32(LAYERS as u32)),
-        ("llama.embedding_length", Value::U32(WIDTH as u32)),
-        ("llama.feed_forward_length", Value::U32(WIDE as u32)),
-        ("llama.attention.head_count", Value::U32(8)),
-        ("llama.attention.head_count_kv", Value::U32(8)),
+        ("llama.block_count", Value::U32(layers as u32)),
+        ("llama.embedding_length", Value::U32(width as u32)),
+        ("llama.feed_forward_length", Value::U32(wide as u32)),
+        ("llama.attention.head_count", Value::U32(width as u32 / 64)),
+        ("llama.attention.head_count_kv", Value::U32(width as u32 / 64)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
         ("llama.rope.dimension_count", Value::U32(64)),
         ("llama.context_length", Value::U32(4096)),
@@ -38,40 +50,38 @@ fn write(path: &Path) {
         metadata.insert(key, value);
     }
     let mut writer = Writer::new(metadata);
-    let mut matrix = |name: String, rows: usize, columns: usize, seed: u64| {
-        let dtype = DType::Encoded(Encoding::Q8_0);
-        writer
-            .streamed(&name, dtype, &[rows, columns], move |out: &mut dyn Write| {
-                let mut rng = Rng::new(seed);
-                let scale = f16::from_f32(1.0 / 127.0 / (columns as f32).sqrt());
-                for _ in 0..rows {
-                    let mut row = Vec::with_capacity(columns / 32 * 34);
-                    for _ in 0..columns / 32 {
-                        row.extend(scale.to_le_bytes());
-                        row.extend(rng.bytes(32));
-                    }
-                    out.write_all(&row)?;
-                }
-                Ok(())
-            })
-            .unwrap();
+    // Rows from which matrices are made; their number is prime, so that rows repeat far apart.
+    const ROWS: usize = 61;
+    let rows = [width, wide].map(|columns| {
+        let spread = (3.0 / columns as f32).sqrt();
+        let weights = Rng::new(columns as u64).floats(ROWS * columns, -spread, spread);
+        let rows = Tensor::encode(dtype, &[ROWS, columns], &weights).unwrap();
+        (columns, Arc::new(rows.raw().to_vec()))
+    });
+    let mut random = Rng::new(1);
+    let mut matrix = |name: String, count: usize, columns: usize| {
+        let rows = rows.iter().find(|(len, _)| *len == columns).unwrap().1.clone();
+        let mut random = Rng::new(random.bits());
+        let write = move |out: &mut dyn Write| {
+            let row = rows.len() / ROWS;
+            (0..count).try_for_each(|_| out.write_all(&rows[random.below(ROWS) * row..][..row]))
+        };
+        writer.streamed(&name, dtype, &[count, columns], write).unwrap();
     };
-    matrix("token_embd.weight".into(), VOCABULARY, WIDTH, 1);
-    matrix("output.weight".into(), VOCABULARY, WIDTH, 2);
-    for layer in 0..LAYERS {
-        let seed = 10 * (layer as u64 + 1);
-        for (i, part) in ["attn_q", "attn_k", "attn_v", "attn_output"].into_iter().enumerate() {
-            matrix(format!("blk.{layer}.{part}.weight"), WIDTH, WIDTH, seed + i as u64);
+    matrix("token_embd.weight".into(), VOCABULARY, width);
+    matrix("output.weight".into(), VOCABULARY, width);
+    for layer in 0..layers {
+        for part in ["attn_q", "attn_k", "attn_v", "attn_output"] {
+            matrix(format!("blk.{layer}.{part}.weight"), width, width);
         }
-        matrix(format!("blk.{layer}.ffn_gate.weight"), WIDE, WIDTH, seed + 5);
-        matrix(format!("blk.{layer}.ffn_up.weight"), WIDE, WIDTH, seed + 6);
-        matrix(format!("blk.{layer}.ffn_down.weight"), WIDTH, WIDE, seed + 7);
+        matrix(format!("blk.{layer}.ffn_gate.weight"), wide, width);
+        matrix(format!("blk.{layer}.ffn_up.weight"), wide, width);
+        matrix(format!("blk.{layer}.ffn_down.weight"), width, wide);
     }
-    let norms = (0..LAYERS).flat_map(|l| ["attn_norm", "ffn_norm"].map(|n| format!("blk.{l}.{n}")));
+    let norms = (0..layers).flat_map(|l| ["attn_norm", "ffn_norm"].map(|n| format!("blk.{l}.{n}")));
+    let ones = Tensor::from_slice(&[width], &vec![1f32; width]).unwrap();
     for name in norms.chain(["output_norm".to_string()]) {
-        let ones = vec![1f32; WIDTH];
-        let tensor = kinglet_graph::Tensor::from_slice(&[WIDTH], &ones).unwrap();
-        writer.tensor(&format!("{name}.weight"), &tensor).unwrap();
+        writer.tensor(&format!("{name}.weight"), &ones).unwrap();
     }
     writer.write(path).unwrap();
 }
@@ -80,9 +90,9 @@ fn write(path: &Path) {
 struct File(PathBuf);
 
 impl File {
-    fn new() -> File {
+    fn new(shape: &Shape, dtype: DType) -> File {
         let path = std::env::temp_dir().join(format!("kinglet-memory-{}.gguf", std::process::id()));
-        write(&path);
+        write(shape, dtype, &path);
         File(path)
     }
 }
@@ -93,18 +103,15 @@ impl Drop for File {
     }
 }
 
-fn status(key: &str) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix(key)).unwrap();
-    line.trim_start_matches(':').trim().strip_suffix("kB").unwrap().trim().parse::<usize>().unwrap()
-        * 1024
+fn in_memory() -> usize {
+    process_resident().unwrap()
 }
 
 /// The most that the process had in memory during `work`.
 fn peak_of<T>(work: impl FnOnce() -> T) -> (T, usize) {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let result = work();
-    (result, status("VmHWM"))
+    (result, process_peak().unwrap())
 }
 
 fn options(memory: Option<usize>) -> Options {
@@ -118,57 +125,77 @@ fn say(model: &mut LanguageModel, session: &mut Session, n: usize) -> Vec<u32> {
     answer.tokens.iter().map(|c| c.token).collect()
 }
 
-/// What a fresh conversation says.
-fn talk(model: &mut LanguageModel) -> Vec<u32> {
+/// What a fresh conversation says, and the logits after it.
+fn talk(model: &mut LanguageModel) -> (Vec<u32>, Vec<f32>) {
     let mut session = Session::new(model).unwrap();
-    session.push(&[1, 5, 9, 13]);
+    let prompt: Vec<u32> = (0..40).map(|i| i * 47 % VOCABULARY as u32).collect();
+    session.push(&prompt);
     let said = say(model, &mut session, 3);
+    let logits = session.logits().to_vec();
     session.close(model);
-    said
+    (said, logits)
+}
+
+/// The least budget that the model takes, as the error says.
+fn least(path: &Path) -> usize {
+    let e = LanguageModel::open(path, &options(Some(MB))).err().unwrap().to_string();
+    let number = e.split("at least ").nth(1).and_then(|rest| rest.split(' ').next());
+    MB * number.and_then(|n| n.parse::<usize>().ok()).unwrap_or_else(|| panic!("{e}"))
+}
+
+/// Budgets from the least on bound the process, which computes the same as without.
+fn stays_within(dtype: DType) {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let file = File::new(&WIDE, dtype);
+    let run = |memory| {
+        peak_of(|| {
+            let mut model = LanguageModel::open(&file.0, &options(memory)).unwrap();
+            (talk(&mut model), model.memory())
+        })
+    };
+    let before = in_memory();
+    let ((said, report), all) = run(None);
+    println!("{dtype}: {} MB before, {} MB without a budget, {report:?}", before / MB, all / MB);
+    assert_eq!(said.1.len(), VOCABULARY);
+    assert!(all > before + report.weights_mapped * 9 / 10);
+    let least = least(&file.0);
+    // The whole process takes less than the weights alone.
+    assert!(least + 4 * MB < report.weights_mapped, "{least} of {}", report.weights_mapped);
+    let middle = least + report.weights_mapped / 3;
+    for budget in [least, least + 4 * MB, middle, least + 2 * report.weights_mapped] {
+        let ((again, report), peak) = run(Some(budget));
+        println!("{} MB of {} MB, {report:?}", peak / MB, budget / MB);
+        assert!(peak <= budget, "{peak} bytes of {budget}");
+        assert_eq!(again, said);
+        let held = report.packed + report.weights_resident.unwrap();
+        assert!(held > report.weights_mapped / 2 || budget <= middle, "{held} held of {report:?}");
+    }
 }
 
 #[test]
-fn a_budget_bounds_the_process_and_changes_no_word() {
-    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
-    let file = File::new();
-    let before = status("VmRSS");
-    let (said, report, all) = {
-        let (result, peak) = peak_of(|| {
-            let mut model = LanguageModel::open(&file.0, &options(None)).unwrap();
-            (talk(&mut model), model.memory())
-        });
-        (result.0, result.1, peak)
-    };
-    println!("{} MB before, {} MB without a budget, {report:?}", before / MB, all / MB);
-    assert!(report.weights_mapped > 30 * MB, "{report:?}");
-    assert!(all > before + 30 * MB);
-    // The least is told by the error, and is enough.
-    for more in [2 * MB, 8 * MB, 80 * MB] {
-        let e = LanguageModel::open(&file.0, &options(Some(MB))).err().unwrap().to_string();
-        let least: usize = e
-            .split("at least ")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next())
-            .and_then(|n| n.parse().ok())
-            .unwrap_or_else(|| panic!("{e}"));
-        let budget = least * MB + more;
-        let (result, peak) = peak_of(|| {
-            let mut model = LanguageModel::open(&file.0, &options(Some(budget))).unwrap();
-            (talk(&mut model), model.memory())
-        });
-        println!("{} MB of {} MB, {:?}", peak / MB, budget / MB, result.1);
-        assert!(peak <= budget, "{peak} bytes of {budget}");
-        assert_eq!(result.0, said);
-        if more < 10 * MB {
-            assert!(result.1.weights_resident.unwrap() < report.weights_mapped * 9 / 10);
-        }
-    }
+fn a_budget_bounds_the_process_with_q4_0() {
+    stays_within(DType::Encoded(Encoding::Q4_0));
+}
+
+#[test]
+fn a_budget_bounds_the_process_with_q8_0() {
+    stays_within(Q8_0);
+}
+
+#[test]
+fn a_budget_bounds_the_process_with_q4_k() {
+    stays_within(DType::Encoded(Encoding::Q4_K));
+}
+
+#[test]
+fn a_budget_bounds_the_process_with_f16() {
+    stays_within(DType::F16);
 }
 
 #[test]
 fn a_long_context_costs_nothing_until_it_is_used() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
-    let file = File::new();
+    let file = File::new(&DEEP, Q8_0);
     let peak_with = |context| {
         let options = Options { context: Some(context), ..options(None) };
         peak_of(|| talk(&mut LanguageModel::open(&file.0, &options).unwrap()))
@@ -182,7 +209,7 @@ fn a_long_context_costs_nothing_until_it_is_used() {
 #[test]
 fn what_is_trimmed_is_given_back_and_comes_back() {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
-    let file = File::new();
+    let file = File::new(&DEEP, Q8_0);
     let mut model = LanguageModel::open(&file.0, &options(None)).unwrap();
     let mut session = Session::new(&mut model).unwrap();
     session.push(&[1, 5, 9, 13]);
@@ -197,9 +224,9 @@ fn what_is_trimmed_is_given_back_and_comes_back() {
         session.rewrite(&mut model, Vec::new());
         session.push(&text);
         let before = logits(&mut model, &mut session);
-        let (resident, report) = (status("VmRSS"), model.memory());
+        let (resident, report) = (in_memory(), model.memory());
         model.trim(level);
-        let (left, now) = (status("VmRSS"), model.memory());
+        let (left, now) = (in_memory(), model.memory());
         println!("{level:?}: {} MB to {} MB, {now:?}", resident / MB, left / MB);
         assert_eq!((now.packed, now.plans), (0, 0));
         if level >= Trim::Cache {
@@ -233,10 +260,10 @@ fn endless_text_takes_no_more_memory() {
     let generation =
         |n| Generation { max_tokens: n, sinks: Some(4), ignore_end: true, ..Generation::default() };
     session.generate(&mut model, &generation(192), |_| ControlFlow::Continue(())).unwrap();
-    let before = status("VmRSS");
+    let before = in_memory();
     let answer =
         session.generate(&mut model, &generation(400), |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(answer.tokens.len(), 400);
-    let after = status("VmRSS");
+    let after = in_memory();
     assert!(after < before + MB, "{before} to {after}");
 }

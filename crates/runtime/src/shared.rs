@@ -26,14 +26,15 @@ impl Shared {
         Shared { let_go: Some(let_go), ..Shared::default() }
     }
 
-    /// The packed copy of `weight` in `layout`, which is yet to be made where no plan made it.
-    pub fn packed(&self, weight: &Tensor, layout: &'static str) -> Arc<PackedWeight> {
+    /// The packed copy of `weight` in `layout`, which is yet to be made where no plan made it; `size`
+    /// bytes.
+    pub fn packed(&self, weight: &Tensor, layout: &'static str, size: usize) -> Arc<PackedWeight> {
         let bytes = weight.raw();
         let key = (bytes.as_ptr() as usize, bytes.len(), layout);
         let mut weights = lock(&self.weights);
         weights
             .entry(key)
-            .or_insert_with(|| Arc::new(PackedWeight::of(weight, self.let_go)))
+            .or_insert_with(|| Arc::new(PackedWeight::of(weight, size, self.let_go)))
             .clone()
     }
 
@@ -49,9 +50,10 @@ impl Shared {
         self.of(bytes, PackedWeight::trim)
     }
 
-    /// Bytes of packed copies of the weight that `bytes` are.
-    pub fn packed_bytes_of(&self, bytes: &[u8]) -> usize {
-        self.of(bytes, PackedWeight::bytes)
+    /// Bytes that packed copies of the weight that `bytes` are take once they are made; 0 where it is
+    /// used as it is stored.
+    pub fn packed_size_of(&self, bytes: &[u8]) -> usize {
+        self.of(bytes, |w| w.size)
     }
 
     fn of(&self, bytes: &[u8], f: impl Fn(&PackedWeight) -> usize) -> usize {
@@ -75,13 +77,17 @@ impl Shared {
 pub struct PackedWeight {
     // Keeps the address that the copy is known by.
     _weight: Tensor,
+    size: usize,
     bytes: Mutex<Option<Arc<AlignedBytes>>>,
     let_go: Option<LetGo>,
 }
 
 impl PackedWeight {
-    fn of(weight: &Tensor, let_go: Option<LetGo>) -> PackedWeight {
-        PackedWeight { _weight: weight.clone(), bytes: Mutex::new(None), let_go }
+    /// About so many stored bytes are packed before [`PackedWeight::let_go`] is told of them.
+    pub const AT_ONCE: usize = 4 << 20;
+
+    fn of(weight: &Tensor, size: usize, let_go: Option<LetGo>) -> PackedWeight {
+        PackedWeight { _weight: weight.clone(), size, bytes: Mutex::new(None), let_go }
     }
 
     /// The copy; made by `pack` where it is not there.

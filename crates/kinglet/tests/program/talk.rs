@@ -131,6 +131,66 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
 }
 
 #[test]
+fn ctrl_c_before_the_answer_takes_the_question_back() {
+    let folder = folder();
+    let Some(path) = story_teller(&folder) else { return };
+    let [long, saved] = ["long.json", "saved.json"].map(|name| folder.path().join(name));
+    let [long, saved] = [&long, &saved].map(|path| path.to_str().unwrap());
+    // This takes minutes to read.
+    let story = "Once upon a time, there was a dog. ".repeat(10_000);
+    let talk = serde_json::json!({ "messages": [{ "role": "user", "content": story }, { "role": "assistant", "content": "The end." }] });
+    std::fs::write(long, talk.to_string()).unwrap();
+    let mut terminal = chat(&path, &["--context", "200000", "--max-tokens", "24", "--load", long]);
+    for _ in 0..2 {
+        terminal.press("And then?");
+        terminal.see("› And then?");
+        terminal.press(ENTER);
+        terminal.until_heard();
+        terminal.press(CTRL_C);
+        terminal.see("stopped before the answer; ↑ brings back what you said\n›");
+    }
+    terminal.press(UP);
+    terminal.see("\n› And then?");
+    terminal.press(CTRL_U);
+    terminal.press(&format!("/save {saved}{ENTER}"));
+    terminal.until("wrote", |screen| screen.contains("wrote ") && screen.ends_with("\n›"));
+    let read: serde_json::Value = serde_json::from_slice(&std::fs::read(saved).unwrap()).unwrap();
+    assert_eq!(read, talk);
+    // What comes next is answered as if nothing had been asked.
+    terminal.press(&format!("/clear{ENTER}"));
+    terminal.see("/clear\n›");
+    terminal.press(&format!("Once upon a time{ENTER}"));
+    terminal.until("an answer", |screen| {
+        screen.contains("› Once upon a time\n, there was a little girl named Lily.")
+            && screen.ends_with("\n›")
+    });
+    terminal.press(CTRL_D);
+    assert!(terminal.end().success());
+}
+
+#[test]
+fn a_line_is_drawn_anew_in_a_window_made_narrower_or_wider() {
+    let Some(path) = model(STORIES) else { return };
+    let mut terminal = chat(&path, &[]);
+    let line = "one two three four five six seven eight nine ten";
+    terminal.press(line);
+    terminal.see(line);
+    for columns in [20, 60].into_iter().cycle().take(40) {
+        terminal.resize(24, columns);
+        let rows = if columns == 20 { 3 } else { 1 };
+        terminal.until("the line drawn anew", |screen| {
+            let drawn: Vec<&str> = screen.lines().rev().take(rows).collect();
+            let whole: Vec<&str> = drawn.iter().rev().copied().collect();
+            whole[0].starts_with("› one")
+                && whole.join("").replace(' ', "").ends_with("eightnineten")
+        });
+    }
+    terminal.press(CTRL_U);
+    terminal.press(&format!("/quit{ENTER}"));
+    assert!(terminal.end().success());
+}
+
+#[test]
 fn long_lines_wrap_and_long_pastes_are_refused() {
     let Some(path) = model(STORIES) else { return };
     let mut terminal = chat(&path, &["--max-tokens", "4"]);
@@ -147,5 +207,29 @@ fn long_lines_wrap_and_long_pastes_are_refused() {
         screen.replace('\n', "").contains("do not fit in a context") && screen.ends_with('›')
     });
     terminal.press(&format!("/quit{ENTER}"));
+    assert!(terminal.end().success());
+}
+
+#[test]
+fn a_full_context_forgets_whole_turns_and_says_so() {
+    let folder = folder();
+    let Some(path) = story_teller(&folder) else { return };
+    let mut terminal = chat(&path, &["--context", "64", "--max-tokens", "24"]);
+    for said in ["Once upon a time", "The dog ran", "It was red", "Then he saw a cat"] {
+        terminal.press(&format!("{said}{ENTER}"));
+        terminal.until("an answer", |screen| {
+            screen.contains(&format!("› {said}\n")) && screen.ends_with("\n›")
+        });
+    }
+    // What is refused makes the model forget nothing.
+    terminal.press(&format!("{}{ENTER}", "one two three ".repeat(30)));
+    terminal.until("a refusal", |screen| {
+        screen.replace('\n', "").contains("do not fit in a context") && screen.ends_with("\n›")
+    });
+    terminal.press(&format!("The end{ENTER}"));
+    let screen = terminal
+        .until("an answer", |screen| screen.contains("› The end\n") && screen.ends_with("\n›"));
+    insta::assert_snapshot!("full", screen);
+    terminal.press(CTRL_D);
     assert!(terminal.end().success());
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use vt100::{Parser, Screen};
 
 /// How long anything may take.
@@ -89,6 +89,28 @@ impl Terminal {
     #[track_caller]
     pub fn see(&self, text: &str) -> String {
         self.until(&format!("{text:?}"), |screen| screen.ends_with(text))
+    }
+
+    /// Makes the window larger or smaller.
+    pub fn resize(&mut self, rows: u16, columns: u16) {
+        // First, so that what is drawn for the new size meets a screen of that size.
+        let mut parser = self.screen.0.lock().expect("the screen");
+        parser.screen_mut().set_size(some(rows), some(columns));
+        set_size(&self.keys, rows, columns);
+    }
+
+    /// Waits until the program has taken a line and reads no more keys: Ctrl-C is a signal then.
+    ///
+    /// # Panics
+    /// Where it reads on.
+    #[track_caller]
+    pub fn until_heard(&self) {
+        let start = Instant::now();
+        let signals = || tcgetattr(&self.keys).expect("its modes").local_modes;
+        while !signals().contains(LocalModes::ISIG) {
+            assert!(start.elapsed() < PATIENCE, "the program reads keys");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits for the program's end.

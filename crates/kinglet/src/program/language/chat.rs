@@ -177,6 +177,8 @@ impl Chat {
 impl Talk {
     fn hold(&mut self, lines: &mut Lines) -> Result<(), Error> {
         loop {
+            // Here and not where an answer begins, so that Ctrl-C is heard from the end of the line on.
+            self.stopped.store(false, Ordering::Relaxed);
             let text = match lines.next()? {
                 Line::End => return Ok(()),
                 Line::Interrupted => {
@@ -215,25 +217,27 @@ impl Talk {
     }
 
     fn answer(&mut self, text: &str) -> Next {
-        self.stopped.store(false, Ordering::Relaxed);
+        let forgotten = self.forgotten;
         self.messages.push(Message::new("user", text));
         let answer = self.say();
-        if answer.is_err() {
+        if !matches!(answer, Ok(Some(_))) {
             // As if it had not been said: it may be said otherwise.
             self.messages.pop();
+            self.forgotten = forgotten;
         }
-        self.messages.push(Message::new("assistant", answer?));
+        match answer? {
+            Some(answer) => self.messages.push(Message::new("assistant", answer)),
+            // The terminal has written `^C`.
+            None => eprintln!("\nstopped before the answer; ↑ brings back what you said"),
+        }
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Lets the model answer the last message.
-    fn say(&mut self) -> Result<String, Error> {
+    /// Lets the model answer the last message. `None` where Ctrl-C came before the answer began.
+    fn say(&mut self) -> Result<Option<String>, Error> {
         let tokens = self.tokens()?;
         let start = Instant::now();
-        let Some(computed) = self.compute(&tokens)? else {
-            eprintln!();
-            return Ok(String::new());
-        };
+        let Some(computed) = self.compute(&tokens)? else { return Ok(None) };
         let prompted = start.elapsed().as_secs_f64();
         let mut out = io::stdout().lock();
         let terminal = out.is_terminal();
@@ -252,7 +256,7 @@ impl Talk {
         })?;
         drop(out);
         if let Some(error) = lost {
-            return super::super::cannot_write(error).map(|()| answer.text);
+            return super::super::cannot_write(error).map(|()| Some(answer.text));
         }
         if !self.silent {
             super::super::print("\n")?;
@@ -272,7 +276,7 @@ impl Talk {
             };
             eprintln!("note: the answer was cut off: {why}");
         }
-        Ok(answer.text)
+        Ok(Some(answer.text))
     }
 
     /// The conversation's tokens, without the oldest turns where all do not fit with room to answer.
@@ -293,7 +297,8 @@ impl Talk {
             if tokens.len() + room <= context {
                 if self.forgotten > seen {
                     eprintln!(
-                        "note: the context is full: the model no longer sees the oldest messages"
+                        "note: the context is full: the model no longer sees the first {} messages",
+                        self.forgotten
                     );
                 }
                 return Ok(tokens);

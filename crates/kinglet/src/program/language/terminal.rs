@@ -10,7 +10,7 @@ use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
 use rustyline::history::MemHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Cmd, Context, Editor, Helper, KeyCode, KeyEvent, Modifiers};
+use rustyline::{Cmd, Context, Editor, ExternalPrinter, Helper, KeyCode, KeyEvent, Modifiers};
 
 /// What came in.
 pub(super) enum Line {
@@ -24,8 +24,17 @@ pub(super) enum Line {
 
 /// The source of a conversation's lines.
 pub(super) enum Lines {
-    Terminal(Box<Editor<Words, MemHistory>>),
+    Terminal(Box<Typed>),
     Plain(io::Lines<io::StdinLock<'static>>),
+}
+
+/// What a person types.
+pub(super) struct Typed {
+    editor: Editor<Words, MemHistory>,
+    /// Prints nothing. While there is one, rustyline waits for keys and signals at once (`select`);
+    /// without, for keys only, and a new size of the window goes unseen where its signal comes just
+    /// before the wait.
+    _printer: Option<Box<dyn ExternalPrinter>>,
 }
 
 impl Lines {
@@ -42,7 +51,9 @@ impl Lines {
         editor.enable_bracketed_paste(true);
         editor.set_helper(Some(Words(commands)));
         editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Newline);
-        Ok(Lines::Terminal(Box::new(editor)))
+        let printer = editor.create_external_printer();
+        let printer = printer.ok().map(|printer| Box::new(printer) as Box<dyn ExternalPrinter>);
+        Ok(Lines::Terminal(Box::new(Typed { editor, _printer: printer })))
     }
 
     /// Whether a person types them.
@@ -54,7 +65,7 @@ impl Lines {
     pub fn next(&mut self) -> Result<Line, Error> {
         let failed = |what: String| Error::work(format!("cannot read what you say: {what}"));
         match self {
-            Lines::Terminal(editor) => match editor.readline("› ") {
+            Lines::Terminal(typed) => match typed.editor.readline("› ") {
                 Ok(text) => Ok(Line::Said(joined(&text))),
                 Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
                 Err(ReadlineError::Eof) => Ok(Line::End),

@@ -11,9 +11,6 @@ use kinglet_kernels::shared::SharedMut;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Stored bytes that are packed before those are let go.
-const AT_ONCE: usize = 4 << 20;
-
 /// How weights are multiplied: codes from a packed copy where there is one, floats as they are
 /// stored.
 #[derive(Clone)]
@@ -68,7 +65,8 @@ impl Weights {
             DType::BF16 => float(Float::BF16),
             DType::Encoded(encoding) => {
                 let layout = CodeLayout::new(cx.isa, encoding, m, k);
-                let packed = layout.is_packed().then(|| cx.shared.packed(tensor, "panels"));
+                let size = count * layout.bytes();
+                let packed = layout.is_packed().then(|| cx.shared.packed(tensor, "panels", size));
                 Layout::Codes(layout, packed)
             }
             _ => return None,
@@ -138,7 +136,7 @@ impl Weights {
         let out = SharedMut::new(bytes.as_mut());
         let (panels, size) = (layout.panels(), layout.panel_bytes());
         let stored_panel = self.stored.div_ceil(panels);
-        let batch = (AT_ONCE / stored_panel.max(1)).max(pool.threads());
+        let batch = (PackedWeight::AT_ONCE / stored_panel.max(1)).max(pool.threads());
         let tasks = self.count * panels;
         for first in (0..tasks).step_by(batch) {
             let end = tasks.min(first + batch);
