@@ -158,7 +158,8 @@ fn stays_within(dtype: DType) {
     println!("{dtype}: {} MB before, {} MB without a budget, {report:?}", before / MB, all / MB);
     assert_eq!(said.1.len(), VOCABULARY);
     assert!(all > before + report.weights_mapped * 9 / 10);
-    let least = least(&file.0);
+    // What the process has in memory before it opens the model counts, and differs by some pages.
+    let least = least(&file.0) + MB;
     // The whole process takes less than the weights alone.
     assert!(least + 4 * MB < report.weights_mapped, "{least} of {}", report.weights_mapped);
     let middle = least + report.weights_mapped / 3;
@@ -208,8 +209,14 @@ fn a_long_context_costs_nothing_until_it_is_used() {
 
 #[test]
 fn what_is_trimmed_is_given_back_and_comes_back() {
+    // One has packed copies, the other is used as it is stored.
+    gives_back(&WIDE, DType::Encoded(Encoding::Q4_0), 50 * MB);
+    gives_back(&DEEP, Q8_0, 0);
+}
+
+fn gives_back(shape: &Shape, dtype: DType, packed: usize) {
     let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
-    let file = File::new(&DEEP, Q8_0);
+    let file = File::new(shape, dtype);
     let mut model = LanguageModel::open(&file.0, &options(None)).unwrap();
     let mut session = Session::new(&mut model).unwrap();
     session.push(&[1, 5, 9, 13]);
@@ -237,11 +244,10 @@ fn what_is_trimmed_is_given_back_and_comes_back() {
         }
         // Packed copies go at every level, weights that are read from their file at the last.
         let weights = if level == Trim::Weights { report.weights_resident.unwrap() } else { 0 };
+        assert!(level < Trim::Weights || packed > 0 || weights > 30 * MB, "{report:?}");
         let freed = report.packed + weights;
-        assert!(
-            report.packed > 30 * MB && resident - left > freed * 9 / 10,
-            "{resident} to {left}"
-        );
+        assert!(report.packed >= packed && freed >= packed);
+        assert!(resident.saturating_sub(left) >= freed * 9 / 10, "{resident} to {left} of {freed}");
         // The next call has what it needs.
         assert_eq!(session.compute(&mut model).unwrap(), computed);
         let after = logits(&mut model, &mut session);
