@@ -183,7 +183,8 @@ struct Tile<'a> {
     sums: [*mut f32; MOST_ROWS],
 }
 
-/// [`Tile`] of `R` rows, `C` rows of weights at a time, of type `FLOAT` (0: F32, 1: F16, 2: BF16).
+/// [`Tile`] of `R` rows, `C` (at most 4) rows of weights at a time, of type `FLOAT` (0: F32, 1: F16,
+/// 2: BF16).
 struct TileRows<'a, const FLOAT: usize, const R: usize, const C: usize>(Tile<'a>);
 
 /// 16 elements at `p`.
@@ -275,19 +276,14 @@ impl<const FLOAT: usize, const R: usize, const C: usize> Work for TileRows<'_, F
                 }
             }
             for r in 0..R {
-                for c in (0..C).step_by(4) {
-                    let sums_of = |i: usize| total[r][(c + i) % C];
-                    let four = l.sums([sums_of(0), sums_of(1), sums_of(2), sums_of(3)]);
-                    // SAFETY: there is room for the sums of all rows of weights.
-                    unsafe {
-                        let to = sums[r].add(first);
-                        if C >= 4 && columns - first >= 4 {
-                            to.cast::<[f32; 4]>().write_unaligned(four);
-                        } else {
-                            for i in 0..C.min(4).min(columns - first) {
-                                *to.add(i) = four[i];
-                            }
-                        }
+                let four = l.sums([0, 1, 2, 3].map(|c| total[r][c % C]));
+                // SAFETY: there is room for the sums of all rows of weights.
+                unsafe {
+                    let to = sums[r].add(first);
+                    // A copy of four is one instruction, one of a number at run time is a call.
+                    match C.min(columns - first) {
+                        4 => to.cast::<[f32; 4]>().write_unaligned(four),
+                        some => to.copy_from_nonoverlapping(four.as_ptr(), some),
                     }
                 }
             }
