@@ -156,7 +156,8 @@ impl FloatProduct<'_> {
                     let sums = std::array::from_fn(|r| {
                         out.part(place(r.min(count - 1), columns.clone())).as_mut_ptr()
                     });
-                    run_on(layout.isa, Tile { layout, weights, x: &x[..count], sums });
+                    let (columns, x) = (columns.len(), &x[..count]);
+                    run_on(layout.isa, Tile { layout, weights, columns, x, sums });
                 }
                 let columns = here.start * PANEL..layout.m.min(here.end * PANEL);
                 for r in 0..count {
@@ -177,7 +178,9 @@ impl FloatProduct<'_> {
 /// The sums of a few rows by up to [`PANEL`] rows of weights.
 struct Tile<'a> {
     layout: &'a FloatLayout,
+    /// Rows of weights, and how many.
     weights: &'a [u8],
+    columns: usize,
     x: &'a [&'a [f32]],
     /// Where each row's sums go.
     sums: [*mut f32; MOST_ROWS],
@@ -206,9 +209,8 @@ unsafe fn load<L: Lanes, const FLOAT: usize>(l: L, p: *const u8) -> L::F {
 impl<const FLOAT: usize, const R: usize, const C: usize> Work for TileRows<'_, FLOAT, R, C> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let Tile { layout, weights, x, sums } = self.0;
+        let Tile { layout, weights, columns, x, sums } = self.0;
         let (k, bytes, row_bytes) = (layout.k, layout.float.bytes(), layout.row_bytes());
-        let columns = weights.len() / row_bytes.max(1);
         let whole = k - k % PANEL;
         for first in (0..columns).step_by(C) {
             let mut w = [std::ptr::null(); C];

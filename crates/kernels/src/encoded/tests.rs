@@ -308,7 +308,7 @@ fn float_bytes(float: Float, values: &mut [f32]) -> Vec<u8> {
 fn float_weights_as_they_are_stored() {
     let mut values = Values::new(11);
     for float in [Float::F32, Float::F16, Float::BF16] {
-        for (m, k) in [(1, 1), (16, 16), (5, 37), (50, 100), (33, 1283)] {
+        for (m, k) in [(1, 1), (16, 16), (5, 37), (50, 100), (33, 1283), (3, 3100)] {
             let mut w = values.floats(m * k);
             // At an odd address, as a file may have them.
             let bytes = [vec![0], float_bytes(float, &mut w)].concat();

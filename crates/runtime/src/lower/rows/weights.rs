@@ -1,4 +1,5 @@
-//! Weights of linear ops: packed when they are first used, and shared by all plans of a model.
+//! Weights of linear ops: as they are stored, or packed when they are first used and shared by all
+//! plans of a model.
 
 use crate::lower::LowerCx;
 use crate::{PackedWeight, Pool};
