@@ -50,6 +50,20 @@ fn greedy_text_is_as_recorded() {
 }
 
 #[test]
+fn texts_are_embedded() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../lm/tests/encoders/mean.gguf");
+    let vectors = |words: &[&str]| -> Vec<Vec<f64>> {
+        let done = kinglet([&["embed", model], words].concat());
+        serde_json::from_value(done.json()["embeddings"].clone()).unwrap()
+    };
+    // Options are options wherever they stand.
+    let (both, first) = (vectors(&["a bird", "-1", "--json"]), vectors(&["--json", "a bird"]));
+    assert_eq!((both.len(), first.len()), (2, 1));
+    assert_eq!(both[0], first[0]);
+    assert_ne!(both[0], both[1]);
+}
+
+#[test]
 fn an_answer_ends_where_it_should() {
     let Some(path) = model(STORIES) else { return };
     let run = |more: &[&str]| {

@@ -15,7 +15,7 @@ pub struct Embed {
     /// An encoder, such as MiniLM or BGE: a GGUF file, or a Hugging Face folder
     model: PathBuf,
     /// The texts
-    #[arg(required = true, allow_hyphen_values = true)]
+    #[arg(required = true, allow_negative_numbers = true)]
     texts: Vec<String>,
     #[command(flatten)]
     common: Common,
