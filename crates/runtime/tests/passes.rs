@@ -32,16 +32,22 @@ fn ramp(dims: &[usize]) -> Tensor {
     Tensor::from_slice(dims, &data).unwrap()
 }
 
-/// The ops of the plan, after checking that it computes what the graph means.
-fn ops_after(g: &Graph) -> Vec<String> {
-    let inputs: Vec<Tensor> =
-        g.inputs.iter().map(|v| ramp(&g.value(*v).ty.shape.fixed().unwrap())).collect();
-    let want = interpret(g, &inputs).unwrap();
+/// A plan of `g` that has run on `inputs`.
+fn run(g: &Graph, inputs: &[Tensor]) -> Plan {
     let mut plan = Plan::new(g, &PlanOptions::default()).unwrap();
     for (i, tensor) in inputs.iter().enumerate() {
         plan.set_input(i, &tensor.view()).unwrap();
     }
     plan.run().unwrap();
+    plan
+}
+
+/// The ops of the plan, after checking that it computes what the graph means.
+fn ops_after(g: &Graph) -> Vec<String> {
+    let inputs: Vec<Tensor> =
+        g.inputs.iter().map(|v| ramp(&g.value(*v).ty.shape.fixed().unwrap())).collect();
+    let want = interpret(g, &inputs).unwrap();
+    let plan = run(g, &inputs);
     for (i, want) in want.iter().enumerate() {
         let (got, want) = (plan.output(i), want.view());
         assert_eq!(got.dims, want.dims);
@@ -293,11 +299,7 @@ fn integer_ops_after(g: &Graph) -> Vec<&'static str> {
     };
     let inputs: Vec<Tensor> = g.inputs.iter().map(bytes).collect();
     let want = interpret(g, &inputs).unwrap();
-    let mut plan = Plan::new(g, &PlanOptions::default()).unwrap();
-    for (i, tensor) in inputs.iter().enumerate() {
-        plan.set_input(i, &tensor.view()).unwrap();
-    }
-    plan.run().unwrap();
+    let plan = run(g, &inputs);
     for (i, want) in want.iter().enumerate() {
         assert_eq!(plan.output(i).bytes, want.bytes());
     }
