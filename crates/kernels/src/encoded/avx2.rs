@@ -27,19 +27,33 @@ fn pair<T>(mut f: impl FnMut(usize) -> T) -> [T; 2] {
     [f(0), f(1)]
 }
 
-/// Of 32 bytes of four rows, dword d of each 128 bits in register d.
+// Functions below are not closures, which are not always inlined and then lack the instructions.
+
+/// 16 bytes of two rows, one after the other.
 ///
 /// # Safety
 /// The CPU has the instructions, and the rows the bytes.
-// Functions, as closures are not always inlined and then lack the instructions.
 #[inline(always)]
-unsafe fn four_rows(rows: [*const u8; 4], offset: usize) -> [__m256i; 4] {
+unsafe fn two_rows(low: *const u8, high: *const u8, offset: usize) -> __m256i {
     // SAFETY: the caller's promise.
     unsafe {
-        let a = _mm256_loadu_si256(rows[0].add(offset).cast());
-        let b = _mm256_loadu_si256(rows[1].add(offset).cast());
-        let c = _mm256_loadu_si256(rows[2].add(offset).cast());
-        let d = _mm256_loadu_si256(rows[3].add(offset).cast());
+        let low = _mm256_castsi128_si256(_mm_loadu_si128(low.add(offset).cast()));
+        _mm256_inserti128_si256::<1>(low, _mm_loadu_si128(high.add(offset).cast()))
+    }
+}
+
+/// Of 16 bytes of eight rows, dword d of all in register d.
+///
+/// # Safety
+/// As for [`two_rows`].
+#[inline(always)]
+unsafe fn eight_rows(rows: &[*const u8], offset: usize) -> [__m256i; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let a = two_rows(rows[0], rows[4], offset);
+        let b = two_rows(rows[1], rows[5], offset);
+        let c = two_rows(rows[2], rows[6], offset);
+        let d = two_rows(rows[3], rows[7], offset);
         let (ab, cd) = (_mm256_unpacklo_epi32(a, b), _mm256_unpacklo_epi32(c, d));
         let (ab2, cd2) = (_mm256_unpackhi_epi32(a, b), _mm256_unpackhi_epi32(c, d));
         [
@@ -51,26 +65,32 @@ unsafe fn four_rows(rows: [*const u8; 4], offset: usize) -> [__m256i; 4] {
     }
 }
 
-/// Of 32 bytes of eight rows, dword d of all in register d.
+/// Eight lanes whose sum is the dot product of a block.
 ///
 /// # Safety
-/// As for [`four_rows`].
+/// As for [`Lanes::block_dots`].
 #[inline(always)]
-unsafe fn eight_rows(first: [*const u8; 4], offset: usize, last: [*const u8; 4]) -> [__m256i; 8] {
+unsafe fn dots_of_block(block: *const u8, x: *const u8) -> __m256i {
     // SAFETY: the caller's promise.
     unsafe {
-        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) =
-            (four_rows(first, offset), four_rows(last, offset));
-        [
-            _mm256_permute2x128_si256::<0x20>(a0, b0),
-            _mm256_permute2x128_si256::<0x20>(a1, b1),
-            _mm256_permute2x128_si256::<0x20>(a2, b2),
-            _mm256_permute2x128_si256::<0x20>(a3, b3),
-            _mm256_permute2x128_si256::<0x31>(a0, b0),
-            _mm256_permute2x128_si256::<0x31>(a1, b1),
-            _mm256_permute2x128_si256::<0x31>(a2, b2),
-            _mm256_permute2x128_si256::<0x31>(a3, b3),
-        ]
+        let codes = _mm256_loadu_si256(block.add(2).cast());
+        let signed = _mm256_sign_epi8(_mm256_loadu_si256(x.cast()), codes);
+        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), signed);
+        _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
+    }
+}
+
+/// For each half, the sums of its lanes of four blocks.
+///
+/// # Safety
+/// As for [`Lanes::block_dots`].
+#[inline(always)]
+unsafe fn dots_of_four(p: *const u8, x: *const u8) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (dots_of_block(p, x), dots_of_block(p.add(34), x.add(32)));
+        let (c, d) = (dots_of_block(p.add(68), x.add(64)), dots_of_block(p.add(102), x.add(96)));
+        _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d))
     }
 }
 
@@ -124,29 +144,11 @@ impl Lanes for Pairs {
         pair(|i| unsafe { _mm256_xor_si256(a[i], b[i]) })
     }
     #[inline(always)]
-    unsafe fn transpose(self, rows: &[*const u8; 16], offset: usize) -> [[__m256i; 2]; 8] {
+    unsafe fn transpose(self, rows: &[*const u8; 16], offset: usize) -> [[__m256i; 2]; 4] {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe {
-            let a = eight_rows(
-                [rows[0], rows[1], rows[2], rows[3]],
-                offset,
-                [rows[4], rows[5], rows[6], rows[7]],
-            );
-            let b = eight_rows(
-                [rows[8], rows[9], rows[10], rows[11]],
-                offset,
-                [rows[12], rows[13], rows[14], rows[15]],
-            );
-            [
-                [a[0], b[0]],
-                [a[1], b[1]],
-                [a[2], b[2]],
-                [a[3], b[3]],
-                [a[4], b[4]],
-                [a[5], b[5]],
-                [a[6], b[6]],
-                [a[7], b[7]],
-            ]
+            let (a, b) = (eight_rows(&rows[..8], offset), eight_rows(&rows[8..], offset));
+            [[a[0], b[0]], [a[1], b[1]], [a[2], b[2]], [a[3], b[3]]]
         }
     }
     #[inline(always)]
@@ -196,6 +198,39 @@ impl Lanes for Pairs {
             let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(x, signed));
             _mm256_add_epi32(acc[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         })
+    }
+    #[inline(always)]
+    unsafe fn block_dots<const FOURS: usize>(
+        self,
+        blocks: *const u8,
+        x: *const u8,
+    ) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let mut dots = [_mm256_setzero_si256(); 4];
+            for (i, dots) in dots.iter_mut().take(FOURS).enumerate() {
+                *dots = dots_of_four(blocks.add(136 * i), x.add(128 * i));
+            }
+            pair(|i| {
+                let (a, b) = (dots[2 * i], dots[2 * i + 1]);
+                let low = _mm256_permute2x128_si256::<0x20>(a, b);
+                _mm256_add_epi32(low, _mm256_permute2x128_si256::<0x31>(a, b))
+            })
+        }
+    }
+    #[inline(always)]
+    fn ints(self, a: [__m256i; 2]) -> [__m256i; 2] {
+        a
+    }
+    #[inline(always)]
+    fn iadd(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
+        // SAFETY: `self` proves the instructions.
+        pair(|i| unsafe { _mm256_add_epi32(a[i], b[i]) })
+    }
+    #[inline(always)]
+    unsafe fn store_i(self, p: *mut i32, v: [__m256i; 2]) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        pair(|i| unsafe { _mm256_storeu_si256(p.add(8 * i).cast(), v[i]) });
     }
     #[inline(always)]
     fn isplat(self, x: i32) -> [__m256i; 2] {

@@ -5,37 +5,66 @@ use std::arch::x86_64::*;
 use super::lanes::{Lanes, Work};
 use crate::isa::Avx512Vnni;
 
-/// Of 32 bytes of eight rows, dword d of each 128 bits in register d. The second of each two rows
-/// is in the upper half of registers.
+// Functions below are not closures, which are not always inlined and then lack the instructions.
+
+/// 16 bytes of four rows, one after the other.
 ///
 /// # Safety
 /// The CPU has the instructions, and the rows the bytes.
-// Functions, as closures are not always inlined and then lack the instructions.
 #[inline(always)]
-unsafe fn eight_rows(rows: [(*const u8, *const u8); 4], offset: usize) -> [__m512i; 4] {
+unsafe fn four_rows(rows: [*const u8; 4], offset: usize) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
-        let (a, b) = (two_rows(rows[0], offset), two_rows(rows[1], offset));
-        let (c, d) = (two_rows(rows[2], offset), two_rows(rows[3], offset));
-        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
-        let (ab2, cd2) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
-        [
-            _mm512_unpacklo_epi64(ab, cd),
-            _mm512_unpackhi_epi64(ab, cd),
-            _mm512_unpacklo_epi64(ab2, cd2),
-            _mm512_unpackhi_epi64(ab2, cd2),
-        ]
+        let v = _mm512_castsi128_si512(_mm_loadu_si128(rows[0].add(offset).cast()));
+        let v = _mm512_inserti32x4::<1>(v, _mm_loadu_si128(rows[1].add(offset).cast()));
+        let v = _mm512_inserti32x4::<2>(v, _mm_loadu_si128(rows[2].add(offset).cast()));
+        _mm512_inserti32x4::<3>(v, _mm_loadu_si128(rows[3].add(offset).cast()))
     }
 }
 
+/// For each 128 bits, the sums of the four lanes of a, b, c and d.
+///
 /// # Safety
-/// As for [`eight_rows`].
+/// The CPU has the instructions.
 #[inline(always)]
-unsafe fn two_rows(rows: (*const u8, *const u8), offset: usize) -> __m512i {
+unsafe fn sums_of_fours([a, b, c, d]: [__m512i; 4]) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
-        let low = _mm256_loadu_si256(rows.0.add(offset).cast());
-        let high = _mm256_loadu_si256(rows.1.add(offset).cast());
+        let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd))
+    }
+}
+
+/// For each of four blocks, four lanes whose sum is its dot product.
+///
+/// # Safety
+/// As for [`Lanes::block_dots`].
+#[inline(always)]
+unsafe fn dots_of_four(p: *const u8, x: *const u8) -> __m512i {
+    // SAFETY: the caller's promise; four blocks are 136 bytes.
+    unsafe {
+        let (zero, wide) = (_mm512_setzero_si512(), _mm512_set1_epi8(-128));
+        let (ab, cd) = (two_blocks(p), two_blocks(p.add(68)));
+        let ab = _mm512_xor_si512(ab, wide);
+        let ab = _mm512_dpbusd_epi32(zero, ab, _mm512_loadu_si512(x.cast()));
+        let cd = _mm512_xor_si512(cd, wide);
+        let cd = _mm512_dpbusd_epi32(zero, cd, _mm512_loadu_si512(x.add(64).cast()));
+        let even = _mm512_shuffle_i64x2::<0b10_00_10_00>(ab, cd);
+        _mm512_add_epi32(even, _mm512_shuffle_i64x2::<0b11_01_11_01>(ab, cd))
+    }
+}
+
+/// The codes of two blocks.
+///
+/// # Safety
+/// The CPU has the instructions, and `p` the blocks.
+#[inline(always)]
+unsafe fn two_blocks(p: *const u8) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = _mm256_loadu_si256(p.add(2).cast());
+        let high = _mm256_loadu_si256(p.add(36).cast());
         _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
     }
 }
@@ -93,31 +122,20 @@ impl Lanes for Avx512Vnni {
         unsafe { _mm512_xor_si512(a, b) }
     }
     #[inline(always)]
-    unsafe fn transpose(self, rows: &[*const u8; 16], offset: usize) -> [__m512i; 8] {
+    unsafe fn transpose(self, rows: &[*const u8; 16], offset: usize) -> [__m512i; 4] {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe {
-            let [a0, a1, a2, a3] = eight_rows(
-                [(rows[0], rows[4]), (rows[1], rows[5]), (rows[2], rows[6]), (rows[3], rows[7])],
-                offset,
-            );
-            let [b0, b1, b2, b3] = eight_rows(
-                [
-                    (rows[8], rows[12]),
-                    (rows[9], rows[13]),
-                    (rows[10], rows[14]),
-                    (rows[11], rows[15]),
-                ],
-                offset,
-            );
+            let a = four_rows([rows[0], rows[4], rows[8], rows[12]], offset);
+            let b = four_rows([rows[1], rows[5], rows[9], rows[13]], offset);
+            let c = four_rows([rows[2], rows[6], rows[10], rows[14]], offset);
+            let d = four_rows([rows[3], rows[7], rows[11], rows[15]], offset);
+            let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+            let (ab2, cd2) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
             [
-                _mm512_shuffle_i32x4::<0b10_00_10_00>(a0, b0),
-                _mm512_shuffle_i32x4::<0b10_00_10_00>(a1, b1),
-                _mm512_shuffle_i32x4::<0b10_00_10_00>(a2, b2),
-                _mm512_shuffle_i32x4::<0b10_00_10_00>(a3, b3),
-                _mm512_shuffle_i32x4::<0b11_01_11_01>(a0, b0),
-                _mm512_shuffle_i32x4::<0b11_01_11_01>(a1, b1),
-                _mm512_shuffle_i32x4::<0b11_01_11_01>(a2, b2),
-                _mm512_shuffle_i32x4::<0b11_01_11_01>(a3, b3),
+                _mm512_unpacklo_epi64(ab, cd),
+                _mm512_unpackhi_epi64(ab, cd),
+                _mm512_unpacklo_epi64(ab2, cd2),
+                _mm512_unpackhi_epi64(ab2, cd2),
             ]
         }
     }
@@ -160,6 +178,33 @@ impl Lanes for Avx512Vnni {
     #[inline(always)]
     fn dot_wide(self, acc: __m512i, codes: __m512i, x: __m512i) -> __m512i {
         self.dot(acc, codes, x)
+    }
+    #[inline(always)]
+    unsafe fn block_dots<const FOURS: usize>(self, blocks: *const u8, x: *const u8) -> __m512i {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let mut dots = [_mm512_setzero_si512(); 4];
+            for (i, dots) in dots.iter_mut().take(FOURS).enumerate() {
+                *dots = dots_of_four(blocks.add(136 * i), x.add(128 * i));
+            }
+            // Block b of each four is in 128 bits of its own.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, sums_of_fours(dots))
+        }
+    }
+    #[inline(always)]
+    fn ints(self, a: __m512i) -> __m512i {
+        a
+    }
+    #[inline(always)]
+    fn iadd(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn store_i(self, p: *mut i32, v: __m512i) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
     }
     #[inline(always)]
     fn isplat(self, x: i32) -> __m512i {

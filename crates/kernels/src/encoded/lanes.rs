@@ -41,11 +41,11 @@ pub(super) trait Lanes: Copy {
     fn and(self, a: Self::B, b: Self::B) -> Self::B;
     fn or(self, a: Self::B, b: Self::B) -> Self::B;
     fn xor(self, a: Self::B, b: Self::B) -> Self::B;
-    /// Quad j of 32 bytes of each of 16 rows, `offset` bytes on, for all j.
+    /// Quad j of 16 bytes of each of 16 rows, `offset` bytes on, for all j.
     ///
     /// # Safety
     /// The bytes can be read.
-    unsafe fn transpose(self, rows: &[*const u8; PANEL], offset: usize) -> [Self::B; 8];
+    unsafe fn transpose(self, rows: &[*const u8; PANEL], offset: usize) -> [Self::B; 4];
     /// Shifts words of 16 bits right, or left where `by` is negative.
     fn shift(self, a: Self::B, by: i32) -> Self::B;
     /// Entries of a table that [`Self::table`] made; the codes are below 16.
@@ -59,6 +59,19 @@ pub(super) trait Lanes: Copy {
     fn dot(self, acc: Self::I, codes: Self::B, x: Self::X) -> Self::I;
     /// The same for codes of 8 bits, less 128 − [`Self::WIDE_ZERO`] each.
     fn dot_wide(self, acc: Self::I, codes: Self::B, x: Self::X) -> Self::I;
+    /// In the first `4 · FOURS` lanes, the dot products of as many blocks of 32 codes, one after the
+    /// other, with blocks of bytes. Each block starts with a half; its codes are signed, and taken as
+    /// that and [`Self::WIDE_ZERO`].
+    ///
+    /// # Safety
+    /// The blocks can be read at `blocks`, and 32 bytes for each at `x`.
+    unsafe fn block_dots<const FOURS: usize>(self, blocks: *const u8, x: *const u8) -> Self::I;
+    /// Lanes of four bytes as integers.
+    fn ints(self, a: Self::B) -> Self::I;
+    fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
+    /// # Safety
+    /// 64 bytes at `p` can be written.
+    unsafe fn store_i(self, p: *mut i32, v: Self::I);
     fn isplat(self, x: i32) -> Self::I;
     fn float(self, a: Self::I) -> Self::F;
 
@@ -147,11 +160,11 @@ impl Lanes for Portable {
         std::array::from_fn(|i| a[i] ^ b[i])
     }
     #[inline(always)]
-    unsafe fn transpose(self, rows: &[*const u8; PANEL], offset: usize) -> [[u8; 64]; 8] {
-        let mut out = [[0; 64]; 8];
+    unsafe fn transpose(self, rows: &[*const u8; PANEL], offset: usize) -> [[u8; 64]; 4] {
+        let mut out = [[0; 64]; 4];
         for (r, row) in rows.iter().enumerate() {
             // SAFETY: the caller proves the memory.
-            let bytes = unsafe { row.add(offset).cast::<[u8; 32]>().read_unaligned() };
+            let bytes = unsafe { row.add(offset).cast::<[u8; 16]>().read_unaligned() };
             for (out, quad) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 out[4 * r..4 * r + 4].copy_from_slice(quad);
             }
@@ -187,6 +200,37 @@ impl Lanes for Portable {
     #[inline(always)]
     fn dot_wide(self, acc: [i32; PANEL], codes: [u8; 64], x: [i8; 4]) -> [i32; PANEL] {
         self.dot(acc, codes, x)
+    }
+    #[inline(always)]
+    unsafe fn block_dots<const FOURS: usize>(
+        self,
+        blocks: *const u8,
+        x: *const u8,
+    ) -> [i32; PANEL] {
+        let mut dots = [0; PANEL];
+        for (b, dot) in dots.iter_mut().take(4 * FOURS).enumerate() {
+            // SAFETY: the caller proves the memory.
+            unsafe {
+                let codes = blocks.add(34 * b + 2).cast::<[i8; 32]>().read_unaligned();
+                let x = x.add(32 * b).cast::<[i8; 32]>().read_unaligned();
+                let code = |code: &i8| i32::from(*code) + Self::WIDE_ZERO;
+                *dot = codes.iter().zip(x).map(|(c, x)| code(c) * i32::from(x)).sum();
+            }
+        }
+        dots
+    }
+    #[inline(always)]
+    fn ints(self, a: [u8; 64]) -> [i32; PANEL] {
+        bytemuck::cast(a)
+    }
+    #[inline(always)]
+    fn iadd(self, a: [i32; PANEL], b: [i32; PANEL]) -> [i32; PANEL] {
+        each(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn store_i(self, p: *mut i32, v: [i32; PANEL]) {
+        // SAFETY: the caller proves the memory.
+        unsafe { p.cast::<[i32; PANEL]>().write_unaligned(v) }
     }
     #[inline(always)]
     fn isplat(self, x: i32) -> [i32; PANEL] {

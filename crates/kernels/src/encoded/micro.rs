@@ -21,16 +21,16 @@ struct Scales([f32; MOST_SUBS * PANEL]);
 /// Where a group's rounded rows are read.
 #[derive(Clone, Copy)]
 pub(super) struct Cursor {
-    codes: *const u8,
-    scales: *const f32,
-    starts: *const i32,
-    sums: *const f32,
+    pub codes: *const u8,
+    pub scales: *const f32,
+    pub starts: *const i32,
+    pub sums: *const f32,
 }
 
 impl Cursor {
     /// The group of `rows` rows at `group`, from block `block` on.
     #[inline(always)]
-    pub(super) fn new(layout: &GroupLayout, group: *const u8, rows: usize, block: usize) -> Cursor {
+    pub fn new(layout: &GroupLayout, group: *const u8, rows: usize, block: usize) -> Cursor {
         let subs = layout.subs * block;
         Cursor {
             codes: group.wrapping_add(rows * block * BLOCK),
@@ -59,7 +59,7 @@ impl Cursor {
 /// `scales`, with `MINS` `mins`, and the cursor's pointers are good for a block.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "tiles of registers: indices are constants")]
-pub(super) unsafe fn add_block<
+unsafe fn add_block<
     L: Lanes,
     const HALVES: bool,
     const MINS: bool,

@@ -2,7 +2,7 @@
 //!
 //! The rows are rounded to signed bytes ([`CodeLayout::round`]), each block of 32 by itself; the
 //! weights keep their codes and scales, packed ([`CodeLayout::pack`]) so that a vector holds the
-//! codes of 16 rows of weights, or become that as they are read ([`CodeLayout::is_packed`]). Sums of a block are exact; the sums of blocks are of `f32`, in
+//! codes of 16 rows of weights, or are read as they are stored ([`CodeLayout::is_packed`]). Sums of a block are exact; the sums of blocks are of `f32`, in
 //! their order. A row's results have the same bits whatever other rows are computed with it.
 
 #[cfg(target_arch = "x86_64")]
@@ -165,9 +165,15 @@ impl CodeLayout {
         }
     }
 
-    /// Rows that are rounded together.
-    pub fn group_rows(&self) -> usize {
-        needs(self.isa).rows
+    /// Of `rows` rows, how many are rounded together.
+    pub fn group_rows(&self, rows: usize) -> usize {
+        if !self.is_packed() && self.is_direct(rows) { 1 } else { needs(self.isa).rows }
+    }
+
+    /// Whether so few rows meet the weights without an expanded copy.
+    fn is_direct(&self, rows: usize) -> bool {
+        let long_enough = self.is_packed() || self.k / BLOCK >= stored::LEAST_BLOCKS;
+        rows <= DIRECT_ROWS && long_enough
     }
 
     /// Bytes of a rounded row.
@@ -211,7 +217,7 @@ impl CodeLayout {
     /// # Panics
     /// Where sizes differ from that.
     pub fn round(&self, rows: &[&[f32]], out: &mut [u8]) {
-        assert!(rows.len() <= self.group_rows(), "too many rows for a group");
+        assert!(rows.len() <= needs(self.isa).rows, "too many rows for a group");
         assert!(rows.iter().all(|r| r.len() == self.k), "rows of other lengths");
         assert!(out.len() == rows.len() * self.row_bytes(), "room for other rows");
         let wide = needs(self.isa).wide_zero;
@@ -221,8 +227,8 @@ impl CodeLayout {
 
     /// Bytes of scratch that [`Product::run`] needs for `rows` rows.
     pub fn scratch(&self, rows: usize) -> usize {
-        if rows <= DIRECT_ROWS {
-            return 0;
+        if self.is_direct(rows) {
+            return if self.is_packed() { 0 } else { stored::scratch() };
         }
         let subs = CHUNK * self.form.subs() * SIDE * PANEL;
         need::<u8>(CHUNK * SIDE * EXPANDED)
@@ -262,8 +268,8 @@ impl Product<'_> {
         assert!(rows.targets.is_none_or(|t| t.len() >= rows.count), "targets too short");
         // SAFETY: sizes were just checked; the rest is the caller's promise.
         unsafe {
-            if rows.count <= DIRECT_ROWS {
-                panels.for_each(|panel| self.direct(rows, panel, out));
+            if layout.is_direct(rows.count) {
+                panels.for_each(|panel| self.direct(rows, panel, out, scratch));
             } else {
                 self.tiles(rows, panels, out, scratch);
             }
@@ -287,25 +293,40 @@ impl Product<'_> {
     }
 
     /// A panel for few rows.
-    unsafe fn direct(&self, rows: RoundedRows<'_>, panel: usize, out: SharedMut<'_, f32>) {
+    unsafe fn direct(
+        &self,
+        rows: RoundedRows<'_>,
+        panel: usize,
+        out: SharedMut<'_, f32>,
+        scratch: &mut [u8],
+    ) {
         let layout = self.layout;
         let mut sums = [0.0f32; DIRECT_ROWS * PANEL];
-        let (group, count, sums_at) = (rows.data.as_ptr(), rows.count, sums.as_mut_ptr());
         if layout.is_packed() {
             let work = Direct {
                 form: &layout.form,
                 layout: layout.group(),
                 panel: self.weights[panel * layout.panel_bytes()..].as_ptr(),
-                group,
-                rows: count,
-                out: sums_at,
+                group: rows.data.as_ptr(),
+                rows: rows.count,
+                out: sums.as_mut_ptr(),
             };
             run_on(layout.isa, work);
         } else {
             let weights = &self.stored_rows(panel);
-            let layout = layout.group();
-            let work = stored::Direct { layout, weights, group, rows: count, out: sums_at };
-            run_on(self.layout.isa, work);
+            for (row, sums) in
+                rows.data.chunks_exact(layout.row_bytes()).zip(sums.chunks_exact_mut(PANEL))
+            {
+                let work = stored::Direct {
+                    layout: layout.group(),
+                    weights,
+                    count: PANEL.min(layout.m - panel * PANEL),
+                    row: row.as_ptr(),
+                    scratch,
+                    out: sums.as_mut_ptr(),
+                };
+                run_on(layout.isa, work);
+            }
         }
         for (r, sums) in sums.chunks_exact(PANEL).take(rows.count).enumerate() {
             let at = self.place(rows, r, panel..panel + 1);
@@ -324,7 +345,7 @@ impl Product<'_> {
     ) {
         let layout = self.layout;
         let form = &layout.form;
-        let (blocks, group_rows) = (layout.k / BLOCK, layout.group_rows());
+        let (blocks, group_rows) = (layout.k / BLOCK, layout.group_rows(rows.count));
         let subs = CHUNK * form.subs() * SIDE * PANEL;
         let codes = carve::<u8>(&mut scratch, CHUNK * SIDE * EXPANDED).as_mut_ptr();
         let scales = carve::<f32>(&mut scratch, subs).as_mut_ptr();

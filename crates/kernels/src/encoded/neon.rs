@@ -86,6 +86,19 @@ unsafe fn four_rows(rows: &[*const u8; 4], offset: usize) -> [uint8x16_t; 4] {
     }
 }
 
+/// Four lanes whose sum is the dot product of a block.
+///
+/// # Safety
+/// As for [`Lanes::block_dots`].
+#[inline(always)]
+unsafe fn dots_of_block(block: *const u8, x: *const u8) -> int32x4_t {
+    // SAFETY: the caller's promise; every aarch64 CPU has these instructions.
+    unsafe {
+        let dots = sdot(vdupq_n_s32(0), vld1q_u8(block.add(2)), vld1q_s8(x.cast()));
+        sdot(dots, vld1q_u8(block.add(18)), vld1q_s8(x.add(16).cast()))
+    }
+}
+
 impl Lanes for Fours {
     type B = [uint8x16_t; 4];
     type I = [int32x4_t; 4];
@@ -138,15 +151,13 @@ impl Lanes for Fours {
         four(|i| unsafe { veorq_u8(a[i], b[i]) })
     }
     #[inline(always)]
-    unsafe fn transpose(self, rows: &[*const u8; 16], offset: usize) -> [[uint8x16_t; 4]; 8] {
-        let mut out = [[self.bytes(0)[0]; 4]; 8];
+    unsafe fn transpose(self, rows: &[*const u8; 16], offset: usize) -> [[uint8x16_t; 4]; 4] {
+        let mut out = [[self.bytes(0)[0]; 4]; 4];
         for (g, rows) in rows.as_chunks::<4>().0.iter().enumerate() {
-            for half in 0..2 {
-                // SAFETY: the caller proves the memory.
-                let quads = unsafe { four_rows(rows, offset + 16 * half) };
-                for (j, quad) in quads.into_iter().enumerate() {
-                    out[4 * half + j][g] = quad;
-                }
+            // SAFETY: the caller proves the memory.
+            let quads = unsafe { four_rows(rows, offset) };
+            for (out, quad) in out.iter_mut().zip(quads) {
+                out[g] = quad;
             }
         }
         out
@@ -185,6 +196,40 @@ impl Lanes for Fours {
     fn dot_wide(self, acc: [int32x4_t; 4], codes: [uint8x16_t; 4], x: int8x16_t) -> [int32x4_t; 4] {
         // SAFETY: every aarch64 CPU has these instructions.
         four(|i| sdot(acc[i], unsafe { veorq_u8(codes[i], vdupq_n_u8(128)) }, x))
+    }
+    #[inline(always)]
+    unsafe fn block_dots<const FOURS: usize>(
+        self,
+        blocks: *const u8,
+        x: *const u8,
+    ) -> [int32x4_t; 4] {
+        let mut dots = self.isplat(0);
+        // SAFETY: the caller proves the memory.
+        unsafe {
+            for (i, dots) in dots.iter_mut().take(FOURS).enumerate() {
+                let (p, x) = (blocks.add(136 * i), x.add(128 * i));
+                let (a, b) = (dots_of_block(p, x), dots_of_block(p.add(34), x.add(32)));
+                let c = dots_of_block(p.add(68), x.add(64));
+                let d = dots_of_block(p.add(102), x.add(96));
+                *dots = vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d));
+            }
+        }
+        dots
+    }
+    #[inline(always)]
+    fn ints(self, a: [uint8x16_t; 4]) -> [int32x4_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { vreinterpretq_s32_u8(a[i]) })
+    }
+    #[inline(always)]
+    fn iadd(self, a: [int32x4_t; 4], b: [int32x4_t; 4]) -> [int32x4_t; 4] {
+        // SAFETY: every aarch64 CPU has these instructions.
+        four(|i| unsafe { vaddq_s32(a[i], b[i]) })
+    }
+    #[inline(always)]
+    unsafe fn store_i(self, p: *mut i32, v: [int32x4_t; 4]) {
+        // SAFETY: the caller proves the memory.
+        four(|i| unsafe { vst1q_s32(p.add(4 * i), v[i]) });
     }
     #[inline(always)]
     fn isplat(self, x: i32) -> [int32x4_t; 4] {

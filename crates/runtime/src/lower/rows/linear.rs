@@ -61,7 +61,7 @@ impl Kernel for Product {
         let (rounded, planned) = io.scratch.split_at_mut(self.rounded);
         let (rounded, planned) = (SharedMut::new(rounded), SharedMut::new(planned));
         if weights.row_bytes() > 0 {
-            let group = weights.group_rows();
+            let group = weights.group_rows(n);
             pool.run(n.div_ceil(group), |task, _| {
                 let rows = task * group..n.min((task + 1) * group);
                 // SAFETY: every task has its own rows.
@@ -168,8 +168,9 @@ impl Kernel for Experts {
         if size > 0 {
             pool.run(experts, |expert, _| {
                 let rows = rows_of(expert);
-                for first in rows.clone().step_by(weights.group_rows()) {
-                    let group = first..rows.end.min(first + weights.group_rows());
+                let most = weights.group_rows(rows.len());
+                for first in rows.clone().step_by(most) {
+                    let group = first..rows.end.min(first + most);
                     let row = |i: usize| &x[sources[i] as usize * k..][..k];
                     // SAFETY: every expert has its own rows.
                     unsafe { weights.round(group, row, rounded) };

@@ -99,10 +99,10 @@ impl Weights {
         }
     }
 
-    /// Rows that are rounded together.
-    pub fn group_rows(&self) -> usize {
+    /// Of `rows` rows, how many are rounded together.
+    pub fn group_rows(&self, rows: usize) -> usize {
         match &self.layout {
-            Layout::Codes(l, _) => l.group_rows(),
+            Layout::Codes(l, _) => l.group_rows(rows),
             Layout::Floats(_) => 1,
         }
     }
