@@ -22,6 +22,8 @@ tokens! {
     NeonDot,
     /// [`NeonDot`] and 8-bit matrix products (`i8mm`).
     NeonI8mm,
+    /// BF16 dot products beside [`Avx512Vnni`] (AVX512-BF16) or [`NeonI8mm`] (FEAT_BF16).
+    Bf16,
 }
 
 /// An instruction set that this CPU has. Kernel families match on it; each variant includes the
@@ -42,6 +44,20 @@ pub enum Isa {
     NeonDot(NeonDot),
     /// See [`NeonI8mm`].
     NeonI8mm(NeonI8mm),
+}
+
+impl Bf16 {
+    /// Whether `isa` has them on this CPU.
+    pub fn of(isa: Isa) -> Option<Bf16> {
+        let has = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(_) => is_x86_feature_detected!("avx512bf16"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(_) => std::arch::is_aarch64_feature_detected!("bf16"),
+            _ => false,
+        };
+        has.then_some(Bf16(()))
+    }
 }
 
 /// The environment variable that forces a lower instruction set than the best one:

@@ -16,6 +16,7 @@ pub mod isa;
 pub mod lstm_f32;
 mod math;
 pub mod norm_f32;
+pub mod peak;
 pub mod permute;
 pub mod pool_f32;
 pub mod qbinary;
