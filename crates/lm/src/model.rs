@@ -11,7 +11,7 @@ use kinglet_formats::gguf::{Gguf, Value};
 use kinglet_formats::lm::{Build, Config, Family, Generation, HfModel, Weights, build, from_gguf};
 use kinglet_graph::ops::rows::PAGE;
 use kinglet_graph::{DType, Encoding, GraphError};
-use kinglet_runtime::Pool;
+use kinglet_runtime::{Plan, Pool};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -220,7 +220,19 @@ impl LanguageModel {
     pub fn extend_batch(
         &mut self,
         pieces: &[Piece<'_>],
+        logits: impl FnMut(usize, usize, &[f32]),
+    ) -> Result<(), LmError> {
+        self.extend_observed(pieces, logits, |_, _| {})
+    }
+
+    /// [`LanguageModel::extend_batch`]; `observe` sees the plan that runs before each of its steps,
+    /// whose number it is given, and once more after the last, as [`Stepper::run_observed`] says:
+    /// what a profiler takes the time by.
+    pub fn extend_observed(
+        &mut self,
+        pieces: &[Piece<'_>],
         mut logits: impl FnMut(usize, usize, &[f32]),
+        mut observe: impl FnMut(&Plan, usize),
     ) -> Result<(), LmError> {
         self.check(pieces)?;
         let vocabulary = self.vocabulary();
@@ -258,7 +270,7 @@ impl LanguageModel {
                 [] => vec![rows.len() - 1],
                 asked => asked.iter().map(|(row, ..)| *row).collect(),
             };
-            match self.stepper.run(&rows, &wanted, &self.cells) {
+            match self.stepper.run_observed(&rows, &wanted, &self.cells, &mut observe) {
                 Ok(found) => {
                     for ((_, piece, i), line) in asked.iter().zip(found.chunks_exact(vocabulary)) {
                         logits(*piece, *i, line);

@@ -147,6 +147,18 @@ impl Stepper {
         wanted: &[usize],
         cells: &Cells,
     ) -> Result<&[f32], LmError> {
+        self.run_observed(rows, wanted, cells, &mut |_, _| {})
+    }
+
+    /// [`Stepper::run`]; `observe` is called with the plan and the number of each of its steps
+    /// before that step, and with their count after the last.
+    pub fn run_observed(
+        &mut self,
+        rows: &[Row],
+        wanted: &[usize],
+        cells: &Cells,
+        observe: &mut impl FnMut(&Plan, usize),
+    ) -> Result<&[f32], LmError> {
         let count = COUNTS.iter().copied().find(|c| *c >= rows.len());
         let count = count.ok_or_else(|| LmError::Step(format!("{} rows at once", rows.len())))?;
         let asked = COUNTS.iter().copied().find(|c| *c >= wanted.len()).unwrap_or(count);
@@ -176,9 +188,11 @@ impl Stepper {
         }
         let Sized { plan, weights, .. } = &mut self.plans[i];
         for (step, weights) in weights.iter().enumerate() {
+            observe(plan, step);
             plan.run_step(step).map_err(|e| LmError::Step(e.to_string()))?;
             self.residents.after_step(weights, &self.shared);
         }
+        observe(plan, weights.len());
         let logits = self.plans[i].plan.output(0).bytes;
         let logits: &[f32] = bytemuck::cast_slice(logits);
         Ok(&logits[..wanted.len() * self.vocabulary])

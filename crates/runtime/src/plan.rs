@@ -241,7 +241,7 @@ impl Plan {
     }
 
     /// The steps, in order, with the kernel of each.
-    pub fn steps(&self) -> impl Iterator<Item = StepReport> {
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = StepReport> {
         self.steps.iter().map(|step| {
             let (kernel, scratch) = match &step.action {
                 Action::Kernel { lowered, .. } => (lowered.kernel.describe(), lowered.scratch),

@@ -201,9 +201,9 @@ impl Kernel for Read<'_> {
                 *sum = s.iadd(*sum, s.bits(words));
             }
         }
-        let lanes = sums.into_iter().flat_map(|sum| {
-            s.lanes(s.of_bits(sum)).into_iter().take(S::LANES).map(f32::to_bits)
-        });
+        let lanes = sums
+            .into_iter()
+            .flat_map(|sum| s.lanes(s.of_bits(sum)).into_iter().take(S::LANES).map(f32::to_bits));
         let rest = blocks.remainder().iter().map(|x| *x as u32);
         lanes.chain(rest).fold(0, u32::wrapping_add)
     }

@@ -65,6 +65,20 @@ impl RowAttention {
         self.key + if self.value_in_key { 0 } else { self.value }
     }
 
+    /// What `rows` rows of one sequence, each following the one before, cost beyond their own
+    /// traffic where the sequence holds `held` positions before them, held as `dtype`: the products
+    /// with all cells that each row sees, and reading these cells once.
+    pub fn cost_after(&self, held: usize, rows: usize, dtype: DType) -> Cost {
+        let window = self.window.unwrap_or(usize::MAX);
+        let seen = (1..=rows).map(|i| (held + i).min(window) as u64).sum::<u64>();
+        let cells = (held + rows).min(window.saturating_add(rows.saturating_sub(1))) as u64;
+        let cell = dtype.bytes(self.cell()).unwrap_or(0) as u64;
+        Cost {
+            macs: seen * (self.heads * (self.key + self.value)) as u64,
+            bytes: cells * self.kv_heads as u64 * cell,
+        }
+    }
+
     /// ALiBi's slope of a head; 0 without ALiBi.
     pub fn slope(&self, head: usize) -> f32 {
         let Some(max) = self.alibi else { return 0.0 };

@@ -144,6 +144,14 @@ impl Op for ExpertLinear {
     }
 
     fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
-        Linear::default().cost(inputs, outputs)
+        let whole = Linear::default().cost(inputs, outputs);
+        let sizes = |i: usize| inputs.get(i).copied().flatten().and_then(|ty| ty.shape.fixed());
+        let (Some(weights), Some(choices)) = (sizes(1), sizes(2)) else { return whole };
+        // No more experts are read than are chosen.
+        let experts = weights.first().copied().unwrap_or(0) as u64;
+        let used = experts.min(choices.iter().product::<usize>() as u64);
+        let all = inputs[1].and_then(|ty| ty.bytes()).unwrap_or(0) as u64;
+        let unused = all / experts.max(1) * (experts - used);
+        Cost { bytes: whole.bytes.saturating_sub(unused), ..whole }
     }
 }
