@@ -120,6 +120,11 @@ pub fn process_peak() -> Option<usize> {
     process_status("VmHWM:")
 }
 
+/// Lets [`process_peak`] count from now on (proc_pid_clear_refs(5)). Says whether it does.
+pub fn reset_process_peak() -> bool {
+    cfg!(target_os = "linux") && std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
 /// A size from `/proc/self/status` (proc_pid_status(5)), in bytes.
 fn process_status(name: &str) -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -130,6 +135,17 @@ fn process_status(name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_peak_is_forgotten() {
+        drop(std::hint::black_box(vec![1u8; 64 << 20]));
+        let before = process_peak().unwrap();
+        // The kernel may lack it.
+        if reset_process_peak() {
+            assert!(process_peak().unwrap() < before);
+        }
+    }
 
     #[test]
     fn what_is_let_go_is_read_again() {

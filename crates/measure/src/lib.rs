@@ -4,7 +4,11 @@
 //! time. A [`Recorder`] takes the time of the steps of plans; [`Phase`] compares them with what the
 //! [`Roof`] of the device allows.
 
+pub mod html;
+pub mod inputs;
+pub mod nets;
 mod pin;
+mod plot;
 pub mod probe;
 pub mod profile;
 mod recorder;

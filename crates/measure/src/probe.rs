@@ -19,6 +19,8 @@ const REPEATS: usize = 5;
 const CORES: Duration = Duration::from_secs(3);
 /// Rounds of an arithmetic loop between two looks at the clock: some microseconds.
 const ROUNDS: u32 = 2000;
+/// Bytes read at least between two looks at the clock, likewise.
+const READ_AT_ONCE: usize = 1 << 20;
 /// The smallest amount that is read over and over.
 const FIRST_SIZE: usize = 8 << 10;
 
@@ -84,9 +86,13 @@ fn reader(isa: Isa, threads: usize, bytes: usize) -> impl Fn(usize) -> Work + Sy
     move |thread| {
         let mut data = Aligned::<i32>::to_fill(words);
         data.iter_mut().enumerate().for_each(|(i, word)| *word = (i + thread) as i32);
+        let size = words * size_of::<i32>();
+        let times = READ_AT_ONCE.div_ceil(size);
         Box::new(move || {
-            black_box(peak::read(isa, black_box(&data)));
-            (words * size_of::<i32>()) as u64
+            for _ in 0..times {
+                black_box(peak::read(isa, black_box(&data)));
+            }
+            (times * size) as u64
         })
     }
 }

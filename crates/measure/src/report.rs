@@ -11,8 +11,8 @@ use crate::spread::{Spread, rounded};
 pub struct Report {
     /// The model's path.
     pub model: String,
-    /// Its format.
-    pub format: String,
+    /// Its format, or its family where it is a language model.
+    pub kind: String,
     /// Threads that computed.
     pub threads: usize,
     /// Milliseconds from before the file was opened until it could run.
@@ -50,6 +50,18 @@ pub enum Figures {
         /// A run.
         latency_ms: Spread,
     },
+}
+
+impl Figures {
+    /// The medians of latency in milliseconds, and of prompt and decoding in tokens a second.
+    pub fn medians(&self) -> (Option<f64>, Option<f64>, Option<f64>) {
+        match self {
+            Figures::Net { latency_ms } => (Some(latency_ms.median), None, None),
+            Figures::Language { prompt_tok_s, decode_tok_s, .. } => {
+                (None, Some(prompt_tok_s.median), Some(decode_tok_s.median))
+            }
+        }
+    }
 }
 
 /// What the device can do with the threads and the instruction set in use.

@@ -29,7 +29,15 @@ pub struct Roof<'a> {
     pub touched: usize,
 }
 
-impl Roof<'_> {
+impl<'a> Roof<'a> {
+    /// With the instruction set that plans take, of `touched` bytes.
+    ///
+    /// # Errors
+    /// If `KINGLET_ISA` names one that this CPU lacks.
+    pub fn here(profile: &'a Profile, threads: usize, touched: usize) -> Result<Roof<'a>, String> {
+        Ok(Roof { profile, isa: Isa::from_env()?, threads, touched })
+    }
+
     /// The seconds that `work` takes at least, and what sets them; `None` for work of nothing.
     ///
     /// Multiply-accumulates are at the measured peak of the instruction set. Weights come from where

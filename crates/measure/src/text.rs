@@ -49,8 +49,20 @@ impl Table {
     }
 }
 
+/// A layer's name, short: TFLite joins the names of all that became one by `;`, and paths tell most at
+/// their end.
+pub(crate) fn short(name: &str) -> String {
+    const MOST: usize = 40;
+    let first = name.split(';').next().unwrap_or(name);
+    let long = first.chars().count().saturating_sub(MOST);
+    match long {
+        0 => first.into(),
+        _ => std::iter::once('…').chain(first.chars().skip(long + 1)).collect(),
+    }
+}
+
 /// Three significant digits.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     let digits = match value.abs() {
         x if x >= 100.0 => 0,
         x if x >= 10.0 => 1,
@@ -60,12 +72,12 @@ fn figure(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-fn or_dash(value: Option<f64>) -> String {
+pub(crate) fn or_dash(value: Option<f64>) -> String {
     value.map_or("–".into(), figure)
 }
 
 /// `32 KiB`, `1.5 MiB`.
-fn size(bytes: usize) -> String {
+pub(crate) fn size(bytes: usize) -> String {
     let (unit, name) = match bytes {
         0..0x400 => (1, "B"),
         0x400..0x10_0000 => (1 << 10, "KiB"),
@@ -175,7 +187,7 @@ fn spread(spread: &Spread, unit: &str) -> String {
 
 /// What was measured of a model as a page of text.
 pub fn report(report: &Report) -> String {
-    let mut text = format!("{} ({}, {} threads)\n", report.model, report.format, report.threads);
+    let mut text = format!("{} ({}, {} threads)\n", report.model, report.kind, report.threads);
     let mut line = |what: &str, value: String| {
         let _ = writeln!(text, "{what:10} {value}");
     };
@@ -236,7 +248,7 @@ fn layers(phase: &Phase, alike: bool) -> String {
             or_dash(layer.gmac_s),
             or_dash(layer.gb_s),
             layer.of_limit.map_or("–".into(), |share| format!("{share:.0} %")),
-            format!("{times}{}", layer.name),
+            format!("{times}{}", short(&layer.name)),
             layer.kernel.clone(),
             layer.shape.clone(),
         ]
@@ -276,12 +288,7 @@ pub fn comparison(reports: &[Report]) -> String {
         "peak memory",
     ]);
     for report in reports {
-        let (latency, prompt, decode) = match &report.figures {
-            Figures::Net { latency_ms } => (Some(latency_ms.median), None, None),
-            Figures::Language { prompt_tok_s, decode_tok_s, .. } => {
-                (None, Some(prompt_tok_s.median), Some(decode_tok_s.median))
-            }
-        };
+        let (latency, prompt, decode) = report.figures.medians();
         let limits = report.phases.iter().map(|phase| phase.of_limit);
         let limits: Vec<String> =
             limits.map(|share| share.map_or("–".into(), |s| format!("{s:.0} %"))).collect();
@@ -308,6 +315,14 @@ mod tests {
         table.row(["a".into(), "1.25".into()]);
         table.row(["long name".into(), "12.5".into()]);
         assert_eq!(table.lines(" "), " name         ms\n a          1.25\n long name  12.5\n");
+    }
+
+    #[test]
+    fn long_names_keep_their_end() {
+        assert_eq!(short("a/b;c/d"), "a/b");
+        let name = format!("{}/expanded_conv_1/depthwise/Relu6", "x".repeat(40));
+        assert_eq!(short(&name).chars().count(), 40);
+        assert!(short(&name).starts_with('…') && short(&name).ends_with("/depthwise/Relu6"));
     }
 
     #[test]

@@ -78,16 +78,23 @@ pub struct Dropout {
     pub seed: Option<u64>,
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Generator(u64);
+/// Random numbers by SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Clone, Debug)]
+pub struct Generator(u64);
 
 impl Generator {
+    /// The same numbers for the same seed.
+    pub fn seeded(seed: u64) -> Generator {
+        Generator(seed)
+    }
+
     fn new(seed: Option<u64>) -> Generator {
         static NEXT: AtomicU64 = AtomicU64::new(0x6b69_6e67_6c65_7421);
         Generator(seed.unwrap_or_else(|| NEXT.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)))
     }
 
-    fn next(&mut self) -> u64 {
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -96,8 +103,8 @@ impl Generator {
     }
 
     /// From 0 to before 1.
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     fn draw(&mut self, distribution: Distribution) -> f64 {

@@ -1,9 +1,12 @@
 //! The program's commands.
 
+mod bench;
 mod inspect;
 mod language;
 mod names;
 mod output;
+mod probe;
+mod progress;
 mod run;
 mod svg;
 mod tensors;
@@ -36,6 +39,12 @@ enum Command {
     Eval(language::eval::Eval),
     /// Say what a model is: inputs, outputs, ops, weights, work, memory
     Inspect(inspect::Inspect),
+    /// Measure how fast models run, layer by layer, against what the device can do
+    #[command(after_help = BENCH)]
+    Bench(Box<bench::Bench>),
+    /// Measure the device: its arithmetic, memory, caches and cores
+    #[command(after_help = PROBE)]
+    Probe(probe::Probe),
     /// Turn texts into vectors that are near where their meanings are
     Embed(language::embed::Embed),
     /// Turn text into a language model's tokens
@@ -67,13 +76,23 @@ const EVAL: &str = "\
 A text is cut into chunks of --context tokens, and the later half of each is looked at,
 as llama.cpp does: its numbers can be compared.";
 
+const BENCH: &str = "\
+The limit of a layer is the longer of two times: its multiply-accumulates at the measured peak, and
+its bytes (weights as the file has them, inputs, outputs) at the measured rate of the memory or
+cache that holds as much. A device that `kinglet probe` has not measured yet is measured first.";
+
+const PROBE: &str = "\
+What is measured is kept for other commands in kinglet/ of the user's folder for caches
+($XDG_CACHE_HOME or ~/.cache), or in the folder that KINGLET_CACHE names, a file for each CPU, count
+of cores and version of the program.";
+
 /// What every command takes.
 #[derive(Args)]
 struct Common {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Threads to compute with [default: one for each core]
+    /// Threads to compute with [default: one for each core, or as many as `kinglet probe` found best]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// Print nothing but the answer
@@ -82,8 +101,9 @@ struct Common {
 }
 
 impl Common {
+    /// What `--threads` says, or the profile of the device; 0: one for each core.
     fn threads(&self) -> usize {
-        self.threads.map_or(0, usize::from)
+        self.threads.map_or_else(probe::threads, usize::from)
     }
 
     /// Says something beside the answer.
@@ -101,6 +121,8 @@ pub fn run(program: Program) -> Result<(), Error> {
         Command::Chat(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Bench(command) => command.run(),
+        Command::Probe(command) => command.run(),
         Command::Embed(command) => command.run(),
         Command::Tokenize(command) => command.run(),
     }

@@ -11,7 +11,7 @@ use kinglet::lm::{LanguageModel, LmError, Options};
 use serde::Serialize;
 
 use super::super::Common;
-use super::progress::Progress;
+use super::super::progress::Progress;
 use super::{Loading, expect_language_model, rate, read_text};
 
 /// `kinglet eval`.

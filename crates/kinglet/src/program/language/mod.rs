@@ -7,7 +7,6 @@ pub(super) mod eval;
 mod generate;
 pub(super) mod inspect;
 mod logits;
-mod progress;
 mod terminal;
 
 use std::borrow::Cow;
@@ -35,7 +34,8 @@ pub(super) fn is_language_model(path: &Path) -> bool {
 /// How a language model is loaded.
 #[derive(Args)]
 pub(super) struct Loading {
-    /// Tokens that the model sees at once [default: the model's, at most 4096; eval: 512]
+    /// Tokens that the model sees at once [default: the model's, at most 4096; eval: 512;
+    /// bench: as many as it takes]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     context: Option<u32>,
     /// What keys and values are held as [default: f16]
@@ -83,8 +83,18 @@ impl Loading {
             Some(CacheType::F16) => Cache::F16,
             Some(CacheType::Q8_0) => Cache::Q8_0,
         };
-        let context = self.context.map(|n| n as usize);
-        Options { context, cache, threads, memory: self.memory, ..Options::default() }
+        Options {
+            context: self.context(),
+            cache,
+            threads,
+            memory: self.memory,
+            ..Options::default()
+        }
+    }
+
+    /// What `--context` says.
+    pub fn context(&self) -> Option<usize> {
+        self.context.map(|n| n as usize)
     }
 
     /// Loads the model at `path`.
