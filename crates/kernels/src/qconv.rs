@@ -329,7 +329,7 @@ impl PackedQConv {
     }
 
     /// Whether rows can be read where they are.
-    fn reads_in_place(&self) -> bool {
+    pub fn reads_in_place(&self) -> bool {
         self.shape.is_pointwise()
             && self.weight_zero.is_empty()
             && self.micro.reads_in_place(self.input_kind)

@@ -120,8 +120,9 @@ fn part(phase: &Phase, limits: &Limits, alike: bool) -> String {
     page += LEGEND;
     page += "<figure>\n";
     page += &plot::by_kernel(phase);
-    page += "<figcaption>Time by kernel; the dark part is what the limit takes.</figcaption></figure>\n<figure>\n";
-    page += &plot::roofline(phase, limits);
+    page += "<figcaption>Time by kernel; the part in full colour is what the limit takes.</figcaption></figure>\n<figure>\n";
+    let grouped = if alike { phase.alike() } else { phase.layers.clone() };
+    page += &plot::roofline(&grouped, limits);
     let moves: f64 = phase.layers.iter().filter(|l| l.macs == 0).map(|l| l.share).sum();
     let _ = writeln!(
         page,
@@ -129,14 +130,14 @@ fn part(phase: &Phase, limits: &Limits, alike: bool) -> String {
          {moves:.1} % of it, are not in it.</figcaption></figure>\n<figure>"
     );
     page += &plot::in_order(phase);
-    page += "<figcaption>Time of each layer; the dark part is what the limit takes.</figcaption></figure>\n";
+    page += "<figcaption>Time of each layer; the part in full colour is what the limit takes.</figcaption></figure>\n";
     if alike {
-        page += &table(&phase.alike());
+        page += &table(&grouped);
         let _ = writeln!(page, "<details><summary>All {} layers</summary>", phase.layers.len());
         page += &table(&phase.layers);
         page += "</details>\n";
     } else {
-        page += &table(&phase.layers);
+        page += &table(&grouped);
     }
     page
 }
@@ -148,7 +149,7 @@ fn table(layers: &[Layer]) -> String {
     let mut page = String::from(
         "<div class=\"scroll\"><table>\n<thead><tr><th>layer<th>op<th>kernel<th>result by weights\
          <th class=\"n\">ms<th class=\"n\">share<th class=\"n\">GMAC/s<th class=\"n\">GB/s\
-         <th class=\"n\">of limit<th>bound by</tr></thead>\n<tbody>\n",
+         <th class=\"n\">limit<th>bound by</tr></thead>\n<tbody>\n",
     );
     for layer in layers {
         let times = if layer.count == 1 { String::new() } else { format!("{} × ", layer.count) };
@@ -208,7 +209,7 @@ const STYLE: &str = "\
 @media(prefers-color-scheme:dark){:root{--page:#12171d;--ink:#e4eaf0;--soft:#94a3b1;--line:#2a333d;\
 --panel:#1a2129;--int8:#5ba3ea;--f32:#f0a04b;--moves:#8b98a5}}\
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,'DejaVu Sans',sans-serif}\
-main{max-width:1040px;margin:0 auto;padding:24px 20px 48px}\
+main{max-width:1120px;margin:0 auto;padding:24px 20px 48px}\
 h1{font-size:22px;margin:0}h2{font-size:19px;margin:40px 0 0;overflow-wrap:anywhere}\
 h3{font-size:16px;margin:32px 0 4px}p{margin:4px 0}.soft,figcaption,small{color:var(--soft)}\
 .cards{display:flex;flex-wrap:wrap;gap:10px;margin:14px 0}\
@@ -229,7 +230,7 @@ svg .label{paint-order:stroke;stroke:var(--page);stroke-width:4px;stroke-linejoi
 .legend i{display:inline-block;width:11px;height:11px;border-radius:3px;margin:0 6px 0 14px}\
 .legend i:first-child{margin-left:0}i.int8{background:var(--int8)}i.f32{background:var(--f32)}\
 i.moves{background:var(--moves)}\
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:13px;white-space:nowrap}\
-th{text-align:left;color:var(--soft);font-weight:600}th,td{padding:3px 10px 3px 0}\
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:12.5px;white-space:nowrap}\
+th{text-align:left;color:var(--soft);font-weight:600}th,td{padding:3px 12px 3px 0}\
 tbody tr{border-top:1px solid var(--line)}.n{text-align:right;font-variant-numeric:tabular-nums}\
 details{margin:10px 0}summary{cursor:pointer}footer{margin-top:40px;font-size:13px}";

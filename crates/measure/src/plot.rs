@@ -28,6 +28,9 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
+/// Dots that are named.
+const MOST_NAMES: usize = 6;
+
 /// A logarithmic scale from values to places.
 #[derive(Clone, Copy)]
 struct Log {
@@ -124,11 +127,10 @@ fn title(layer: &Layer) -> String {
 }
 
 /// The roofline of a phase: what each layer reaches over how much it computes with each byte.
-/// Areas of dots are shares of the time.
-pub(crate) fn roofline(phase: &Phase, limits: &Limits) -> String {
+/// Areas of dots are shares of the time; those with the largest are named.
+pub(crate) fn roofline(layers: &[Layer], limits: &Limits) -> String {
     const HEIGHT: f64 = 420.0;
-    let dots: Vec<(f64, f64, &Layer)> = phase
-        .layers
+    let dots: Vec<(f64, f64, &Layer)> = layers
         .iter()
         .filter_map(|l| Some((l.macs as f64 / l.bytes.max(1) as f64, l.gmac_s?, l)))
         .collect();
@@ -189,7 +191,7 @@ pub(crate) fn roofline(phase: &Phase, limits: &Limits) -> String {
         let at = from * (to / from).powf(0.3);
         let (px, py) = (x.at(at), y.at(at * slope));
         let (dx, dy) = (x.at(to) - x.at(from), y.at(highest) - y.at(from * slope));
-        let what = if *kind == "memory" { "memory" } else { "cache that holds the model" };
+        let what = if *kind == "memory" { "memory" } else { "what holds the model" };
         let _ = writeln!(
             svg,
             "<text class=\"label\" text-anchor=\"middle\" transform=\"translate({px:.1} {py:.1}) rotate({:.1}) translate(0 -6)\">{what} {} GB/s</text>",
@@ -200,21 +202,31 @@ pub(crate) fn roofline(phase: &Phase, limits: &Limits) -> String {
     // Large dots first, so that small ones lie on them.
     let mut order: Vec<_> = dots.iter().collect();
     order.sort_by(|a, b| b.2.share.total_cmp(&a.2.share));
+    let mut named: Vec<(f64, f64)> = Vec::new();
+    let mut names = String::new();
     for (intensity, rate, layer) in &order {
         let radius = (layer.share.sqrt() * 4.0).clamp(2.5, 26.0);
+        let (px, py) = (x.at(*intensity), y.at(*rate));
         let _ = writeln!(
             svg,
-            "<circle class=\"dot {}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{radius:.1}\"><title>{}</title></circle>",
+            "<circle class=\"dot {}\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"{radius:.1}\">\
+             <title>{}</title></circle>",
             layer.arithmetic,
-            x.at(*intensity),
-            y.at(*rate),
             title(layer)
         );
+        let apart = |(x, y): &(f64, f64)| (x - px).abs() > 240.0 || (y - py).abs() > 16.0;
+        if named.len() < MOST_NAMES && named.iter().all(apart) {
+            named.push((px, py));
+            let (anchor, side) = if px > WIDTH / 2.0 { ("end", -1.0) } else { ("start", 1.0) };
+            let place = (px + side * (radius + 5.0), py + 4.0);
+            words(&mut names, "label", anchor, place, &short(&layer.name));
+        }
     }
+    svg += &names;
     svg + "</svg>\n"
 }
 
-/// The layers' times in the order in which they run; the dark part is what the limit takes.
+/// The layers' times in the order in which they run; what is in full colour is the limit.
 pub(crate) fn in_order(phase: &Phase) -> String {
     const HEIGHT: f64 = 240.0;
     let most = phase.layers.iter().map(|layer| layer.ms).fold(0.0, f64::max).max(f64::MIN_POSITIVE);
@@ -285,7 +297,7 @@ pub(crate) fn by_kernel(phase: &Phase) -> String {
         sums.push(Sum { name, kind: "moves", ms, limit, share });
     }
     let most = sums.iter().map(|sum| sum.ms).fold(f64::MIN_POSITIVE, f64::max);
-    let scale = (WIDTH - NAMES - 130.0) / most;
+    let scale = (WIDTH - NAMES - 140.0) / most;
     let mut svg = open(LINE * sums.len() as f64 + 4.0, "Time by kernel");
     for (i, sum) in sums.iter().enumerate() {
         let y = LINE * i as f64 + 4.0;
@@ -303,7 +315,7 @@ pub(crate) fn by_kernel(phase: &Phase) -> String {
                 LINE - 8.0
             );
         }
-        let label = format!("{:.3} ms, {:.1} %", sum.ms, sum.share);
+        let label = format!("{} ms, {:.1} %", figure(sum.ms), sum.share);
         words(&mut svg, "label", "start", (NAMES + sum.ms * scale + 8.0, y + 14.0), &label);
     }
     svg + "</svg>\n"

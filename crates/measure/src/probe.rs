@@ -35,6 +35,10 @@ pub fn probe(system: System, say: &mut dyn FnMut(&str)) -> Profile {
         rate(threads, None, Duration::from_millis(100), 1, &of(peak));
     }
 
+    let whole = beyond_caches(&system.caches);
+    let mut memory = Memory::new(best, threads, whole);
+    say("memory");
+    memory.measure();
     let counts = if threads > 1 { vec![1, threads] } else { vec![1] };
     let mut peaks = Vec::new();
     for peak in isas.iter().flat_map(|isa| Peak::all(*isa)) {
@@ -47,21 +51,19 @@ pub fn probe(system: System, say: &mut dyn FnMut(&str)) -> Profile {
         }));
     }
 
+    say("memory");
+    memory.measure();
     say("caches");
-    let whole = beyond_caches(&system.caches);
     let reads = by_size(best, &counts, whole);
     let caches_measured = system.caches.is_empty();
     let caches = match caches_measured {
         true => steps(&reads),
         false => system.caches.clone(),
     };
-    say("memory");
-    let memory = by_threads(threads)
-        .into_iter()
-        .map(|threads| reading(best, threads, whole, REPEATS))
-        .collect();
-
     let cores = one_by_one(best, &system.cpus, whole, say);
+    say("memory");
+    memory.measure();
+    let memory = memory.rates();
     let seconds = (began.elapsed().as_secs_f64() * 1e3).round() / 1e3;
     let measured = Measured { cores, caches, caches_measured, peaks, memory, reads, seconds };
     Profile::new(system, measured)
@@ -89,9 +91,7 @@ fn reader(isa: Isa, threads: usize, bytes: usize) -> impl Fn(usize) -> Work + Sy
         let size = words * size_of::<i32>();
         let times = READ_AT_ONCE.div_ceil(size);
         Box::new(move || {
-            for _ in 0..times {
-                black_box(peak::read(isa, black_box(&data)));
-            }
+            black_box(peak::read(isa, &data, times));
             (times * size) as u64
         })
     }
@@ -106,6 +106,17 @@ fn rate(
     repeats: usize,
     make: &(impl Fn(usize) -> Work + Sync),
 ) -> Rate {
+    summed_up(rates(threads, cpu, window, repeats, make))
+}
+
+/// [`rate`], each repeat by itself.
+fn rates(
+    threads: usize,
+    cpu: Option<usize>,
+    window: Duration,
+    repeats: usize,
+    make: &(impl Fn(usize) -> Work + Sync),
+) -> Vec<f64> {
     let together = Barrier::new(threads);
     let measure = |thread: usize| {
         // Where pinning fails the core is any; the caller has checked that it may be used.
@@ -134,8 +145,7 @@ fn rate(
         // A thread that panics has met a defect, which its own message tells.
         started.into_iter().map(|thread| thread.join().expect("the thread measures")).collect()
     });
-    let sums = (0..repeats).map(|i| all.iter().map(|rates| rates[i]).sum());
-    summed_up(sums.collect())
+    (0..repeats).map(|i| all.iter().map(|rates| rates[i]).sum()).collect()
 }
 
 fn summed_up(mut rates: Vec<f64>) -> Rate {
@@ -173,6 +183,33 @@ fn by_threads(most: usize) -> Vec<usize> {
         counts.push(most);
     }
     counts
+}
+
+/// Rates of memory by count of threads, measured at several times: others who use it come and go.
+struct Memory {
+    isa: Isa,
+    bytes: usize,
+    found: Vec<(usize, Vec<f64>)>,
+}
+
+impl Memory {
+    fn new(isa: Isa, threads: usize, bytes: usize) -> Memory {
+        let found = by_threads(threads).into_iter().map(|threads| (threads, Vec::new())).collect();
+        Memory { isa, bytes, found }
+    }
+
+    fn measure(&mut self) {
+        for (threads, found) in &mut self.found {
+            let make = reader(self.isa, *threads, self.bytes);
+            found.extend(rates(*threads, None, WINDOW, REPEATS, &make));
+        }
+    }
+
+    fn rates(self) -> Vec<ReadRate> {
+        let bytes = self.bytes;
+        let rate = |(threads, found)| ReadRate { threads, bytes, gb_s: summed_up(found) };
+        self.found.into_iter().map(rate).collect()
+    }
 }
 
 /// Amounts below `whole`, doubled each time, read by each count of threads.

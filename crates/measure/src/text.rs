@@ -187,7 +187,8 @@ fn spread(spread: &Spread, unit: &str) -> String {
 
 /// What was measured of a model as a page of text.
 pub fn report(report: &Report) -> String {
-    let mut text = format!("{} ({}, {} threads)\n", report.model, report.kind, report.threads);
+    let threads = if report.threads == 1 { "thread" } else { "threads" };
+    let mut text = format!("{} ({}, {} {threads})\n", report.model, report.kind, report.threads);
     let mut line = |what: &str, value: String| {
         let _ = writeln!(text, "{what:10} {value}");
     };

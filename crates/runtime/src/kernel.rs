@@ -10,6 +10,11 @@ pub trait Kernel: Send + Sync {
 
     /// Which implementation this is, for people: `qgemm avx512vnni 16x4`, say.
     fn describe(&self) -> String;
+
+    /// Why it is this one and runs as it does, for people; empty where nothing was to be chosen.
+    fn why(&self) -> &'static str {
+        ""
+    }
 }
 
 /// A kernel and what it needs.

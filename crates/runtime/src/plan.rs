@@ -92,6 +92,8 @@ pub struct StepReport {
     pub node: NodeId,
     /// The kernel that runs it.
     pub kernel: String,
+    /// Why that kernel; empty where nothing was to be chosen.
+    pub why: &'static str,
     /// Bytes of scratch.
     pub scratch: usize,
 }
@@ -243,12 +245,17 @@ impl Plan {
     /// The steps, in order, with the kernel of each.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = StepReport> {
         self.steps.iter().map(|step| {
-            let (kernel, scratch) = match &step.action {
-                Action::Kernel { lowered, .. } => (lowered.kernel.describe(), lowered.scratch),
-                Action::Dynamic(_) => ("reference, sizes from data".to_string(), 0),
-                Action::ReadState(_) | Action::WriteState(_) => ("copy".to_string(), 0),
+            let (kernel, why, scratch) = match &step.action {
+                Action::Kernel { lowered, .. } => {
+                    (lowered.kernel.describe(), lowered.kernel.why(), lowered.scratch)
+                }
+                Action::Dynamic(_) => ("reference".to_string(), "its sizes depend on data", 0),
+                Action::ReadState(_) => {
+                    ("copy".to_string(), "the state changes before it is used", 0)
+                }
+                Action::WriteState(_) => ("copy".to_string(), "", 0),
             };
-            StepReport { node: step.node, kernel, scratch }
+            StepReport { node: step.node, kernel, why, scratch }
         })
     }
 

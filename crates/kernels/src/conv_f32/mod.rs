@@ -144,6 +144,11 @@ impl PackedConv {
         self.shape
     }
 
+    /// Whether windows are of one pixel each, which is read where it is.
+    pub fn is_pointwise(&self) -> bool {
+        self.gather == Gather::Pointwise
+    }
+
     /// How many panels the output channels are cut into, over all groups.
     pub fn panels(&self) -> usize {
         self.shape.groups * self.layout.panels()

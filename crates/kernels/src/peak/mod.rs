@@ -174,14 +174,15 @@ fn int8_portable(rounds: u32) -> u64 {
     sums.into_iter().map(|sum| sum as u64).sum()
 }
 
-/// Reads all of `data` once, in order, with the vectors of `isa`, and returns the sum of its
-/// elements modulo 2^32.
-pub fn read(isa: Isa, data: &[i32]) -> u32 {
-    simd::dispatch(isa, Read { data })
+/// Reads all of `data`, in order, `times` times over with the vectors of `isa`, and returns the sum
+/// of all elements read, modulo 2^32.
+pub fn read(isa: Isa, data: &[i32], times: usize) -> u32 {
+    simd::dispatch(isa, Read { data, times })
 }
 
 struct Read<'a> {
     data: &'a [i32],
+    times: usize,
 }
 
 /// Vectors that are read side by side.
@@ -193,19 +194,21 @@ impl Kernel for Read<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> u32 {
         let mut sums = [s.isplat(0); ABREAST];
-        let mut blocks = self.data.chunks_exact(S::LANES * ABREAST);
-        for block in &mut blocks {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the block holds so many vectors; floats are read for their bits alone.
-                let words = unsafe { s.load(block.as_ptr().add(i * S::LANES).cast()) };
-                *sum = s.iadd(*sum, s.bits(words));
+        let mut rest = 0u32;
+        for _ in 0..self.times {
+            let mut blocks = black_box(self.data).chunks_exact(S::LANES * ABREAST);
+            for block in &mut blocks {
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: the block holds so many vectors; floats are read for their bits alone.
+                    let words = unsafe { s.load(block.as_ptr().add(i * S::LANES).cast()) };
+                    *sum = s.iadd(*sum, s.bits(words));
+                }
             }
+            rest = blocks.remainder().iter().fold(rest, |sum, x| sum.wrapping_add(*x as u32));
         }
-        let lanes = sums
-            .into_iter()
-            .flat_map(|sum| s.lanes(s.of_bits(sum)).into_iter().take(S::LANES).map(f32::to_bits));
-        let rest = blocks.remainder().iter().map(|x| *x as u32);
-        lanes.chain(rest).fold(0, u32::wrapping_add)
+        let sum = sums.into_iter().fold(s.isplat(0), |all, sum| s.iadd(all, sum));
+        let lanes = s.lanes(s.of_bits(sum)).into_iter().take(S::LANES).map(f32::to_bits);
+        lanes.fold(rest, u32::wrapping_add)
     }
 }
 
@@ -232,7 +235,10 @@ mod tests {
         for isa in Isa::available() {
             for range in [0..0, 0..1, 3..130, 1..512, 0..1000] {
                 let sum = data[range.clone()].iter().fold(0, |sum: i32, x| sum.wrapping_add(*x));
-                assert_eq!(read(isa, &data[range]), sum.cast_unsigned(), "{}", isa.name());
+                for times in [0, 1, 3] {
+                    let sum = sum.cast_unsigned().wrapping_mul(times as u32);
+                    assert_eq!(read(isa, &data[range.clone()], times), sum, "{}", isa.name());
+                }
             }
         }
     }

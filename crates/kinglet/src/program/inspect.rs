@@ -10,6 +10,7 @@ use kinglet::parts::graph::{Shape, Tensor, ValueType};
 use kinglet::parts::runtime::passes::PASSES;
 use kinglet::tasks::Task;
 use kinglet::{Error, Graph, Model, Plan, PlanOptions, Vision, VisionOptions};
+use kinglet_kernels::isa::{ISA_VARIABLE, Isa};
 use serde::Serialize;
 
 use super::language::{inspect::LanguageLine, is_language_model};
@@ -111,7 +112,8 @@ struct StageName {
 
 /// The stages before and after the passes.
 const LOADED: StageName = StageName { stage: "load", what: "the graph as the file says it" };
-const PLANNED: StageName = StageName { stage: "plan", what: "the kernel of each step" };
+const PLANNED: StageName =
+    StageName { stage: "kernels", what: "the kernel of each step, and why that one" };
 
 fn stages() -> Vec<StageName> {
     let passes = PASSES.iter().map(|pass| StageName { stage: pass.name, what: pass.what });
@@ -148,7 +150,7 @@ impl Inspect {
         };
         let drawn = match self.stage.as_deref() {
             None | Some("all") => PASSES.first().map_or("load", |pass| pass.name),
-            Some("plan") => PASSES.last().map_or("load", |pass| pass.name),
+            Some("kernels") => PASSES.last().map_or("load", |pass| pass.name),
             Some(stage) => stage,
         };
         let mut seen = Vec::new();
@@ -162,7 +164,7 @@ impl Inspect {
             }
         })?;
         if self.wants(PLANNED.stage) {
-            seen.push(Stage { stage: PLANNED.stage.into(), graph: steps(&mut plan) });
+            seen.push(Stage { stage: PLANNED.stage.into(), graph: steps(&mut plan)? });
         }
         if let (Some(path), Some(drawing)) = (&self.svg, drawing) {
             files::write(path, drawing.as_bytes()).map_err(|e| {
@@ -206,9 +208,18 @@ impl Inspect {
     }
 }
 
-fn steps(plan: &mut Plan) -> String {
+fn steps(plan: &mut Plan) -> Result<String, Error> {
     let plan = plan.inner();
-    let mut text = String::new();
+    let isa = Isa::from_env().map_err(Error::input)?;
+    let best = match Isa::available().last() == Some(&isa) {
+        true => "the best of this CPU".to_string(),
+        false => format!("as {ISA_VARIABLE} says"),
+    };
+    let threads = match plan.threads() {
+        1 => "1 thread".to_string(),
+        threads => format!("{threads} threads"),
+    };
+    let mut text = format!("instructions: {}, {best}; {threads}\n", isa.name());
     for step in plan.steps() {
         let node = plan.graph().node(step.node);
         let outputs: Vec<String> =
@@ -217,16 +228,20 @@ fn steps(plan: &mut Plan) -> String {
             0 => String::new(),
             scratch => format!(", {} of scratch", bytes(scratch)),
         };
+        let why = match step.why {
+            "" => String::new(),
+            why => format!(" ({why})"),
+        };
         let _ = writeln!(
             text,
-            "{:5} {:20} {:28} {}{scratch}",
+            "{:5} {:20} {:28} {}{why}{scratch}",
             step.node.to_string(),
             node.op.name(),
             outputs.join(", "),
             step.kernel
         );
     }
-    text
+    Ok(text)
 }
 
 fn report(

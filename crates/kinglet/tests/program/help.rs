@@ -12,6 +12,8 @@ fn help_is_as_it_was() {
         ("eval", &["eval", "--help"]),
         ("perplexity", &["eval", "perplexity", "--help"]),
         ("divergence", &["eval", "divergence", "--help"]),
+        ("bench", &["bench", "--help"]),
+        ("probe", &["probe", "--help"]),
         ("embed", &["embed", "--help"]),
         ("tokenize", &["tokenize", "--help"]),
     ] {

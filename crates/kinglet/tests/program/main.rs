@@ -1,5 +1,6 @@
 //! The program, run as a person would run it.
 
+mod bench;
 mod common;
 mod detection;
 mod files;

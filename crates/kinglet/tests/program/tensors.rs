@@ -155,7 +155,7 @@ fn stages_are_listed_and_printed() {
     let list = kinglet(["inspect", &path, "--stage", "list", "--json"]).json();
     let names: Vec<&str> =
         list.as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap()).collect();
-    assert_eq!((names[0], names[names.len() - 1]), ("load", "plan"));
+    assert_eq!((names[0], names[names.len() - 1]), ("load", "kernels"));
     let all = kinglet(["inspect", &path, "--stage", "all"]).stdout;
     for name in &names {
         assert!(all.contains(&format!("# {name}\n")), "{name}");

@@ -155,6 +155,13 @@ impl Kernel for FloatConv {
     fn describe(&self) -> String {
         format!("conv {}", self.isa.name())
     }
+
+    fn why(&self) -> &'static str {
+        match self.packed.is_pointwise() {
+            true => "a product of matrices: windows of one pixel are read in place",
+            false => "a product of matrices: windows are gathered a few at a time",
+        }
+    }
 }
 
 struct FloatDepthwise {
@@ -186,6 +193,13 @@ impl Kernel for FloatDepthwise {
 
     fn describe(&self) -> String {
         format!("depthwise {}", self.isa.name())
+    }
+
+    fn why(&self) -> &'static str {
+        match self.by_blocks {
+            true => "each channel by itself; few lines, so threads share channels",
+            false => "each channel by itself; threads share lines",
+        }
     }
 }
 

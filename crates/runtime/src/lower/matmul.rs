@@ -225,4 +225,11 @@ impl Kernel for Product {
         let how = if self.packed.is_some() { "" } else { ", packed when run" };
         format!("gemm {}{how}", self.layout.isa().name())
     }
+
+    fn why(&self) -> &'static str {
+        match &self.packed {
+            Some(_) => "the right matrix is constant, so it is packed once",
+            None => "the right matrix is computed, so it is packed in every run",
+        }
+    }
 }

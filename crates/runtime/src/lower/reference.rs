@@ -29,4 +29,8 @@ impl Kernel for Reference {
     fn describe(&self) -> String {
         "reference".into()
     }
+
+    fn why(&self) -> &'static str {
+        "no kernel takes this op with these types and sizes"
+    }
 }

@@ -333,3 +333,38 @@ impl Op for RowAttention {
         Some(self.state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_cost_what_they_see() {
+        let mut graph = crate::Graph::new("");
+        let ty = ValueType::new(DType::F16, &[1, 2, PAGE, 24][..]);
+        let state = graph.add_state(crate::State { name: "cache".into(), ty, initial: None });
+        let mut op = RowAttention {
+            state,
+            heads: 4,
+            kv_heads: 2,
+            key: 16,
+            value: 8,
+            value_in_key: false,
+            scale: 1.0,
+            softcap: None,
+            window: None,
+            alibi: None,
+        };
+        let cost = |op: &RowAttention, held, rows| {
+            let Cost { macs, bytes } = op.cost_after(held, rows, DType::F16);
+            (macs / (4 * 24), bytes / (2 * 24 * 2))
+        };
+        assert_eq!(cost(&op, 0, 1), (1, 1));
+        assert_eq!(cost(&op, 100, 1), (101, 101));
+        assert_eq!(cost(&op, 10, 3), (11 + 12 + 13, 13));
+        assert_eq!(cost(&op, 10, 0), (0, 10));
+        op.window = Some(12);
+        assert_eq!(cost(&op, 10, 3), (11 + 12 + 12, 13));
+        assert_eq!(cost(&op, 100, 3), (36, 14));
+    }
+}

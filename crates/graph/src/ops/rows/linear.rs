@@ -155,3 +155,26 @@ impl Op for ExpertLinear {
         Cost { bytes: whole.bytes.saturating_sub(unused), ..whole }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_experts_are_read_than_chosen() {
+        let of = |dims: &[usize], dtype| ValueType::new(dtype, dims);
+        let cost = |rows: usize| {
+            let x = of(&[rows, 32], DType::F32);
+            let weights = of(&[8, 16, 32], DType::F32);
+            let choices = of(&[rows, 2], DType::I32);
+            let out = of(&[rows, 2, 16], DType::F32);
+            let passing = [&x, &choices, &out].map(|ty| ty.bytes().unwrap_or(0) as u64);
+            let cost = ExpertLinear.cost(&[Some(&x), Some(&weights), Some(&choices)], &[&out]);
+            (cost.macs, cost.bytes - passing.iter().sum::<u64>())
+        };
+        let expert = 4 * 16 * 32;
+        assert_eq!(cost(1), (2 * 16 * 32, 2 * expert));
+        assert_eq!(cost(3), (6 * 16 * 32, 6 * expert));
+        assert_eq!(cost(100), (200 * 16 * 32, 8 * expert));
+    }
+}

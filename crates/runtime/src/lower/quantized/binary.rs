@@ -179,4 +179,8 @@ impl<T: Element> Kernel for OneByOne<T> {
     fn describe(&self) -> String {
         format!("{} one by one", T::DTYPE)
     }
+
+    fn why(&self) -> &'static str {
+        "no vector kernel has these types"
+    }
 }

@@ -368,6 +368,17 @@ impl Kernel for Conv {
         let sum = if self.sum.is_some() { " and sum" } else { "" };
         format!("qconv {}{sum}", self.name)
     }
+
+    fn why(&self) -> &'static str {
+        match (self.packed.reads_in_place(), self.by_panels) {
+            (true, false) => "rows are read in place; threads share rows",
+            (true, true) => "rows are read in place; weights outweigh them, so threads share these",
+            (false, false) => "windows, or bytes of another sign, are gathered; threads share rows",
+            (false, true) => {
+                "windows, or bytes of another sign, are gathered; threads share weights, which outweigh them"
+            }
+        }
+    }
 }
 
 struct Depthwise {
@@ -406,6 +417,13 @@ impl Kernel for Depthwise {
 
     fn describe(&self) -> String {
         format!("qdepthwise {}", self.name)
+    }
+
+    fn why(&self) -> &'static str {
+        match self.by_blocks {
+            true => "each channel by itself; few lines, so threads share channels",
+            false => "each channel by itself; threads share lines",
+        }
     }
 }
 

@@ -58,6 +58,10 @@ impl Kernel for Table {
     fn describe(&self) -> String {
         format!("table {}", self.isa.name())
     }
+
+    fn why(&self) -> &'static str {
+        "a function of a byte has 256 values, computed once"
+    }
 }
 
 /// A function of integers of any type, one by one.
@@ -95,6 +99,10 @@ impl<T: Element> Kernel for Each<T> {
 
     fn describe(&self) -> String {
         format!("{} one by one", T::DTYPE)
+    }
+
+    fn why(&self) -> &'static str {
+        "no vector kernel has these types"
     }
 }
 

@@ -173,6 +173,10 @@ impl Kernel for Attention {
     fn describe(&self) -> String {
         format!("attention {:?} {}", self.head.held, self.head.isa.name()).to_lowercase()
     }
+
+    fn why(&self) -> &'static str {
+        "threads share heads of keys, and blocks of rows that follow one another"
+    }
 }
 
 /// Cuts rows into blocks of at most `most` in which each follows the one before. Writes where

@@ -86,6 +86,10 @@ impl Kernel for Product {
     fn describe(&self) -> String {
         self.weights.describe()
     }
+
+    fn why(&self) -> &'static str {
+        self.weights.why()
+    }
 }
 
 pub(super) fn lower_experts(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
@@ -208,6 +212,10 @@ impl Kernel for Experts {
 
     fn describe(&self) -> String {
         format!("experts of {}", self.weights.describe())
+    }
+
+    fn why(&self) -> &'static str {
+        self.weights.why()
     }
 }
 

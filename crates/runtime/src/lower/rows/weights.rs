@@ -231,4 +231,14 @@ impl Weights {
             Layout::Floats(l) => format!("{} rows {}", l.float().name(), l.isa().name()),
         }
     }
+
+    pub fn why(&self) -> &'static str {
+        match &self.layout {
+            Layout::Codes(_, Some(_)) => {
+                "packed once: these codes become bytes faster in the order of the registers"
+            }
+            Layout::Codes(_, None) => "as the file has them: a packed copy would be no faster",
+            Layout::Floats(_) => "as the file has them: floats need no unpacking",
+        }
+    }
 }
