@@ -50,11 +50,14 @@ pub fn folder(name: &str, stamp: &str, fill: impl FnOnce(&Path) -> Result<()>) -
 
 /// A short name for a text: equal texts have equal names.
 pub fn fingerprint(text: &str) -> String {
-    // FNV-1a.
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    format!("{:016x}", hash(text))
+}
+
+/// FNV-1a.
+pub fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    format!("{hash:016x}")
+    })
 }
 
 fn remove_if_there(removed: std::io::Result<()>) -> std::io::Result<()> {

@@ -5,14 +5,15 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kinglet_formats::gguf::{Array, Metadata, Writer};
+use kinglet_formats::gguf::{Array, Gguf, Metadata, Value, Writer};
 use kinglet_graph::{DType, Encoding, Tensor};
 
-use crate::command;
+use crate::{cache, command};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The model whose shape to take: llama-1b, smollm-135m, qwen2.5-0.5b
+    /// The model whose shape to take: llama-1b, smollm-135m, qwen2.5-0.5b, or olmoe-6l, six layers
+    /// of OLMoE
     name: String,
     /// How matrices are stored: q4_0, q8_0, q4_k, tq2_0, f16, … (norms and biases are f32)
     #[arg(long)]
@@ -25,6 +26,9 @@ pub struct Arguments {
     seed: u64,
 }
 
+/// How these files are made, in each as `general.version`: one made otherwise is made anew.
+const VERSION: &str = "2";
+
 /// What differs between models of the Llama family.
 struct Shape {
     name: &'static str,
@@ -32,6 +36,8 @@ struct Shape {
     layers: usize,
     width: usize,
     hidden: usize,
+    /// How many experts there are and how many a token goes to, where the feed-forward is a mixture.
+    experts: Option<(usize, usize)>,
     heads: usize,
     kv_heads: usize,
     vocabulary: usize,
@@ -39,6 +45,10 @@ struct Shape {
     rope_base: f32,
     epsilon: f32,
     qkv_biases: bool,
+    /// Norms of all queries and keys of a token.
+    qk_norms: bool,
+    /// A matrix of its own for the logits, not the embeddings.
+    output: bool,
     /// Llama 3's factors on the rotary periods.
     rope_factors: bool,
     /// How the tokeniser splits text before merging.
@@ -50,13 +60,14 @@ struct Shape {
     begins: bool,
 }
 
-const SHAPES: [Shape; 3] = [
+const SHAPES: [Shape; 4] = [
     Shape {
         name: "llama-1b",
         architecture: "llama",
         layers: 16,
         width: 2048,
         hidden: 8192,
+        experts: None,
         heads: 32,
         kv_heads: 8,
         vocabulary: 128_256,
@@ -64,6 +75,8 @@ const SHAPES: [Shape; 3] = [
         rope_base: 500_000.0,
         epsilon: 1e-5,
         qkv_biases: false,
+        qk_norms: false,
+        output: false,
         rope_factors: true,
         splitter: "llama-bpe",
         special: (128_000, &["<|begin_of_text|>", "<|end_of_text|>"]),
@@ -77,6 +90,7 @@ const SHAPES: [Shape; 3] = [
         layers: 30,
         width: 576,
         hidden: 1536,
+        experts: None,
         heads: 9,
         kv_heads: 3,
         vocabulary: 49_152,
@@ -84,6 +98,8 @@ const SHAPES: [Shape; 3] = [
         rope_base: 10_000.0,
         epsilon: 1e-5,
         qkv_biases: false,
+        qk_norms: false,
+        output: false,
         rope_factors: false,
         splitter: "smollm",
         special: (49_149, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
@@ -97,6 +113,7 @@ const SHAPES: [Shape; 3] = [
         layers: 24,
         width: 896,
         hidden: 4864,
+        experts: None,
         heads: 14,
         kv_heads: 2,
         vocabulary: 151_936,
@@ -104,11 +121,36 @@ const SHAPES: [Shape; 3] = [
         rope_base: 1_000_000.0,
         epsilon: 1e-6,
         qkv_biases: true,
+        qk_norms: false,
+        output: false,
         rope_factors: false,
         splitter: "qwen2",
         special: (151_643, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
         begin: 151_643,
         end: 151_645,
+        begins: false,
+    },
+    Shape {
+        name: "olmoe-6l",
+        architecture: "olmoe",
+        layers: 6,
+        width: 2048,
+        hidden: 1024,
+        experts: Some((64, 8)),
+        heads: 16,
+        kv_heads: 16,
+        vocabulary: 50_304,
+        context: 4096,
+        rope_base: 10_000.0,
+        epsilon: 1e-5,
+        qkv_biases: false,
+        qk_norms: true,
+        output: true,
+        rope_factors: false,
+        splitter: "olmo",
+        special: (50_277, &["<|endoftext|>", "<|padding|>"]),
+        begin: 50_277,
+        end: 50_277,
         begins: false,
     },
 ];
@@ -122,18 +164,31 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     make(name, encoding, *seed, &path)
 }
 
-/// The model at its usual place, made where it is not there.
+/// The model at its usual place, made where it is not there or was made in an older way.
 pub fn made(name: &str, encoding: &str) -> Result<PathBuf> {
     let path = usual_path(name, encoding)?;
-    if !path.exists() {
+    if !is_made(&path)? {
         make(name, encoding, 1, &path)?;
     }
     Ok(path)
 }
 
+fn is_made(path: &Path) -> Result<bool> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    let file = Gguf::open(path)?;
+    Ok(file.metadata.get("general.version").and_then(Value::as_str) == Some(VERSION))
+}
+
 fn usual_path(name: &str, encoding: &str) -> Result<PathBuf> {
     let dtype = dtype(encoding)?;
-    Ok(command::root().join(format!("target/models/{name}-{}.gguf", dtype.name())))
+    Ok(folder().join(format!("{name}-{}.gguf", dtype.name())))
+}
+
+/// Where models usually are.
+pub fn folder() -> PathBuf {
+    command::root().join("target/models")
 }
 
 fn make(name: &str, encoding: &str, seed: u64, path: &Path) -> Result<()> {
@@ -174,16 +229,28 @@ fn write(shape: &Shape, dtype: DType, seed: u64, path: &Path) -> Result<()> {
     }
     let mut writer = Writer::new(metadata(shape));
     let mut count = 0;
-    let mut matrix = |writer: &mut Writer<'_>, name: &str, rows: usize, columns: usize| {
-        let tile = tiles.iter().find(|tile| tile.columns == columns).expect("a tile").clone();
+    let mut matrices = |writer: &mut Writer<'_>, name: &str, shape: &[usize]| {
+        let (columns, rows) = shape.split_last().expect("a matrix has columns");
+        let tile = tiles.iter().find(|tile| tile.columns == *columns).expect("a tile").clone();
+        let rows = rows.iter().product();
         count += 1;
         let start = count * 7919;
-        writer.streamed(name, tile.dtype, &[rows, columns], move |out| tile.write(rows, start, out))
+        writer.streamed(name, tile.dtype, shape, move |out| tile.write(rows, start, out))
     };
+    let floats =
+        |writer: &mut Writer<'_>, name: &str, shape: &[usize], spread: f32| -> Result<()> {
+            let mut random = Random(cache::hash(name) ^ seed);
+            let values: Vec<f32> =
+                (0..shape.iter().product()).map(|_| spread * random.normal()).collect();
+            Ok(writer.tensor(name, &Tensor::from_slice(shape, &values)?)?)
+        };
     let ones = |writer: &mut Writer<'_>, name: &str, len: usize| -> Result<()> {
         Ok(writer.tensor(name, &Tensor::from_slice(&[len], &vec![1f32; len])?)?)
     };
-    matrix(&mut writer, "token_embd.weight", shape.vocabulary, width)?;
+    matrices(&mut writer, "token_embd.weight", &[shape.vocabulary, width])?;
+    if shape.output {
+        matrices(&mut writer, "output.weight", &[shape.vocabulary, width])?;
+    }
     ones(&mut writer, "output_norm.weight", width)?;
     if shape.rope_factors {
         let factors = rope_factors(head, shape.rope_base);
@@ -193,19 +260,31 @@ fn write(shape: &Shape, dtype: DType, seed: u64, path: &Path) -> Result<()> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         ones(&mut writer, &name("attn_norm.weight"), width)?;
         for (part, rows) in [("attn_q", width), ("attn_k", kv), ("attn_v", kv)] {
-            matrix(&mut writer, &name(&format!("{part}.weight")), rows, width)?;
+            matrices(&mut writer, &name(&format!("{part}.weight")), &[rows, width])?;
             if shape.qkv_biases {
-                let mut random = Random(seed ^ (layer * width + rows) as u64);
-                let biases: Vec<f32> = (0..rows).map(|_| 0.1 * random.normal()).collect();
-                let biases = Tensor::from_slice(&[rows], &biases)?;
-                writer.tensor(&name(&format!("{part}.bias")), &biases)?;
+                floats(&mut writer, &name(&format!("{part}.bias")), &[rows], 0.1)?;
             }
         }
-        matrix(&mut writer, &name("attn_output.weight"), width, width)?;
+        if shape.qk_norms {
+            ones(&mut writer, &name("attn_q_norm.weight"), width)?;
+            ones(&mut writer, &name("attn_k_norm.weight"), kv)?;
+        }
+        matrices(&mut writer, &name("attn_output.weight"), &[width, width])?;
         ones(&mut writer, &name("ffn_norm.weight"), width)?;
-        matrix(&mut writer, &name("ffn_gate.weight"), hidden, width)?;
-        matrix(&mut writer, &name("ffn_up.weight"), hidden, width)?;
-        matrix(&mut writer, &name("ffn_down.weight"), width, hidden)?;
+        match shape.experts {
+            None => {
+                matrices(&mut writer, &name("ffn_gate.weight"), &[hidden, width])?;
+                matrices(&mut writer, &name("ffn_up.weight"), &[hidden, width])?;
+                matrices(&mut writer, &name("ffn_down.weight"), &[width, hidden])?;
+            }
+            Some((count, _)) => {
+                let spread = 1.0 / (width as f32).sqrt();
+                floats(&mut writer, &name("ffn_gate_inp.weight"), &[count, width], spread)?;
+                matrices(&mut writer, &name("ffn_gate_exps.weight"), &[count, hidden, width])?;
+                matrices(&mut writer, &name("ffn_up_exps.weight"), &[count, hidden, width])?;
+                matrices(&mut writer, &name("ffn_down_exps.weight"), &[count, width, hidden])?;
+            }
+        }
     }
     writer.write(path)?;
     Ok(())
@@ -215,6 +294,7 @@ fn metadata(shape: &Shape) -> Metadata {
     let mut metadata = Metadata::default();
     metadata.insert("general.architecture", shape.architecture.into());
     metadata.insert("general.name", format!("{}, random weights", shape.name).into());
+    metadata.insert("general.version", VERSION.into());
     metadata.insert("general.quantization_version", 2u32.into());
     let mut model = |key: &str, value| {
         metadata.insert(format!("{}.{key}", shape.architecture), value);
@@ -229,6 +309,10 @@ fn metadata(shape: &Shape) -> Metadata {
     model("rope.freq_base", shape.rope_base.into());
     model("rope.dimension_count", ((shape.width / shape.heads) as u32).into());
     model("vocab_size", (shape.vocabulary as u32).into());
+    if let Some((count, used)) = shape.experts {
+        model("expert_count", (count as u32).into());
+        model("expert_used_count", (used as u32).into());
+    }
     let (tokens, types, merges) = vocabulary(shape);
     let mut tokenizer = |key: &str, value| {
         metadata.insert(format!("tokenizer.ggml.{key}"), value);
@@ -301,8 +385,8 @@ fn rope_factors(head: usize, base: f32) -> Vec<f32> {
     (0..head / 2).map(factor).collect()
 }
 
-/// Encoded weights that matrices of one width repeat, each from a place of its own. Their number of
-/// blocks is prime, so that rows do not repeat before as many.
+/// Encoded weights that matrices of one width repeat, each from a place of its own: the same weights
+/// in every encoding. Their number of blocks of 256 is prime, so that rows do not repeat before as many.
 #[derive(Clone)]
 struct Tile {
     dtype: DType,
@@ -311,26 +395,25 @@ struct Tile {
 }
 
 impl Tile {
+    /// Of the largest blocks that there are.
+    const BLOCK: usize = 256;
+    const BLOCKS: usize = 8191;
+
     /// Normally distributed, with the spread that keeps a unit input at unit size.
     fn new(wanted: DType, columns: usize, seed: u64) -> Result<Tile> {
         let dtype = fitting(wanted, columns);
-        let (len, _) = dtype.block();
-        let blocks = match len {
-            1 => 2_097_143,
-            32 => 65_521,
-            _ => 8191,
-        };
         let mut random = Random(seed.wrapping_mul(columns as u64));
         let spread = 1.0 / (columns as f32).sqrt();
-        let weights: Vec<f32> = (0..blocks * len).map(|_| spread * random.normal()).collect();
-        let tensor = Tensor::encode(dtype, &[blocks, len], &weights)?;
+        let count = Self::BLOCKS * Self::BLOCK;
+        let weights: Vec<f32> = (0..count).map(|_| spread * random.normal()).collect();
+        let tensor = Tensor::encode(dtype, &[Self::BLOCKS, Self::BLOCK], &weights)?;
         Ok(Tile { dtype, columns, bytes: std::sync::Arc::new(tensor.raw().to_vec()) })
     }
 
     fn write(&self, rows: usize, start: usize, out: &mut dyn Write) -> io::Result<()> {
-        let (_, block) = self.dtype.block();
+        let block = self.dtype.bytes(Self::BLOCK).expect("whole blocks");
         let mut left = self.dtype.bytes(rows * self.columns).expect("whole blocks");
-        let mut at = start * block % self.bytes.len();
+        let mut at = start % Self::BLOCKS * block;
         while left > 0 {
             let part = left.min(self.bytes.len() - at);
             out.write_all(&self.bytes[at..at + part])?;
