@@ -1,10 +1,10 @@
 //! Measurements against other engines; `bench/` holds how.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::{command, make_model, models, python};
 
@@ -16,83 +16,107 @@ pub struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Bench {
-    /// Language models against llama.cpp, interleaved; writes bench/LANGUAGE.md
-    Language {
-        /// Models, as `make-model` names them
-        #[arg(long, value_delimiter = ',', default_value = "smollm-135m,qwen2.5-0.5b,llama-1b")]
-        models: Vec<String>,
-        /// Encodings of their weights
-        #[arg(long, value_delimiter = ',', default_value = "q4_0,q8_0,q4_k,f16")]
-        encodings: Vec<String>,
-        /// Threads for both engines
-        #[arg(long, default_value_t = 2)]
-        threads: usize,
-        /// Measurements of each
-        #[arg(long, default_value_t = 5)]
-        rounds: usize,
-    },
-    /// Kinglet against LiteRT and ONNX Runtime, interleaved; writes bench/RESULTS.md
-    Peers {
-        /// Threads for every engine
-        #[arg(long, default_value_t = 2)]
-        threads: usize,
-        /// Bursts of each engine
-        #[arg(long, default_value_t = 40)]
-        rounds: usize,
-        /// Timed runs in a burst
-        #[arg(long, default_value_t = 20)]
-        runs: usize,
-    },
+    /// Kinglet and other engines by turns on the same files; writes bench/RESULTS.md
+    Peers(Peers),
+}
+
+#[derive(clap::Args)]
+struct Peers {
+    /// Only rows that this regular expression finds in `SECTION: NAME`, as in "language: llama.*q4_0";
+    /// the others keep what was measured before
+    #[arg(long, value_name = "REGEX")]
+    only: Option<String>,
+    /// Rounds of each row, instead of its own number
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Threads for every engine, where a row does not say otherwise
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Install, build and make what the rows need, and measure nothing
+    #[arg(long)]
+    prepare: bool,
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    match &arguments.bench {
-        Bench::Peers { threads, rounds, runs } => peers(*threads, *rounds, *runs),
-        Bench::Language { models, encodings, threads, rounds } => {
-            language(models, encodings, *threads, *rounds)
-        }
-    }
-}
-
-fn language(models: &[String], encodings: &[String], threads: usize, rounds: usize) -> Result<()> {
-    let python = python::llama()?;
-    let mut build = command::cargo();
-    build.args(["build", "--release", "--package", "kinglet-lm", "--example", "bench_language"]);
-    command::run(&mut build)?;
-    let mut bench = Command::new(python);
-    bench.arg(command::root().join("bench/language.py"));
-    bench.arg("--worker").arg(target().join("release/examples/bench_language"));
-    bench.args(["--threads", &threads.to_string(), "--rounds", &rounds.to_string()]);
-    for model in models {
-        for encoding in encodings {
-            bench.arg(make_model::made(model, encoding)?);
-        }
-    }
-    command::run(&mut bench)
-}
-
-fn peers(threads: usize, rounds: usize, runs: usize) -> Result<()> {
+    let Bench::Peers(peers) = &arguments.bench;
     let models = models::folder().with_context(|| {
         format!("the models to measure are missing: {} names their folder", models::VARIABLE)
     })?;
-    let python = python::interpreter()?;
-    let mut build = command::cargo();
-    build.args(["build", "--release", "--package", "kinglet"]);
-    command::run(build.args(["--bin", "kinglet", "--example", "bench_worker"]))?;
-
-    let release = target().join("release");
+    let driver = || -> Result<Command> {
+        let mut driver = Command::new(python::interpreter()?);
+        driver.arg(bench("peers.py"));
+        driver.args(peers.only.iter().flat_map(|only| ["--only", only]));
+        Ok(driver)
+    };
+    let needs = command::output(driver()?.arg("--needs"))?;
+    let kinglet = build()?;
     let scratch = target().join("bench");
     fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
-    let mut peers = Command::new(python);
-    peers.arg(command::root().join("bench/peers.py"));
-    peers.arg("--worker").arg(release.join("examples/bench_worker"));
-    peers.arg("--kinglet").arg(release.join("kinglet"));
-    peers.arg("--models").arg(models);
-    peers.arg("--scratch").arg(scratch);
-    for (name, value) in [("--threads", threads), ("--rounds", rounds), ("--runs", runs)] {
-        peers.arg(name).arg(value.to_string());
+
+    let mut measure = driver()?;
+    for (name, path) in kinglet {
+        measure.arg("--program").arg(format!("{name}={}", path.display()));
     }
-    command::run(&mut peers)
+    for need in needs.lines() {
+        match need.split(' ').collect::<Vec<_>>().as_slice() {
+            ["program", name] => match install(name) {
+                Ok(path) => measure.arg("--program").arg(format!("{name}={}", path.display())),
+                // The others can be measured all the same; the table says why this one was not.
+                Err(error) => {
+                    eprintln!("bench: {name}: {error:#}");
+                    measure.arg("--missing").arg(format!("{name}={error}"))
+                }
+            },
+            ["model", name, encoding] => {
+                make_model::made(name, encoding)?;
+                &mut measure
+            }
+            _ => bail!("bench/peers.py needs what nobody knows: {need:?}"),
+        };
+    }
+    if peers.prepare {
+        return Ok(());
+    }
+    measure.arg("--models").arg(models);
+    measure.arg("--made").arg(make_model::folder());
+    measure.arg("--scratch").arg(scratch);
+    measure.arg("--threads").arg(peers.threads.to_string());
+    if let Some(rounds) = peers.rounds {
+        measure.arg("--rounds").arg(rounds.to_string());
+    }
+    command::run(&mut measure)
+}
+
+/// Builds Kinglet's side; the programs by name.
+fn build() -> Result<Vec<(&'static str, PathBuf)>> {
+    const EXAMPLES: [&str; 3] = ["bench_worker", "bench_language", "read_bandwidth"];
+    let mut build = command::cargo();
+    build.args(["build", "--release", "--package", "kinglet", "--package", "kinglet-lm"]);
+    build.args(["--bin", "kinglet"]).args(EXAMPLES.iter().flat_map(|name| ["--example", name]));
+    command::run(&mut build)?;
+    let release = target().join("release");
+    let examples = EXAMPLES.map(|name| (name, release.join("examples").join(name)));
+    Ok([("kinglet", release.join("kinglet"))].into_iter().chain(examples).collect())
+}
+
+/// The program that another engine needs, installed or built when missing: a Python with its packages
+/// (llama.cpp's are built, which takes a C++ compiler and a quarter of an hour on two cores), or the
+/// program of those in Rust.
+fn install(name: &str) -> Result<PathBuf> {
+    const RUST: &str = "rust-peers";
+    if name != RUST {
+        return python::environment(name, &bench("engines").join(format!("{name}.txt")));
+    }
+    let mut build = command::cargo();
+    // There, so that cargo finds the flags that are set for it.
+    build.args(["build", "--release", "--locked", "--target-dir"]).arg(target().join(RUST));
+    command::run(build.current_dir(bench(RUST)))?;
+    Ok(target().join(RUST).join("release").join(RUST))
+}
+
+/// A path in `bench/`.
+fn bench(name: &str) -> PathBuf {
+    command::root().join("bench").join(Path::new(name))
 }
 
 /// Cargo's folder for what it builds.

@@ -1,29 +1,27 @@
-//! Pythons with the packages that `xtask/python/` lists, in the cache.
+//! Pythons with pinned packages, in the cache.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{cache, command};
 
 const REQUIREMENTS: &str = include_str!("../python/requirements.txt");
-const LLAMA: &str = include_str!("../python/llama.txt");
 
 /// The interpreter with the packages of `requirements.txt`, which is made when missing.
 pub fn interpreter() -> Result<PathBuf> {
-    environment("python", "requirements.txt", REQUIREMENTS)
+    environment("python", &script("requirements.txt"))
 }
 
-/// The interpreter with llama.cpp, which is built for this machine when missing: that takes a C++
-/// compiler and a quarter of an hour on two cores.
-pub fn llama() -> Result<PathBuf> {
-    environment("llama", "llama.txt", LLAMA)
-}
-
-fn environment(name: &str, file: &str, requirements: &str) -> Result<PathBuf> {
-    let name = format!("{name}-{}", cache::fingerprint(requirements));
-    let folder = cache::folder(&name, requirements, |folder| create_environment(folder, file))?;
+/// The interpreter `NAME` with the packages that a file lists, all that they need included; made when
+/// missing.
+pub fn environment(name: &str, requirements: &Path) -> Result<PathBuf> {
+    let text = fs::read_to_string(requirements)
+        .with_context(|| format!("reading {}", requirements.display()))?;
+    let name = format!("{name}-{}", cache::fingerprint(&text));
+    let folder = cache::folder(&name, &text, |folder| create_environment(folder, requirements))?;
     Ok(folder.join("bin/python"))
 }
 
@@ -33,12 +31,12 @@ pub fn pinned(package: &str) -> &'static str {
     REQUIREMENTS.lines().find_map(pin).expect("the package is pinned")
 }
 
-/// Path of a script in `xtask/python`.
+/// Path of a file in `xtask/python`.
 pub fn script(name: &str) -> PathBuf {
     command::root().join("xtask/python").join(name)
 }
 
-fn create_environment(folder: &Path, requirements: &str) -> Result<()> {
+fn create_environment(folder: &Path, requirements: &Path) -> Result<()> {
     println!("setup: Python packages into {}", folder.display());
     let python = system_python()?;
     let create = || command::output(Command::new(python).args(["-m", "venv"]).arg(folder));
@@ -56,8 +54,9 @@ fn create_environment(folder: &Path, requirements: &str) -> Result<()> {
         create()?;
     }
     let mut pip = Command::new(folder.join("bin/python"));
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    command::run(pip.arg(script(requirements)))
+    // What a package needs stands in the list too, or it can do without.
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+    command::run(pip.arg("-r").arg(requirements))
 }
 
 /// A Python of at least 3.11, which the pinned packages need.

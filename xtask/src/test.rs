@@ -1,10 +1,11 @@
 //! The one test command: every check that a change must pass.
 
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{aarch64, command, fixtures, models, nextest};
+use crate::{aarch64, command, fixtures, models, nextest, python};
 
 /// One check.
 struct Step {
@@ -13,18 +14,19 @@ struct Step {
 }
 
 /// The checks, in the order of running.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     Step { name: "fmt", run: fmt },
     Step { name: "clippy", run: clippy },
     Step { name: "nextest", run: unit_tests },
     Step { name: "doc", run: doc_tests },
+    Step { name: "bench", run: bench_tests },
     Step { name: "aarch64-max", run: || aarch64::test("max") },
     // A phone without dot-product instructions.
     Step { name: "aarch64-a53", run: || aarch64::test("cortex-a53") },
 ];
 
-/// Runs every check, setting up what is missing: fmt, clippy, nextest, doc, aarch64-max and
-/// aarch64-a53. A name, or its beginning (`aarch64`), chooses among them.
+/// Runs every check, setting up what is missing: fmt, clippy, nextest, doc, bench,
+/// aarch64-max and aarch64-a53. A name, or its beginning (`aarch64`), chooses among them.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Run only these steps
@@ -109,4 +111,18 @@ fn unit_tests() -> Result<()> {
 
 fn doc_tests() -> Result<()> {
     command::run(command::cargo().args(["test", "--quiet", "--workspace", "--doc"]))
+}
+
+/// Tests of what the measurements reckon; they measure nothing.
+fn bench_tests() -> Result<()> {
+    let mut test = Command::new(python::interpreter()?);
+    test.args([
+        "-m",
+        "unittest",
+        "discover",
+        "--start-directory",
+        "tests",
+        "--top-level-directory",
+    ]);
+    command::run(test.arg(".").current_dir(command::root().join("bench")))
 }

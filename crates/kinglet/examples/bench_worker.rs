@@ -1,8 +1,8 @@
 //! Kinglet's side of `cargo xtask bench peers`: loads a model, then runs it when asked.
 //!
-//!     bench_worker MODEL --threads N --input FILE
+//!     bench_worker MODEL THREADS INPUT
 //!
-//! FILE holds the first input's elements. Answers are lines of nanoseconds. The first comes unasked:
+//! The file INPUT holds the first input's elements. Answers are lines of nanoseconds. The first comes unasked:
 //! the time from before the file is opened until the model is planned, and that of the first run,
 //! from copying its input in to reading its output. A line `N` on standard input asks for N more
 //! runs, answered by the time of each; `output FILE` writes the first output's elements, answered
@@ -19,8 +19,8 @@ use kinglet::{Model, PlanOptions};
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let [model, "--threads", threads, "--input", input] = words.as_slice() else {
-        return Err("usage: bench_worker MODEL --threads N --input FILE".into());
+    let [model, threads, input] = words.as_slice() else {
+        return Err("usage: bench_worker MODEL THREADS INPUT".into());
     };
     let input = std::fs::read(input)?;
     let options = PlanOptions { threads: threads.parse()?, ..PlanOptions::default() };
