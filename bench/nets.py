@@ -159,11 +159,11 @@ def compare(title, ours, theirs, expected, golden):
     if golden == "exact":
         kinglet = "exact" if own == 0 else f"NOT exact, {own:.3g} off"
         return f"Kinglet {kinglet}; {title} " + (f"{other:.3g} off" if other else "exact"), own == 0
-    spread = np.ptp(expected)
+    spread = float(np.ptp(expected))
     return f"Kinglet {own:.2g} off, {title} {other:.2g}, of {spread:.3g}", own <= 1e-3 * spread
 
 
 def apart(a, b):
     if a.shape != b.shape:
         raise Failed(f"outputs of {a.size} and {b.size} elements")
-    return np.abs(a - b).max()
+    return float(np.abs(a - b).max())
