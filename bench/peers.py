@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from engines import ENGINES
+from others import Others
 from report import PATH as REPORT
 from report import report
 from results import Line, Results
@@ -136,11 +137,13 @@ def main():
     results = Results(options.threads)
     for row in rows:
         print(f"bench: {row.name}", flush=True)
+        others = Others()
         lines = measure(row, bench)
+        share = others.share()
         for line in lines:
             print(f"  {line}", flush=True)
         # After each row, so that an interruption loses only one.
-        results.put(row.name, lines)
+        results.put(row.name, lines, share)
         REPORT.write_text(report(ROWS, results, ENGINES.values()))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 PATH = Path(__file__).resolve().parent / "RESULTS.md"
 
 SPEED = [
-    "| work | peer | Kinglet | peer's | speed (10 % to 90 %) | goal | met | rounds | day | |",
+    "| work | peer | Kinglet | peer's | speed (10 % to 90 %) | goal | met | rounds | measured | |",
     "|---|---|--:|--:|--:|--:|---|--:|---|---|",
 ]
 
@@ -81,7 +81,7 @@ def beside(rows):
         "alone; where two threads share two cores fairly with it, 75 % are:"
     )
     yield ""
-    yield "| work | Kinglet keeps | peer | keeps | goal | met | speed then | rounds | day |"
+    yield "| work | Kinglet keeps | peer | keeps | goal | met | speed then | rounds | measured |"
     yield "|---|--:|---|--:|--:|---|--:|--:|---|"
     for row, day, lines in rows:
         for line in lines:
@@ -104,7 +104,7 @@ def precision(rows):
         "standard errors of their difference, position by position."
     )
     yield ""
-    yield "| file | perplexity | peer | its | KL | the peer's | positions | not worse | day |"
+    yield "| file | perplexity | peer | its | KL | the peer's | positions | not worse | measured |"
     yield "|---|--:|---|--:|--:|--:|--:|---|---|"
     for row, day, lines in rows:
         for line in lines:

@@ -11,6 +11,9 @@ from interleave import Spread, speed
 
 PATH = Path(__file__).resolve().parent / "results.json"
 
+# The share of the machine's time that other processes may take without being named in the table.
+DISTURBED = 0.03
+
 
 @dataclass
 class Line:
@@ -77,16 +80,22 @@ class Results:
         else:
             print(f"bench: dropped what was measured with {found['setting']}")
 
-    def put(self, name, lines):
+    def put(self, name, lines, others=None):
+        """`others`: what share of the machine's time other processes took meanwhile."""
         today = datetime.date.today().isoformat()
-        self.rows[name] = {"date": today, "lines": [asdict(line) for line in lines]}
+        lines = [asdict(line) for line in lines]
+        self.rows[name] = {"date": today, "others": others, "lines": lines}
         document = {"setting": self.setting, "rows": self.rows}
         self.path.write_text(json.dumps(document, indent=1) + "\n")
 
     def get(self, name):
-        """The day and the lines, or None."""
+        """When it was measured and the lines, or None."""
         row = self.rows.get(name)
-        return row and (row["date"], [Line(**line) for line in row["lines"]])
+        if row is None:
+            return None
+        busy = row["others"] or 0
+        disturbed = f", others took {busy:.0%}" if busy > DISTURBED else ""
+        return row["date"] + disturbed, [Line(**line) for line in row["lines"]]
 
 
 def cpu_name():

@@ -22,6 +22,13 @@ class Kept(unittest.TestCase):
         self.assertEqual(found.get("b")[1][0].reason, "not installed: no wheel")
         self.assertIsNone(found.get("c"))
 
+    def test_a_busy_machine_is_named(self):
+        results = Results(2, self.path)
+        results.put("a", [Line("X")], 0.25)
+        results.put("b", [Line("X")], 0.01)
+        self.assertIn("others took 25%", results.get("a")[0])
+        self.assertNotIn("others", results.get("b")[0])
+
     def test_other_settings_are_not_mixed(self):
         Results(2, self.path).put("a", [Line("X")])
         self.assertIsNone(Results(1, self.path).get("a"))
