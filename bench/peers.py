@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 from engines import ENGINES
@@ -115,6 +116,9 @@ def measure(row, bench):
         return row.measure(bench)
     except Failed as failed:
         return [Line("–", reason=str(failed))]
+    except Exception as error:  # A mistake in one row is no reason to lose the others.
+        traceback.print_exc()
+        return [Line("–", reason=f"{type(error).__name__}: {error}")]
 
 
 def main():

@@ -101,7 +101,7 @@ def precision(rows):
     yield (
         "Perplexity of the encoded file, and how far its predictions are from llama.cpp's of the model "
         "before encoding (KL divergence in nats). Not worse: not above the peer's by more than two "
-        "standard errors of their difference, position by position."
+        "standard errors of their difference, chunk by chunk of the text."
     )
     yield ""
     yield "| file | perplexity | peer | its | KL | the peer's | positions | not worse | measured |"
@@ -113,7 +113,7 @@ def precision(rows):
                 continue
             (a, b), (c, d) = line.precision["perplexity"], line.precision["divergence"]
             yield (
-                f"| {row.model} {row.encoding} | {a:.5g} | {line.peer} | {b:.5g} | {c:.4g} | {d:.4g} "
+                f"| {row.model} {row.encoding} | {a:.6g} | {line.peer} | {b:.6g} | {c:.4g} | {d:.4g} "
                 f"| {line.rounds} | {verdict(line)} | {day} |"
             )
 

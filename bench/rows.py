@@ -101,7 +101,7 @@ PRECISION = [
         for encoding in ("q8_0", "q5_0", "q4_1", "q4_0")
     ),
     *(
-        Precision("llama-1b", encoding, source="f16", chunks=2)
+        Precision("llama-1b", encoding, source="f16", context=64, chunks=16)
         for encoding in ("q8_0", "q4_k", "q4_0")
     ),
 ]
