@@ -225,15 +225,18 @@ impl CodeLayout {
         dispatch(self.isa, Round { layout: self.group(), zero, rows, out });
     }
 
-    /// Bytes of scratch that [`Product::run`] needs for `rows` rows.
+    /// Bytes of scratch that [`Product::run`] needs for `rows` rows or fewer.
     pub fn scratch(&self, rows: usize) -> usize {
+        // Of many rows, parts may be few: those of an expert.
+        let direct = if self.is_packed() { 0 } else { stored::scratch() };
         if self.is_direct(rows) {
-            return if self.is_packed() { 0 } else { stored::scratch() };
+            return direct;
         }
         let subs = CHUNK * self.form.subs() * SIDE * PANEL;
-        need::<u8>(CHUNK * SIDE * EXPANDED)
+        let tiles = need::<u8>(CHUNK * SIDE * EXPANDED)
             + 2 * need::<f32>(subs)
-            + need::<f32>(rows * SIDE * PANEL)
+            + need::<f32>(rows * SIDE * PANEL);
+        tiles.max(direct)
     }
 
     /// Panels that are best shared out together.
@@ -335,6 +338,26 @@ impl Product<'_> {
         }
     }
 
+    /// Asks for what is expanded next, while rows are multiplied: the blocks from `first` on of packed
+    /// panels, or, where there are none left, the first ones of those that follow.
+    fn ask_for(&self, panels: &Range<usize>, first: usize) {
+        let layout = self.layout;
+        if !layout.is_packed() {
+            return;
+        }
+        let at_end = first >= layout.k / BLOCK;
+        let (panels, first) = match at_end {
+            true => (panels.end..layout.panels().min(panels.end + SIDE), 0),
+            false => (panels.clone(), first),
+        };
+        for panel in panels {
+            let start = panel * layout.panel_bytes() + first / UNIT * layout.form.unit(UNIT);
+            let bytes = CHUNK / UNIT * layout.form.unit(UNIT);
+            let end = self.weights.len().min(start + bytes);
+            run_on(layout.isa, Ask(&self.weights[start.min(end)..end]));
+        }
+    }
+
     /// Panels, two at a time, for all rows.
     unsafe fn tiles(
         &self,
@@ -371,6 +394,7 @@ impl Product<'_> {
                         run_on(layout.isa, work);
                     }
                 }
+                self.ask_for(&pair, first + CHUNK);
                 for start in (0..rows.count).step_by(group_rows) {
                     let work = Tile {
                         form,
@@ -392,6 +416,18 @@ impl Product<'_> {
                 // SAFETY: the caller's promise.
                 unsafe { place(layout.isa, (self.bias, self.activation), at, sums, out) };
             }
+        }
+    }
+}
+
+/// Asks for bytes to be read into the second-level cache.
+struct Ask<'a>(&'a [u8]);
+
+impl Work for Ask<'_> {
+    #[inline(always)]
+    fn run<L: Lanes>(self, l: L) {
+        for line in self.0.chunks(64) {
+            l.prefetch(line.as_ptr());
         }
     }
 }
