@@ -144,7 +144,7 @@ impl HeadAttention {
         2 * need::<f32>(BLOCK * self.key)
             + need::<f32>(BLOCK * self.value)
             + need::<f32>(BLOCK * queries)
-            + 2 * need::<f32>(queries)
+            + 3 * need::<f32>(queries)
             + need::<f32>(queries * self.value)
     }
 
@@ -216,6 +216,7 @@ impl Kernel for Run<'_> {
         let scores = carve::<f32>(&mut scratch, BLOCK * queries);
         let tops = carve::<f32>(&mut scratch, queries);
         let totals = carve::<f32>(&mut scratch, queries);
+        let fades = carve::<f32>(&mut scratch, queries);
         let sums = carve::<f32>(&mut scratch, queries * value);
         sums.fill(0.0);
         // Cells that nobody sees are computed with the others and then dropped.
@@ -249,23 +250,48 @@ impl Kernel for Run<'_> {
                     q += 1;
                 }
             }
-            for q in 0..queries {
+            let seen = |q: usize| {
                 let position = rows[q / group].position;
                 let (low, high) = (op.first(position).max(start), position.min(start + BLOCK - 1));
-                if low > high {
+                low - start..(high + 1).saturating_sub(start)
+            };
+            for q in 0..queries {
+                let seen = seen(q);
+                if seen.is_empty() {
                     continue;
                 }
-                let seen = low - start..high - start + 1;
                 let scores = &mut scores[q * BLOCK..][..BLOCK];
                 let slope = biases.slopes.get(q % group).copied().unwrap_or(0.0);
-                let distance = position as f32 - start as f32;
+                let distance = rows[q / group].position as f32 - start as f32;
                 let top = finish_scores(s, op, slope, distance, &seen, scores).max(tops[q]);
-                let fade = (tops[q] - top).exp();
-                let total = weigh(s, top, scores);
-                totals[q] = totals[q] * fade + total;
+                // Few blocks raise the top.
+                fades[q] = if top == tops[q] { 1.0 } else { (tops[q] - top).exp() };
+                totals[q] = totals[q] * fades[q] + weigh(s, top, scores);
                 tops[q] = top;
-                let sums = &mut sums[q * value..][..value];
-                add_values(s, &scores[seen.clone()], &values[seen.start * value..], fade, sums);
+            }
+            let mut q = 0;
+            while q < queries {
+                let four = q + 4 <= queries && (q..q + 4).all(|q| seen(q) == (0..BLOCK));
+                let (n, seen) = if four { (4, 0..BLOCK) } else { (1, seen(q)) };
+                if !seen.is_empty() {
+                    let lines = Lines {
+                        weights: scores[q * BLOCK + seen.start..].as_ptr(),
+                        values: values[seen.start * value..].as_ptr(),
+                        fades: fades[q..q + n].as_ptr(),
+                        sums: sums[q * value..(q + n) * value].as_mut_ptr(),
+                        count: seen.len(),
+                        width: value,
+                    };
+                    // SAFETY: each query has a block of weights, a fade and a line of sums; each
+                    // position of the block has a line of values.
+                    unsafe {
+                        match four {
+                            true => add_values::<S, 4, 2>(s, lines),
+                            false => add_values::<S, 1, 4>(s, lines),
+                        }
+                    }
+                }
+                q += n;
             }
         }
         for (r, row) in rows.iter().enumerate() {
@@ -390,39 +416,69 @@ fn weigh<S: Simd>(s: S, top: f32, scores: &mut [f32]) -> f32 {
     s.sum(total)
 }
 
-/// `sums ← fade · sums + Σ weight · value`.
+/// What some queries add of a block.
+struct Lines {
+    /// For each query, [`BLOCK`] elements apart, `count` weights.
+    weights: *const f32,
+    /// For each position `width` elements.
+    values: *const f32,
+    fades: *const f32,
+    /// For each query `width` elements.
+    sums: *mut f32,
+    count: usize,
+    width: usize,
+}
+
+/// `sums ← fade · sums + Σ weight · value` for `Q` queries, `V` vectors at a time.
+///
+/// # Safety
+/// The lines are as they say.
 #[inline(always)]
-fn add_values<S: Simd>(s: S, weights: &[f32], values: &[f32], fade: f32, sums: &mut [f32]) {
-    let width = sums.len();
-    assert!(values.len() >= weights.len() * width);
-    let (values, sums) = (values.as_ptr(), sums.as_mut_ptr());
-    let fade = s.splat(fade);
+#[expect(clippy::needless_range_loop, reason = "tiles of registers: indices are constants")]
+unsafe fn add_values<S: Simd, const Q: usize, const V: usize>(s: S, lines: Lines) {
+    let Lines { weights, values, fades, sums, count, width } = lines;
     let mut e = 0;
-    // SAFETY: each weight has a line of `width` elements, and so have the sums.
+    // SAFETY: the caller's promise.
     unsafe {
-        while e + 4 * S::LANES <= width {
-            let mut acc = [s.zero(); 4];
-            for (v, acc) in acc.iter_mut().enumerate() {
-                *acc = s.mul(fade, s.load(sums.add(e + v * S::LANES)));
-            }
-            for (i, weight) in weights.iter().enumerate() {
-                let (line, weight) = (values.add(i * width + e), s.splat(*weight));
-                for (v, acc) in acc.iter_mut().enumerate() {
-                    *acc = s.fma(weight, s.load(line.add(v * S::LANES)), *acc);
+        while e + V * S::LANES <= width {
+            let mut acc = [[s.zero(); V]; Q];
+            for q in 0..Q {
+                let fade = s.splat(*fades.add(q));
+                for v in 0..V {
+                    let at = q * width + e + v * S::LANES;
+                    acc[q][v] = s.mul(fade, s.load(sums.add(at)));
                 }
             }
-            for (v, acc) in acc.into_iter().enumerate() {
-                s.store(sums.add(e + v * S::LANES), acc);
+            for i in 0..count {
+                let mut line = [s.zero(); V];
+                for v in 0..V {
+                    line[v] = s.load(values.add(i * width + e + v * S::LANES));
+                }
+                for q in 0..Q {
+                    let weight = s.splat(*weights.add(q * BLOCK + i));
+                    for v in 0..V {
+                        acc[q][v] = s.fma(weight, line[v], acc[q][v]);
+                    }
+                }
             }
-            e += 4 * S::LANES;
+            for q in 0..Q {
+                for v in 0..V {
+                    s.store(sums.add(q * width + e + v * S::LANES), acc[q][v]);
+                }
+            }
+            e += V * S::LANES;
         }
         while e < width {
             let n = S::LANES.min(width - e);
-            let mut acc = s.mul(fade, s.load_n(sums.add(e), n));
-            for (i, weight) in weights.iter().enumerate() {
-                acc = s.fma(s.splat(*weight), s.load_n(values.add(i * width + e), n), acc);
+            for q in 0..Q {
+                let to = sums.add(q * width + e);
+                let mut acc = s.mul(s.splat(*fades.add(q)), s.load_n(to, n));
+                for i in 0..count {
+                    let weight = s.splat(*weights.add(q * BLOCK + i));
+                    acc = s.fma(weight, s.load_n(values.add(i * width + e), n), acc);
+                }
+                s.store_n(to, acc, n);
             }
-            s.store_n(sums.add(e), acc, n);
             e += S::LANES;
         }
     }
