@@ -1,15 +1,16 @@
 //! A thread pool for work of microseconds: workers spin briefly, then sleep.
 //!
 //! The caller works too, and waits only for workers that took part: one that the system keeps
-//! from its core does not hold up a run.
+//! from its core before it takes a task does not hold up a run. Where one is kept from its core in
+//! the midst of a task, the caller soon sleeps too, so that the system has a core to put it on.
 
 use kinglet_graph::AlignedBytes;
 use std::cell::UnsafeCell;
 use std::hint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle, Thread};
 
 /// Turns of the spin loop before a worker sleeps: some tens of microseconds, the time between two
 /// steps of a plan.
@@ -34,6 +35,9 @@ struct Shared {
     next: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
+    /// The caller, and whether it is one, that sleeps until the last worker has left.
+    sleeper: Mutex<Option<Thread>>,
+    sleeps: AtomicBool,
 }
 
 // SAFETY: `job` is written by the one caller (which holds `&mut`-like access through the pool's
@@ -62,7 +66,7 @@ pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<Worker>,
     scratch: Vec<Scratch>,
-    busy: std::sync::Mutex<()>,
+    busy: Mutex<()>,
 }
 
 impl Pool {
@@ -75,6 +79,8 @@ impl Pool {
             next: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            sleeper: Mutex::new(None),
+            sleeps: AtomicBool::new(false),
         });
         // A thread that can't be had leaves a smaller pool, which gives the same results.
         let workers = (1..threads.clamp(1, COUNT as usize))
@@ -90,7 +96,7 @@ impl Pool {
             .collect::<Vec<_>>();
         let own = || Scratch(UnsafeCell::new(AlignedBytes::zeros(WORKER_SCRATCH)));
         let scratch = (0..=workers.len()).map(|_| own()).collect();
-        Pool { shared, workers, scratch, busy: std::sync::Mutex::new(()) }
+        Pool { shared, workers, scratch, busy: Mutex::new(()) }
     }
 
     /// The [`WORKER_SCRATCH`] bytes, aligned to 64, that belong to worker number `worker`.
@@ -147,10 +153,8 @@ impl Pool {
             }
         }
         let result = catch_unwind(AssertUnwindSafe(|| shared.take_tasks(&task, tasks, 0)));
-        shared.gate.fetch_and(!OPEN, Ordering::Relaxed);
-        while shared.gate.load(Ordering::Acquire) & COUNT != 0 {
-            hint::spin_loop();
-        }
+        shared.gate.fetch_and(!OPEN, Ordering::SeqCst);
+        shared.wait_for_the_last();
         let panicked = shared.panicked.swap(false, Ordering::Relaxed);
         drop(busy);
         if let Err(panic) = result {
@@ -195,6 +199,30 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    /// Returns when no worker is in the closed gate.
+    fn wait_for_the_last(&self) {
+        let left = |order| self.gate.load(order) & COUNT == 0;
+        for _ in 0..SPINS {
+            if left(Ordering::Acquire) {
+                return;
+            }
+            hint::spin_loop();
+        }
+        *self.sleeper() = Some(thread::current());
+        self.sleeps.store(true, Ordering::SeqCst);
+        // A worker that left before it could see the flag is seen to have left; a later one wakes
+        // this thread. Other wakes mean nothing.
+        while !left(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.sleeps.store(false, Ordering::Relaxed);
+    }
+
+    /// Whole between any two statements, whoever panicked.
+    fn sleeper(&self) -> MutexGuard<'_, Option<Thread>> {
+        self.sleeper.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     fn take_tasks(&self, task: &Task<'_>, tasks: usize, worker: usize) {
         loop {
             let i = self.next.fetch_add(1, Ordering::Relaxed);
@@ -230,7 +258,12 @@ impl Shared {
                     self.panicked.store(true, Ordering::Relaxed);
                     self.next.store(tasks, Ordering::Relaxed);
                 }
-                self.gate.fetch_sub(1, Ordering::Release);
+                self.gate.fetch_sub(1, Ordering::SeqCst);
+                if self.sleeps.load(Ordering::SeqCst)
+                    && let Some(caller) = &*self.sleeper()
+                {
+                    caller.unpark();
+                }
             } else if idle < SPINS {
                 idle += 1;
                 hint::spin_loop();
@@ -308,6 +341,21 @@ mod tests {
         let mut data = vec![0; 64];
         pool.for_chunks(&mut data, 1, |i, piece, _| piece[0] = i);
         assert_eq!(data[63], 63);
+    }
+
+    #[test]
+    fn a_caller_sleeps_while_a_worker_is_kept_from_its_task() {
+        let pool = Pool::new(2);
+        for _ in 0..20 {
+            let done = AtomicUsize::new(0);
+            pool.run(2, |_, worker| {
+                // The worker has time to come, and then outlasts the caller's spins.
+                let millis = if worker == 0 { 2 } else { 20 };
+                thread::sleep(std::time::Duration::from_millis(millis));
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(done.load(Ordering::Relaxed), 2);
+        }
     }
 
     #[test]
