@@ -13,6 +13,7 @@ use kinglet_graph::ops::quantized::{Clamp, QBinary, QBinaryKind, QConv, Rescale}
 use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
 use kinglet_graph::ops::reshape::{Flatten, Identity};
 use kinglet_graph::ops::resize::{Interpolation, Resize};
+use kinglet_graph::ops::rows::Linear;
 use kinglet_graph::ops::slice::Slice;
 use kinglet_graph::ops::softmax::Softmax;
 use kinglet_graph::ops::transpose::Transpose;
@@ -370,4 +371,29 @@ fn sums_of_bytes_join_convolutions() {
         let counts = ["QConvAdd", "QConv", "QAdd"].map(count);
         assert_eq!(counts, [2, 3, 2], "{ops:?}");
     }
+}
+
+#[test]
+fn linears_of_one_input_are_computed_together() {
+    let mut g = Graph::new("linears");
+    let x = input(&mut g, &[3, 64]);
+    let y = g.apply("function", Unary::Tanh, &[x], DType::F32);
+    let linear = |g: &mut Graph, name: &str, x: ValueId, m: usize| {
+        let w = constant(g, &[m, 64]);
+        g.apply(name, Linear::default(), &[x, w], DType::F32)
+    };
+    let q = linear(&mut g, "q", y, 8);
+    let q = g.apply("q_function", Unary::Relu, &[q], DType::F32);
+    let k = linear(&mut g, "k", y, 16);
+    let other = linear(&mut g, "other", x, 5);
+    // Weights of another type, for which rows would be rounded otherwise.
+    let halves = Tensor::zeros(DType::F16, &[4, 64]).unwrap();
+    let halves = g.add_constant("halves", halves);
+    let half = g.apply("half", Linear::default(), &[y, halves], DType::F32);
+    let v = linear(&mut g, "v", y, 16);
+    let sum = g.apply("sum", Binary::new(BinaryFn::Add), &[k, v], DType::F32);
+    g.outputs = vec![q, sum, other, half];
+    let ops = ops_after(&g);
+    let names: Vec<&str> = ops.iter().map(|op| op.split([' ', '{']).next().unwrap()).collect();
+    assert_eq!(names, ["Unary", "Linears", "Linear", "Linear", "Binary"], "{ops:?}");
 }

@@ -2,7 +2,7 @@
 //! instruction set this CPU has and on one thread as on three.
 
 use kinglet_graph::ops::activation::Activation;
-use kinglet_graph::ops::rows::{Angles, Embedding, ExpertLinear, Linear, Rotate};
+use kinglet_graph::ops::rows::{Angles, Embedding, ExpertLinear, Linear, Linears, Rotate};
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::{AlignedBytes, Bytes, DType, Graph, Op, Shape, Tensor, ValueType, interpret};
 use kinglet_kernels::encoding::Encoding;
@@ -62,9 +62,14 @@ use In::{Constant, Given};
 /// Runs `op` by its kernel everywhere and compares with its reference implementation; `off` is
 /// how far results may be off, relative to the largest.
 fn check(op: impl Op + Clone, inputs: Vec<In>, outputs: usize, off: f32) {
+    check_some(op, inputs.into_iter().map(Some).collect(), outputs, off);
+}
+
+/// The same where inputs are left out.
+fn check_some(op: impl Op + Clone, inputs: Vec<Option<In>>, outputs: usize, off: f32) {
     let mut graph = Graph::new("case");
     let mut given = Vec::new();
-    let ids = inputs.into_iter().enumerate().map(|(i, input)| match input {
+    let ids = inputs.into_iter().enumerate().map(|(i, input)| match input? {
         Given(tensor) => {
             let ty = ValueType::new(tensor.dtype(), tensor.dims());
             given.push(tensor);
@@ -136,6 +141,21 @@ fn linear() {
     }
     let x = Given(floats(&[2, 3, 256], 1));
     check(Linear::default(), vec![x, Constant(weights(DType::F16, &[5, 256]))], 1, 2e-6);
+}
+
+#[test]
+fn linears_of_one_x() {
+    for (dtype, off) in TYPES {
+        for n in [1, 2, 23] {
+            let w = |m: usize| Some(Constant(weights(dtype, &[m, 256])));
+            let bias = Some(Constant(floats(&[17], 5)));
+            let silu = Linear { activation: Activation::default().then(Unary::Silu).unwrap() };
+            let parts = vec![silu, Linear::default(), silu];
+            let x = Some(Given(floats(&[n, 256], 1)));
+            let inputs = vec![x, w(70), None, w(17), bias, w(1), None];
+            check_some(Linears { parts }, inputs, 3, off);
+        }
+    }
 }
 
 #[test]

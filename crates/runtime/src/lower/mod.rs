@@ -23,6 +23,8 @@ mod rows;
 mod softmax;
 mod transpose;
 
+pub(crate) use rows::MOST_PARTS;
+
 use crate::Shared;
 use crate::kernel::Lowered;
 use crate::runner::PlanRunner;

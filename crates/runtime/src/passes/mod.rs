@@ -8,6 +8,7 @@ mod activation;
 mod affine;
 mod fold;
 mod layout;
+mod linears;
 mod pad;
 mod qdq;
 mod residual;
@@ -53,6 +54,11 @@ pub const PASSES: &[Pass] = &[
         run: activation::run,
     },
     Pass { name: "residual", what: "a sum joins the convolution before", run: residual::run },
+    Pass {
+        name: "linears",
+        what: "products of one input are computed together",
+        run: linears::run,
+    },
     Pass { name: "layout", what: "channels last, as the kernels want them", run: layout::run },
     Pass { name: "tidy", what: "folds and simplifies what the passes left", run: tidy },
 ];

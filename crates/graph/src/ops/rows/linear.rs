@@ -18,12 +18,14 @@ pub struct Linear {
     pub activation: Activation,
 }
 
-impl Op for Linear {
-    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+impl Linear {
+    /// The type of the product of input 0 with input `weights`; the bias is the input after that.
+    fn product(cx: &InferCx<'_>, weights: usize) -> OpResult<ValueType> {
         let x = cx.ty(0)?;
-        check(cx.dtype(1)?)?;
-        let (Some([lead @ .., k]), Some([m, columns])) = (x.shape.dims(), cx.dims(1)?) else {
-            let m = format!("{x} by weights of {}: must be [.., k] and [m, k]", cx.ty(1)?);
+        check(cx.dtype(weights)?)?;
+        let (Some([lead @ .., k]), Some([m, columns])) = (x.shape.dims(), cx.dims(weights)?) else {
+            let w = cx.ty(weights)?;
+            let m = format!("{x} by weights of {w}: must be [.., k] and [m, k]");
             return Err(OpError::new(m));
         };
         if x.dtype != DType::F32 {
@@ -32,28 +34,31 @@ impl Op for Linear {
         if let Some(k) = k.fixed() {
             expect("the length of the weights' rows", columns, k)?;
         }
-        if let (Some(_), Some(m)) = (cx.opt(2), m.fixed()) {
-            expect("the length of the bias", &floats(cx, 2, 1)?[0], m)?;
+        if let (Some(_), Some(m)) = (cx.opt(weights + 1), m.fixed()) {
+            expect("the length of the bias", &floats(cx, weights + 1, 1)?[0], m)?;
         }
         let mut out = lead.to_vec();
         out.push(m.clone());
-        Ok(f32_of(out))
+        Ok(ValueType::new(DType::F32, out))
     }
 
-    fn reads_encoded(&self, input: usize) -> bool {
-        input == 1
-    }
-
-    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        let (x, weights) = (inputs.get(0)?, inputs.get(1)?);
+    /// Computes that product as output `to`.
+    fn multiply(
+        &self,
+        inputs: &Inputs<'_>,
+        weights: usize,
+        outputs: &mut Outputs<'_>,
+        to: usize,
+    ) -> OpResult {
+        let bias = inputs.opt(weights + 1).map(|b| b.slice::<f32>()).transpose()?;
+        let (x, weights) = (inputs.get(0)?, inputs.get(weights)?);
         let ([lead @ .., k], [m, _]) = (x.dims, weights.dims) else {
             return Err(OpError::new("takes x [.., k] and weights [m, k]"));
         };
-        let bias = inputs.opt(2).map(|b| b.slice::<f32>()).transpose()?;
         let mut dims = lead.to_vec();
         dims.push(*m);
         let x = x.slice::<f32>()?;
-        let out = outputs.slice::<f32>(0, &dims)?;
+        let out = outputs.slice::<f32>(to, &dims)?;
         let mut row = vec![0.0; *k];
         for j in 0..*m {
             decode_row(&weights, j, &mut row)?;
@@ -64,16 +69,62 @@ impl Op for Linear {
         }
         Ok(())
     }
+}
+
+/// Multiply-accumulates and traffic of products of input 0.
+fn cost(inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
+    let k = inputs.first().copied().flatten().and_then(|x| x.shape.fixed());
+    let k = k.and_then(|dims| dims.last().copied()).unwrap_or(0) as u64;
+    let out: u64 = outputs.iter().map(|o| o.bytes().unwrap_or(0) as u64 / 4).sum();
+    Cost::traffic(inputs, outputs).with_macs(out * k)
+}
+
+impl Op for Linear {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        Ok(vec![Linear::product(cx, 1)?])
+    }
+
+    fn reads_encoded(&self, input: usize) -> bool {
+        input == 1
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        self.multiply(inputs, 1, outputs, 0)
+    }
 
     fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
-        let k = inputs.first().copied().flatten().and_then(|x| x.shape.fixed());
-        let k = k.and_then(|dims| dims.last().copied()).unwrap_or(0) as u64;
-        let out = outputs.first().and_then(|o| o.bytes()).unwrap_or(0) as u64 / 4;
-        Cost::traffic(inputs, outputs).with_macs(out * k)
+        cost(inputs, outputs)
     }
 
     fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
         Some(Arc::new(Linear { activation: self.activation.then(function)? }))
+    }
+}
+
+/// Several [`Linear`]s of one x. Inputs: x; then, for each of the parts, its weights and its bias,
+/// which may be left out. Outputs: what each part gives.
+#[derive(Clone, Debug)]
+pub struct Linears {
+    /// What is done with each product.
+    pub parts: Vec<Linear>,
+}
+
+impl Op for Linears {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        (0..self.parts.len()).map(|i| Linear::product(cx, 1 + 2 * i)).collect()
+    }
+
+    fn reads_encoded(&self, input: usize) -> bool {
+        input % 2 == 1
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let mut parts = self.parts.iter().enumerate();
+        parts.try_for_each(|(i, part)| part.multiply(inputs, 1 + 2 * i, outputs, i))
+    }
+
+    fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
+        cost(inputs, outputs)
     }
 }
 

@@ -22,7 +22,7 @@ mod weights;
 
 pub use attention::{PAGE, RowAttention, RowTables};
 pub use embedding::Embedding;
-pub use linear::{ExpertLinear, Linear};
+pub use linear::{ExpertLinear, Linear, Linears};
 pub use recurrent::{DeltaRule, RowConv, SelectiveScan};
 pub use rope::{Angles, Rotate};
 

@@ -1,94 +1,139 @@
 //! Linear ops: rows by constant weights in their encoding.
 
-use super::weights::{Given, Weights};
+use super::weights::{Given, Matrices, Weights};
 use crate::kernel::{Io, Kernel, Lowered};
 use crate::lower::LowerCx;
 use crate::lower::float::activation;
 use crate::scratch::PerWorker;
-use kinglet_graph::ops::rows::{ExpertLinear, Linear};
+use kinglet_graph::ops::rows::{ExpertLinear, Linear, Linears};
 use kinglet_graph::{OpError, OpResult};
 use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::shared::SharedMut;
 
+/// The most products of one x that are computed together.
+pub(crate) const MOST_PARTS: usize = 4;
+
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
-    let (Some(op), Some(x), Some(w)) = (cx.op::<Linear>(), cx.input(0), cx.input(1)) else {
-        return Ok(None);
+    let parts = match (cx.op::<Linear>(), cx.op::<Linears>()) {
+        (Some(op), _) => std::slice::from_ref(op),
+        (_, Some(op)) => &op.parts[..],
+        _ => return Ok(None),
     };
-    let (x, w) = (cx.dims(x)?, cx.dims(w)?);
-    let (&[m, k], Some(activation)) = (&w[..], activation(op.activation)) else {
-        return Ok(None);
-    };
-    if k == 0 || m == 0 || x.contains(&0) {
+    let Some(x) = cx.input(0) else { return Ok(None) };
+    let x = cx.dims(x)?;
+    let Some(&k) = x.last() else { return Ok(None) };
+    if k == 0 || x.contains(&0) || parts.is_empty() || parts.len() > MOST_PARTS {
         return Ok(None);
     }
     let n = x.iter().product::<usize>() / k;
-    let Some(weights) = Weights::new(cx, 1, [1, m, k]) else { return Ok(None) };
-    let kernel = Product {
+    let mut products = Vec::new();
+    for (i, part) in parts.iter().enumerate() {
+        let weights = 1 + 2 * i;
+        let Some(w) = cx.input(weights) else { return Ok(None) };
+        let (&[m, _], Some(activation)) = (&cx.dims(w)?[..], activation(part.activation)) else {
+            return Ok(None);
+        };
+        let new = |m| Weights::new(cx, weights, [1, m, k]);
+        let Some(weights) = (if m == 0 { None } else { new(m) }) else { return Ok(None) };
+        products.push(Part { weights, activation, chunk: 0, tasks: 0 });
+    }
+    let panels = products.iter().map(|p| p.weights.panels()).sum();
+    for part in &mut products {
+        part.chunk = part.weights.panels_of_task(panels, cx.threads);
+        part.tasks = part.weights.panels().div_ceil(part.chunk);
+    }
+    let first = &products[0].weights;
+    if products.iter().any(|p| !p.weights.takes_rows_of(first)) {
+        return Ok(None);
+    }
+    let kernel = Products {
         n,
         k,
-        activation,
-        own: PerWorker::new(weights.scratch(n)),
-        rounded: (n * weights.row_bytes()).next_multiple_of(64),
-        chunk: weights.panels_of_task(cx.threads),
-        weights,
+        own: PerWorker::new(first.scratch(n)),
+        rounded: (n * first.row_bytes()).next_multiple_of(64),
+        parts: products,
     };
     let scratch = kernel.rounded + kernel.own.planned(cx.threads);
     Ok(Some(Lowered::new(kernel).with_scratch(scratch)))
 }
 
-struct Product {
+struct Part {
     weights: Weights,
+    activation: Unary,
+    /// Panels of a task.
+    chunk: usize,
+    tasks: usize,
+}
+
+/// Products of one x, which is rounded once.
+struct Products {
+    parts: Vec<Part>,
     n: usize,
     k: usize,
-    activation: Unary,
     /// Bytes of all rounded rows.
     rounded: usize,
     own: PerWorker,
-    /// Panels of a task.
-    chunk: usize,
 }
 
-impl Kernel for Product {
+impl Kernel for Products {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let Product { weights, n, k, .. } = self;
+        let Products { parts, n, k, .. } = self;
         let (n, k, pool) = (*n, *k, io.pool);
         let x: &[f32] = io.input(0)?;
-        let bias: Option<&[f32]> =
-            io.inputs.get(2).copied().flatten().map(|_| io.input(2)).transpose()?;
-        let stored = io.inputs[1].ok_or_else(|| OpError::new("the weights are missing"))?;
-        let matrices = weights.matrices(pool, stored.bytes);
-        let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
+        let mut biases = [None; MOST_PARTS];
+        let mut matrices = [const { Matrices::Stored(&[]) }; MOST_PARTS];
+        let mut outputs = [const { None }; MOST_PARTS];
+        for (i, (part, out)) in parts.iter().zip(&mut io.outputs).enumerate() {
+            let input = |i: usize| io.inputs.get(i).copied().flatten();
+            let stored = input(1 + 2 * i).ok_or_else(|| OpError::new("the weights are missing"))?;
+            biases[i] = input(2 + 2 * i).map(|bias| bias.slice::<f32>()).transpose()?;
+            matrices[i] = part.weights.matrices(pool, stored.bytes);
+            outputs[i] = Some(SharedMut::new(out.slice_mut::<f32>()?));
+        }
         let (rounded, planned) = io.scratch.split_at_mut(self.rounded);
         let (rounded, planned) = (SharedMut::new(rounded), SharedMut::new(planned));
-        if weights.row_bytes() > 0 {
-            let group = weights.group_rows(n);
+        let first = &parts[0].weights;
+        if first.row_bytes() > 0 {
+            let group = first.group_rows(n);
             pool.run(n.div_ceil(group), |task, _| {
                 let rows = task * group..n.min((task + 1) * group);
                 // SAFETY: every task has its own rows.
-                unsafe { weights.round(rows, |i| &x[i * k..][..k], rounded) };
+                unsafe { first.round(rows, |i| &x[i * k..][..k], rounded) };
             });
         }
         // SAFETY: nobody writes to it any more.
         let rounded = unsafe { &*rounded.slice(0..rounded.len()) };
         let given = Given { x, rounded, count: n, sources: None, targets: None };
-        let panels = weights.panels();
-        pool.run(panels.div_ceil(self.chunk), |task, worker| {
-            let panels = task * self.chunk..panels.min((task + 1) * self.chunk);
+        let tasks = parts.iter().map(|p| p.tasks).sum();
+        pool.run(tasks, |task, worker| {
+            let (mut i, mut task) = (0, task);
+            while task >= parts[i].tasks {
+                task -= parts[i].tasks;
+                i += 1;
+            }
+            let Part { weights, activation, chunk, .. } = &parts[i];
+            let Some(out) = outputs[i] else { return };
+            let panels = task * chunk..weights.panels().min((task + 1) * chunk);
             // SAFETY: every worker has its own scratch, every task its own columns.
             unsafe {
                 let own = self.own.of(pool, planned, worker);
-                weights.run(matrices.bytes(), given, (bias, self.activation), panels, out, own);
+                let bytes = matrices[i].bytes();
+                weights.run(bytes, given, (biases[i], *activation), panels, out, own);
             }
         });
         Ok(())
     }
 
     fn describe(&self) -> String {
-        self.weights.describe()
+        let parts: Vec<String> = self.parts.iter().map(|p| p.weights.describe()).collect();
+        match parts.iter().all(|p| *p == parts[0]) {
+            true if parts.len() > 1 => format!("{} of {}", parts.len(), parts[0]),
+            _ => parts.join(", "),
+        }
     }
 
     fn why(&self) -> &'static str {
-        self.weights.why()
+        self.parts[0].weights.why()
     }
 }
 
@@ -116,7 +161,7 @@ pub(super) fn lower_experts(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         own: PerWorker::new(weights.scratch(all)),
         rounded: (all * weights.row_bytes()).next_multiple_of(64),
         lists: (4 * (2 * all + experts + 1)).next_multiple_of(64),
-        chunk: weights.panels_of_task(cx.threads),
+        chunk: weights.panels_of_task(weights.panels(), cx.threads),
         weights,
     };
     let scratch = kernel.rounded + kernel.lists + kernel.own.planned(cx.threads);

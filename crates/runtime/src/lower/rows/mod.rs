@@ -7,6 +7,8 @@ mod memory;
 mod rope;
 mod weights;
 
+pub(crate) use linear::MOST_PARTS;
+
 use super::{Family, LowerCx};
 use crate::kernel::Lowered;
 use kinglet_graph::OpResult;

@@ -107,6 +107,15 @@ impl Weights {
         }
     }
 
+    /// Whether rows that are rounded for `other` are what these weights take.
+    pub fn takes_rows_of(&self, other: &Weights) -> bool {
+        match (&self.layout, &other.layout) {
+            (Layout::Codes(a, _), Layout::Codes(b, _)) => a.encoding() == b.encoding(),
+            (Layout::Floats(_), Layout::Floats(_)) => true,
+            _ => false,
+        }
+    }
+
     /// Bytes of scratch of each worker for `rows` rows.
     pub fn scratch(&self, rows: usize) -> usize {
         match &self.layout {
@@ -210,15 +219,15 @@ impl Weights {
         }
     }
 
-    /// Panels of a task, where `threads` share them: enough tasks to even out what threads are
-    /// given.
-    pub fn panels_of_task(&self, threads: usize) -> usize {
+    /// Panels of a task, where `threads` share `panels` of these and like weights: enough tasks to
+    /// even out what threads are given.
+    pub fn panels_of_task(&self, panels: usize, threads: usize) -> usize {
         let tasks = if threads > 1 { 8 * threads } else { 1 };
         let grain = match self.layout {
             Layout::Codes(..) => CodeLayout::GRAIN,
             Layout::Floats(_) => 1,
         };
-        self.panels().div_ceil(tasks).next_multiple_of(grain).max(1)
+        panels.div_ceil(tasks).next_multiple_of(grain).max(1)
     }
 
     /// For people: what is multiplied how.
