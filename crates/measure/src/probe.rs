@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_made_up_rates_of_this_machine_are_positive() {
+    fn reading_has_a_rate() {
         let size = 1 << 20;
         for threads in [1, 2] {
             let read = reading(Isa::Portable, threads, size, 2);

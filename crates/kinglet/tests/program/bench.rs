@@ -69,10 +69,6 @@ fn masked(text: &str) -> String {
     out
 }
 
-fn numbers(report: &Value, key: &str) -> Vec<f64> {
-    report[key].as_array().unwrap().iter().filter_map(Value::as_f64).collect()
-}
-
 /// Whether a phase's shares are a hundred per cent, and its figures what they are computed from.
 fn check_phase(phase: &Value) {
     let layers = phase["layers"].as_array().unwrap();
@@ -246,7 +242,7 @@ fn a_device_is_measured_and_remembered() {
     assert!(best.len() >= 2 && best.iter().all(|rate| *rate > 0.0));
     assert_eq!(found["peaks"][0]["isa"], "portable");
     assert!(!found["memory"].as_array().unwrap().is_empty());
-    assert!(found["threads"].as_u64().unwrap() >= 1 && numbers(&found, "caches").is_empty());
+    assert!(found["threads"].as_u64().unwrap() >= 1);
     let kept = only_file(&profiles);
     assert_eq!(found["file"], kept.to_str().unwrap());
 
