@@ -46,7 +46,7 @@ def speeds(rows):
                 yield f"| {row.name} | {line.peer} | – | – | – | – | – | – | {day} | {line.reason} |"
                 continue
             yield (
-                f"| {row.name} | {line.peer} | {line.ours:.3g} {line.unit} | {line.theirs:.3g} "
+                f"| {row.name} | {line.peer} | {figure(line.ours)} {line.unit} | {figure(line.theirs)} "
                 f"| {line.speed:.2f} ({line.low:.2f} to {line.high:.2f}) | {goal(line)} "
                 f"| {verdict(line)} | {line.rounds} | {day} | {line.remark} |"
             )
@@ -141,6 +141,11 @@ SECTIONS = [
     ("Precision", "precision", precision),
     ("Memory for activations", "memory", memory),
 ]
+
+
+def figure(value):
+    """Three digits that count, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def goal(line):

@@ -3,7 +3,7 @@ import unittest
 from pathlib import Path
 
 from engines import ENGINES
-from report import report
+from report import figure, report
 from results import Line, Results
 from rows import ROWS
 
@@ -50,6 +50,9 @@ class Table(unittest.TestCase):
         for engine in ENGINES.values():
             self.assertIn(engine.program, needed)
             self.assertRegex(engine.version, r"^\d")
+
+    def test_figures_have_no_exponents(self):
+        self.assertEqual([figure(v) for v in (0.0494, 4.62, 1447.6)], ["0.0494", "4.62", "1448"])
 
     def test_report_says_what_is_missing_and_why(self):
         with tempfile.TemporaryDirectory() as folder:
