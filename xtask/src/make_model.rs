@@ -461,3 +461,35 @@ impl Random {
         (sum / 65_535.0 - 4.0) * (12.0f32 / 8.0).sqrt()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinglet_graph::Bytes;
+
+    fn weights(encoding: &str, rows: usize, start: usize) -> Vec<f32> {
+        let tile = Tile::new(dtype(encoding).unwrap(), 2048, 1).unwrap();
+        let mut bytes = Vec::new();
+        tile.write(rows, start, &mut bytes).unwrap();
+        let bytes = Bytes::new(std::sync::Arc::new(bytes));
+        let tensor = Tensor::from_bytes(tile.dtype, &[rows, 2048], bytes).unwrap();
+        let mut out = vec![0.0; rows * 2048];
+        tensor.view().decode(0, &mut out).unwrap();
+        out
+    }
+
+    /// The last block of the tile and the first ones: what comes after the end is the start.
+    #[test]
+    fn encodings_hold_the_same_weights() {
+        let start = Tile::BLOCKS - 1;
+        let plain = weights("f32", 2, start);
+        let spread = 1.0 / 2048f32.sqrt();
+        for (encoding, apart) in [("f16", 2e-3), ("q8_0", 0.02), ("q4_0", 0.6), ("q4_k", 0.6)] {
+            let encoded = weights(encoding, 2, start);
+            let furthest =
+                plain.iter().zip(&encoded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(furthest < apart * spread, "{encoding}: {} spreads apart", furthest / spread);
+        }
+        assert_ne!(plain, weights("f32", 2, start + 1));
+    }
+}
