@@ -22,7 +22,7 @@ class Others:
 
 
 def moment():
-    """Seconds: by the clock, of all processes (what other guests of the host took included), of our own."""
+    """Seconds by the clock, of all processes and other guests of the host, and of our own processes."""
     try:
         line = STAT.read_text().splitlines()[0]
     except OSError:

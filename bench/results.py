@@ -70,20 +70,23 @@ class Results:
     def __init__(self, threads, path=PATH):
         self.path = path
         self.setting = {"cpu": cpu_name(), "cpus": os.cpu_count(), "threads": threads}
-        self.rows = {}
+        self.rows = self.kept()
+
+    def kept(self):
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(self.path.read_text())
         except FileNotFoundError:
-            return
+            return {}
         if found["setting"] == self.setting:
-            self.rows = found["rows"]
-        else:
-            print(f"bench: dropped what was measured with {found['setting']}")
+            return found["rows"]
+        print(f"bench: dropped what was measured with {found['setting']}")
+        return {}
 
     def put(self, name, lines, others=None):
         """`others`: what share of the machine's time other processes took meanwhile."""
         today = datetime.date.today().isoformat()
         lines = [asdict(line) for line in lines]
+        self.rows = self.kept()  # Another run may have added to it.
         self.rows[name] = {"date": today, "others": others, "lines": lines}
         document = {"setting": self.setting, "rows": self.rows}
         self.path.write_text(json.dumps(document, indent=1) + "\n")
