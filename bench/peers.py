@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -141,9 +142,10 @@ def main():
     results = Results(options.threads)
     for row in rows:
         print(f"bench: {row.name}", flush=True)
-        others = Others()
+        others, began = Others(), time.monotonic()
         lines = measure(row, bench)
         share = others.share()
+        print(f"  {time.monotonic() - began:.0f} s", flush=True)
         for line in lines:
             print(f"  {line}", flush=True)
         # After each row, so that an interruption loses only one.

@@ -43,7 +43,8 @@ def speeds(rows):
     for row, day, lines in rows:
         for line in lines:
             if line.reason:
-                yield f"| {row.name} | {line.peer} | – | – | – | – | – | – | {day} | {line.reason} |"
+                nothing = "– | " * 6
+                yield f"| {row.name} | {line.peer} | {nothing}{day} | {line.reason} |"
                 continue
             yield (
                 f"| {row.name} | {line.peer} | {figure(line.ours)} {line.unit} | {figure(line.theirs)} "
