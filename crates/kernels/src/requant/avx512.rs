@@ -8,12 +8,15 @@ use super::{Byte, ByteOutput, FixedFactors, Tile};
 /// The CPU has AVX-512 F, BW, DQ and VL; `tile` is checked.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn fixed(factors: &FixedFactors, output: &ByteOutput, first: usize, tile: Tile) {
+    // Without the correction negative accumulators still give no steps above zero, so limits that
+    // start at the zero point hide it.
+    let corrected = output.min < output.zero_point;
     // SAFETY: the factors are padded to whole vectors beyond the tile's channels.
     unsafe {
-        if factors.general {
-            rows(output, tile, |column, x| fixed_steps::<true>(factors, first + column, x));
-        } else {
-            rows(output, tile, |column, x| fixed_steps::<false>(factors, first + column, x));
+        match (factors.general, corrected) {
+            (true, _) => columns(&General { factors, first }, output, tile),
+            (false, true) => columns(&Plain::<true> { factors, first }, output, tile),
+            (false, false) => columns(&Plain::<false> { factors, first }, output, tile),
         }
     }
 }
@@ -25,123 +28,294 @@ pub(super) unsafe fn float(scales: &[f32], output: &ByteOutput, first: usize, ti
     let low = _mm512_set1_ps((output.min - output.zero_point) as f32);
     let high = _mm512_set1_ps((output.max - output.zero_point) as f32);
     // SAFETY: the scales are padded to whole vectors beyond the tile's channels.
-    unsafe {
-        rows(output, tile, |column, x| {
-            let scale = _mm512_loadu_ps(scales.as_ptr().add(first + column));
-            let steps = _mm512_mul_ps(_mm512_cvtepi32_ps(x), scale);
-            _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(steps, low), high))
-        });
+    unsafe { columns(&Float { scales: &scales[first..], low, high }, output, tile) }
+}
+
+/// From accumulators to output steps.
+trait Steps {
+    /// The factors of 16 channels, which stay in registers from row to row.
+    type Factors: Copy;
+
+    /// Those of the tile's columns from `column` on.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F; there are 16 such columns, or they are padded to that, and one more.
+    unsafe fn load(&self, column: usize) -> Self::Factors;
+
+    /// The steps of 16 accumulators.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F and DQ.
+    unsafe fn apply(&self, factors: &Self::Factors, x: __m512i) -> __m512i;
+}
+
+/// [`FixedFactors`] that are not general; `CORRECTED`: negative accumulators less one.
+struct Plain<'a, const CORRECTED: bool> {
+    factors: &'a FixedFactors,
+    first: usize,
+}
+
+/// The mantissas of even and odd channels, what is added to their products, and shifts.
+#[derive(Clone, Copy)]
+struct Product {
+    mantissa: [__m512i; 2],
+    round: [__m512i; 2],
+    shift: __m512i,
+}
+
+impl Product {
+    /// # Safety
+    /// As [`Steps::load`].
+    #[inline(always)]
+    unsafe fn load(factors: &FixedFactors, channel: usize) -> Product {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mantissa = factors.mantissa.as_ptr().add(channel);
+            let round = factors.round.as_ptr().add(channel);
+            Product {
+                // Loaded one further on, the odd channels' mantissas lie in the even lanes.
+                mantissa: [load(mantissa), load(mantissa.add(1))],
+                round: [_mm512_loadu_si512(round.cast()), _mm512_loadu_si512(round.add(8).cast())],
+                shift: load(factors.shift.as_ptr().add(channel)),
+            }
+        }
+    }
+
+    /// The high halves of the rounded products.
+    ///
+    /// # Safety
+    /// As [`Steps::apply`].
+    #[inline(always)]
+    unsafe fn high(&self, x: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let twice = _mm512_add_epi32(x, x);
+            let even = _mm512_mul_epi32(twice, self.mantissa[0]);
+            let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(twice), self.mantissa[1]);
+            let even = _mm512_add_epi64(even, self.round[0]);
+            let odd = _mm512_add_epi64(odd, self.round[1]);
+            _mm512_mask_shuffle_epi32::<0xf5>(odd, 0x5555, even)
+        }
     }
 }
 
-/// The rounded products of 16 accumulators of the channels from `channel` on; see
-/// [`FixedFactors`].
-///
-/// # Safety
-/// The CPU has AVX-512 F; the factors cover the channels, and one more.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn fixed_steps<const GENERAL: bool>(
-    factors: &FixedFactors,
-    channel: usize,
-    mut x: __m512i,
-) -> __m512i {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mantissa = factors.mantissa.as_ptr().add(channel);
-        let round = factors.round.as_ptr().add(channel);
-        if GENERAL {
-            x = _mm512_sllv_epi32(x, load(factors.left.as_ptr().add(channel)));
+impl<const CORRECTED: bool> Steps for Plain<'_, CORRECTED> {
+    type Factors = Product;
+
+    #[inline(always)]
+    unsafe fn load(&self, column: usize) -> Product {
+        // SAFETY: the caller's promise.
+        unsafe { Product::load(self.factors, self.first + column) }
+    }
+
+    #[inline(always)]
+    unsafe fn apply(&self, product: &Product, x: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut high = product.high(x);
+            if CORRECTED {
+                high = _mm512_add_epi32(high, _mm512_srai_epi32::<31>(x));
+            }
+            _mm512_srav_epi32(high, product.shift)
         }
-        let mut sign = _mm512_srai_epi32::<31>(x);
-        if GENERAL {
-            sign = _mm512_and_si512(sign, load(factors.sign.as_ptr().add(channel)));
-        }
-        let twice = _mm512_add_epi32(x, x);
-        // Loaded one further on, the odd channels' mantissas lie in the even lanes.
-        let even = _mm512_mul_epi32(twice, load(mantissa));
-        let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(twice), load(mantissa.add(1)));
-        let even = _mm512_add_epi64(even, _mm512_loadu_si512(round.cast()));
-        let odd = _mm512_add_epi64(odd, _mm512_loadu_si512(round.add(8).cast()));
-        let high = _mm512_mask_shuffle_epi32::<0xf5>(odd, 0x5555, even);
-        let shift = load(factors.shift.as_ptr().add(channel));
-        _mm512_srav_epi32(_mm512_add_epi32(high, sign), shift)
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+/// Any [`FixedFactors`].
+struct General<'a> {
+    factors: &'a FixedFactors,
+    first: usize,
+}
+
+impl Steps for General<'_> {
+    /// Shifts to the left, where the correction applies, and the rest.
+    type Factors = (__m512i, __m512i, Product);
+
+    #[inline(always)]
+    unsafe fn load(&self, column: usize) -> Self::Factors {
+        let channel = self.first + column;
+        // SAFETY: the caller's promise.
+        unsafe {
+            (
+                load(self.factors.left.as_ptr().add(channel)),
+                load(self.factors.sign.as_ptr().add(channel)),
+                Product::load(self.factors, channel),
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn apply(&self, (left, sign, product): &Self::Factors, x: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let x = _mm512_sllv_epi32(x, *left);
+            let sign = _mm512_and_si512(_mm512_srai_epi32::<31>(x), *sign);
+            _mm512_srav_epi32(_mm512_add_epi32(product.high(x), sign), product.shift)
+        }
+    }
+}
+
+struct Float<'a> {
+    scales: &'a [f32],
+    /// The output's limits in steps.
+    low: __m512,
+    high: __m512,
+}
+
+impl Steps for Float<'_> {
+    type Factors = __m512;
+
+    #[inline(always)]
+    unsafe fn load(&self, column: usize) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_loadu_ps(self.scales.as_ptr().add(column)) }
+    }
+
+    #[inline(always)]
+    unsafe fn apply(&self, scales: &__m512, x: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let steps = _mm512_mul_ps(_mm512_cvtepi32_ps(x), *scales);
+            _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(steps, self.low), self.high))
+        }
+    }
+}
+
+#[inline(always)]
 unsafe fn load(from: *const i32) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe { _mm512_loadu_si512(from.cast()) }
 }
 
-/// Adds the zero point, clamps and stores; `steps(column, accumulators)` rescales 16 values.
+/// Rescales, adds the zero point, clamps and stores: 64 columns at a time, whose factors stay in
+/// registers for all rows.
 ///
 /// # Safety
-/// The CPU has AVX-512 F, BW and VL; `tile` is checked.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn rows(output: &ByteOutput, tile: Tile, steps: impl Fn(usize, __m512i) -> __m512i) {
-    match output.kind {
+/// The CPU has AVX-512 F, BW, DQ and VL; `tile` is checked.
+#[inline(always)]
+unsafe fn columns(steps: &impl Steps, output: &ByteOutput, tile: Tile) {
+    let mut column = 0;
+    while column < tile.columns {
         // SAFETY: the caller's promise.
-        Byte::Signed => unsafe { rows_of::<true>(output, tile, steps) },
-        // SAFETY: the caller's promise.
-        Byte::Unsigned => unsafe { rows_of::<false>(output, tile, steps) },
+        unsafe {
+            match tile.columns - column {
+                ..=16 => rows::<1, 4>(steps, output, column, tile),
+                17..=32 => rows::<2, 2>(steps, output, column, tile),
+                33..=48 => rows::<3, 1>(steps, output, column, tile),
+                _ => rows::<4, 1>(steps, output, column, tile),
+            }
+        }
+        column += 64;
     }
 }
 
+/// All rows of the `VECTORS` vectors of columns from `column` on, the last perhaps not whole,
+/// `ROWS` rows at a time: together at most four vectors.
+///
 /// # Safety
-/// As [`rows`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn rows_of<const SIGNED: bool>(
+/// As [`columns`].
+#[inline(always)]
+unsafe fn rows<const VECTORS: usize, const ROWS: usize>(
+    steps: &impl Steps,
     output: &ByteOutput,
+    column: usize,
     tile: Tile,
-    steps: impl Fn(usize, __m512i) -> __m512i,
 ) {
-    let zero = _mm512_set1_epi16(output.zero_point as i16);
-    let min = _mm512_set1_epi8(output.min as i8);
-    let max = _mm512_set1_epi8(output.max as i8);
-    // Packing interleaves 128-bit lanes: dword 4 l + v of the result belongs at 4 v + l.
-    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    for row in 0..tile.rows {
-        // SAFETY: `tile` is checked; masks keep the last loads and stores within the row.
-        unsafe {
-            let acc = tile.acc.add(row * tile.acc_stride);
-            let out = tile.out.add(row * tile.out_stride);
-            let mut column = 0;
-            while column < tile.columns {
-                let left = tile.columns - column;
-                let at = |vector: usize| {
-                    let c = column + 16 * vector;
-                    if left >= 16 * (vector + 1) {
-                        steps(c, load(acc.add(c)))
-                    } else if left > 16 * vector {
-                        let mask = ((1u32 << (left - 16 * vector)) - 1) as __mmask16;
-                        steps(c, _mm512_maskz_loadu_epi32(mask, acc.add(c)))
-                    } else {
-                        _mm512_setzero_si512()
-                    }
-                };
-                let low = _mm512_adds_epi16(_mm512_packs_epi32(at(0), at(1)), zero);
-                let high = if left > 32 {
-                    _mm512_adds_epi16(_mm512_packs_epi32(at(2), at(3)), zero)
-                } else {
-                    low
-                };
-                let bytes = if SIGNED {
-                    let bytes = _mm512_packs_epi16(low, high);
-                    _mm512_min_epi8(_mm512_max_epi8(bytes, min), max)
-                } else {
-                    let bytes = _mm512_packus_epi16(low, high);
-                    _mm512_min_epu8(_mm512_max_epu8(bytes, min), max)
-                };
-                let bytes = _mm512_permutexvar_epi32(order, bytes);
-                let mask = if left >= 64 { u64::MAX } else { (1u64 << left) - 1 };
-                _mm512_mask_storeu_epi8(out.add(column).cast(), mask, bytes);
-                column += 64;
+    // SAFETY: `tile` is checked; masks keep the last loads and stores within the row.
+    unsafe {
+        let bytes = (tile.columns - column).min(16 * VECTORS);
+        let last = u16::MAX >> (16 * VECTORS - bytes);
+        let mut factors = [steps.load(column); VECTORS];
+        for (vector, factors) in factors.iter_mut().enumerate().skip(1) {
+            *factors = steps.load(column + 16 * vector);
+        }
+        let pack = Pack::new(output);
+        let mut row = 0;
+        while row < tile.rows {
+            let count = ROWS.min(tile.rows - row);
+            let mut x = [_mm512_setzero_si512(); 4];
+            for i in 0..ROWS {
+                // Rows that lack are computed from the last one.
+                let acc = tile.acc.add((row + i.min(count - 1)) * tile.acc_stride + column);
+                for (vector, factors) in factors.iter().enumerate() {
+                    let mask = if vector + 1 == VECTORS { last } else { u16::MAX };
+                    let acc = _mm512_maskz_loadu_epi32(mask, acc.add(16 * vector));
+                    x[i * VECTORS + vector] = steps.apply(factors, acc);
+                }
             }
+            let packed = pack.bytes(x);
+            let out = tile.out.add(row * tile.out_stride + column);
+            if ROWS * bytes == 64 && (ROWS == 1 || count == ROWS && tile.out_stride == bytes) {
+                _mm512_storeu_si512(out.cast(), packed);
+            } else {
+                let mask = u64::MAX >> (64 - bytes);
+                for i in 0..count {
+                    let out = out.add(i * tile.out_stride);
+                    let packed = match (ROWS, i) {
+                        (_, 0) => packed,
+                        (2, _) => _mm512_shuffle_i64x2::<0b_11_10>(packed, packed),
+                        (_, 1) => _mm512_shuffle_i64x2::<1>(packed, packed),
+                        (_, 2) => _mm512_shuffle_i64x2::<2>(packed, packed),
+                        (_, _) => _mm512_shuffle_i64x2::<3>(packed, packed),
+                    };
+                    match bytes {
+                        16 => _mm_storeu_si128(out.cast(), _mm512_castsi512_si128(packed)),
+                        32 => _mm256_storeu_si256(out.cast(), _mm512_castsi512_si256(packed)),
+                        _ => _mm512_mask_storeu_epi8(out.cast(), mask, packed),
+                    }
+                }
+            }
+            row += ROWS;
+        }
+    }
+}
+
+/// From steps to bytes.
+struct Pack {
+    signed: bool,
+    zero: __m512i,
+    min: __m512i,
+    max: __m512i,
+    order: __m512i,
+}
+
+impl Pack {
+    /// # Safety
+    /// The CPU has AVX-512 F and BW.
+    #[inline(always)]
+    unsafe fn new(output: &ByteOutput) -> Pack {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Pack {
+                signed: output.kind == Byte::Signed,
+                zero: _mm512_set1_epi16(output.zero_point as i16),
+                min: _mm512_set1_epi8(output.min as i8),
+                max: _mm512_set1_epi8(output.max as i8),
+                // Packing interleaves 128-bit lanes: dword 4 l + v of the result belongs at
+                // 4 v + l.
+                order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+            }
+        }
+    }
+
+    /// Adds the zero point to the steps of four vectors and clamps them.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F and BW.
+    #[inline(always)]
+    unsafe fn bytes(&self, [a, b, c, d]: [__m512i; 4]) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), self.zero);
+            let high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), self.zero);
+            let bytes = if self.signed {
+                let bytes = _mm512_packs_epi16(low, high);
+                _mm512_min_epi8(_mm512_max_epi8(bytes, self.min), self.max)
+            } else {
+                let bytes = _mm512_packus_epi16(low, high);
+                _mm512_min_epu8(_mm512_max_epu8(bytes, self.min), self.max)
+            };
+            _mm512_permutexvar_epi32(self.order, bytes)
         }
     }
 }
