@@ -16,6 +16,9 @@ use crate::simd::{Kernel, Simd, dispatch};
 /// Positions of a block, and cells of a page.
 pub const BLOCK: usize = 32;
 
+/// Queries that meet a line of keys or values together, at most.
+const MOST_QUERIES: usize = 4;
+
 /// How keys and values are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
@@ -239,15 +242,19 @@ impl Kernel for Run<'_> {
             // SAFETY: queries have `key` elements, `turned` as many lines of a block, and `scores`
             // a line for each query.
             unsafe {
-                while q + 4 <= queries {
-                    let at = std::array::from_fn(|i| query(q + i));
-                    score::<S, 4>(s, at, key, turned.as_ptr(), scores[q * BLOCK..].as_mut_ptr());
-                    q += 4;
-                }
                 while q < queries {
+                    let n = MOST_QUERIES.min(queries - q);
+                    // A query by itself would wait for each of its products.
+                    let at = std::array::from_fn(|i| query(q + i.min(n - 1)));
                     let to = scores[q * BLOCK..].as_mut_ptr();
-                    score::<S, 1>(s, [query(q)], key, turned.as_ptr(), to);
-                    q += 1;
+                    let turned = turned.as_ptr();
+                    match n {
+                        1 => score::<S, 1>(s, at, key, turned, to),
+                        2 => score::<S, 2>(s, at, key, turned, to),
+                        3 => score::<S, 3>(s, at, key, turned, to),
+                        _ => score::<S, 4>(s, at, key, turned, to),
+                    }
+                    q += n;
                 }
             }
             let seen = |q: usize| {
@@ -271,8 +278,9 @@ impl Kernel for Run<'_> {
             }
             let mut q = 0;
             while q < queries {
-                let four = q + 4 <= queries && (q..q + 4).all(|q| seen(q) == (0..BLOCK));
-                let (n, seen) = if four { (4, 0..BLOCK) } else { (1, seen(q)) };
+                let most = MOST_QUERIES.min(queries - q);
+                let whole = (q..q + most).all(|q| seen(q) == (0..BLOCK));
+                let (n, seen) = if whole { (most, 0..BLOCK) } else { (1, seen(q)) };
                 if !seen.is_empty() {
                     let lines = Lines {
                         weights: scores[q * BLOCK + seen.start..].as_ptr(),
@@ -285,9 +293,11 @@ impl Kernel for Run<'_> {
                     // SAFETY: each query has a block of weights, a fade and a line of sums; each
                     // position of the block has a line of values.
                     unsafe {
-                        match four {
-                            true => add_values::<S, 4, 2>(s, lines),
-                            false => add_values::<S, 1, 4>(s, lines),
+                        match n {
+                            1 => add_values::<S, 1, 4>(s, lines),
+                            2 => add_values::<S, 2, 4>(s, lines),
+                            3 => add_values::<S, 3, 2>(s, lines),
+                            _ => add_values::<S, 4, 2>(s, lines),
                         }
                     }
                 }
@@ -333,7 +343,7 @@ fn turn<S: Simd>(s: S, keys: &[f32], key: usize, turned: &mut [f32]) {
     }
 }
 
-/// Products of `Q` queries with a block of transposed keys.
+/// Products of the first `Q` queries with a block of transposed keys.
 ///
 /// # Safety
 /// Each query has `key` elements, `turned` `key` lines of a block, `out` `Q` lines.
@@ -341,7 +351,7 @@ fn turn<S: Simd>(s: S, keys: &[f32], key: usize, turned: &mut [f32]) {
 #[expect(clippy::needless_range_loop, reason = "tiles of registers: indices are constants")]
 unsafe fn score<S: Simd, const Q: usize>(
     s: S,
-    queries: [*const f32; Q],
+    queries: [*const f32; MOST_QUERIES],
     key: usize,
     turned: *const f32,
     out: *mut f32,

@@ -395,5 +395,5 @@ fn linears_of_one_input_are_computed_together() {
     g.outputs = vec![q, sum, other, half];
     let ops = ops_after(&g);
     let names: Vec<&str> = ops.iter().map(|op| op.split([' ', '{']).next().unwrap()).collect();
-    assert_eq!(names, ["Unary", "Linears", "Linear", "Linear", "Binary"], "{ops:?}");
+    assert_eq!(names, ["Tanh", "Linears", "Linear", "Linear", "Add"], "{ops:?}");
 }

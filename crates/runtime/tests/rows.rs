@@ -152,7 +152,7 @@ fn linears_of_one_x() {
             let silu = Linear { activation: Activation::default().then(Unary::Silu).unwrap() };
             let parts = vec![silu, Linear::default(), silu];
             let x = Some(Given(floats(&[n, 256], 1)));
-            let inputs = vec![x, w(70), None, w(17), bias, w(1), None];
+            let inputs = vec![x, w(70), None, w(17), bias, w(33), None];
             check_some(Linears { parts }, inputs, 3, off);
         }
     }
