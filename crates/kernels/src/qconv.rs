@@ -30,7 +30,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use micro::Micro;
+use micro::{Micro, Rows};
 
 /// The geometry of a convolution over channels-last images. A matrix product of `m x k` by
 /// `k x n` is one of `m` images of one pixel with `k` channels in and `n` out.
@@ -135,8 +135,10 @@ pub struct PackedQConv {
     /// For each packed column, the weights' zero point; empty if all are zero.
     weight_zero: Vec<i32>,
     requantiser: Option<Requantiser>,
-    /// Bytes of a gathered row.
+    /// Bytes of a row: of a gathered one, or of all segments of one that lines of input hold.
     row_bytes: usize,
+    /// Whether rows are not gathered: each kernel row is a segment of what lies in a line.
+    lines: bool,
 }
 
 /// Columns that are computed together.
@@ -217,16 +219,36 @@ impl PackedQConv {
     /// Bytes of scratch that a run needs.
     pub fn scratch_bytes(&self) -> usize {
         let block = self.block_rows(self.shape.rows());
-        // Gathering may write a whole vector past a row.
-        let gathered =
-            if self.reads_in_place() { 0 } else { block * self.row_bytes + gather::SLACK };
+        let gathered = if self.reads_in_place() {
+            0
+        } else if self.lines {
+            self.shape.kernel[0] * self.line_bytes(block)
+        } else {
+            // Gathering may write a whole vector past a row.
+            block * self.row_bytes + gather::SLACK
+        };
         gathered + (self.sums(block) + self.micro.tile_len()) * 4 + 2 * 64
     }
 
     /// Rows gathered at a time: about 16 KB of them, and at least one tile.
     fn block_rows(&self, rows: usize) -> usize {
         let tile = self.micro.most_rows();
-        (16384 / self.row_bytes.max(1)).clamp(tile, 96).min(rows.max(1))
+        let (row, most) = match self.lines {
+            true => {
+                let step = self.shape.stride[1] * self.shape.in_channels;
+                (self.shape.kernel[0] * step, self.shape.output[1])
+            }
+            false => (self.row_bytes, 96),
+        };
+        (16384 / row.max(1)).clamp(tile, most.max(tile)).min(rows.max(1))
+    }
+
+    /// Bytes from line to line of those that `rows` pixels of a line read.
+    fn line_bytes(&self, rows: usize) -> usize {
+        let shape = &self.shape;
+        let columns = rows.saturating_sub(1) * shape.stride[1] + shape.kernel[1];
+        // The last segment is read in whole steps.
+        (columns * shape.in_channels + self.micro.depth_step).next_multiple_of(64)
     }
 
     /// Sums of rows that weights with zero points need, for a block of rows.
@@ -306,7 +328,10 @@ impl PackedQConv {
         let (tile, scratch) = carve::<i32>(scratch, self.micro.tile_len());
         let mut first = rows.start;
         while first < rows.end {
-            let count = block.min(rows.end - first);
+            let mut count = block.min(rows.end - first);
+            if self.lines {
+                count = count.min(shape.output[1] - first % shape.output[1]);
+            }
             let mut gathered = usize::MAX;
             for panel in &self.panels[panels.clone()] {
                 if panel.group != gathered {
@@ -347,12 +372,47 @@ impl PackedQConv {
         if self.reads_in_place() {
             return;
         }
+        if self.lines {
+            let apart = self.line_bytes(rows.len());
+            gather::lines(self, rows, input, scratch, apart);
+            return;
+        }
         gather::gather(self, group, rows.clone(), input, scratch);
         if !self.weight_zero.is_empty() {
             for (row, sum) in sums[..rows.len()].iter_mut().enumerate() {
                 let bytes = &scratch[row * self.row_bytes..][..self.row_bytes];
-                *sum = self.micro.row_sum(bytes, self.shape.depth(), self.input_zero_point);
+                let zero = (self.input_kind, self.input_zero_point);
+                *sum = self.micro.row_sum(bytes, self.shape.depth(), zero);
             }
+        }
+    }
+
+    /// The `count` rows from `first` on, in the input or as `gather` left them.
+    fn rows_of<'a>(
+        &self,
+        first: usize,
+        count: usize,
+        (input, scratch): (&'a [u8], &'a [u8]),
+    ) -> Rows<'a> {
+        let whole = Rows {
+            bytes: scratch,
+            kind: self.input_kind,
+            stride: self.row_bytes,
+            segments: (1, 0),
+            segment_bytes: self.row_bytes,
+        };
+        if self.reads_in_place() {
+            Rows { bytes: &input[first * self.row_bytes..], ..whole }
+        } else if self.lines {
+            let lines = self.shape.kernel[0];
+            Rows {
+                stride: self.shape.stride[1] * self.shape.in_channels,
+                segments: (lines, self.line_bytes(count)),
+                segment_bytes: self.row_bytes / lines,
+                ..whole
+            }
+        } else {
+            whole
         }
     }
 
@@ -367,8 +427,7 @@ impl PackedQConv {
         tile: &mut [i32],
         target: Target,
     ) {
-        let (rows_from, row_offset) =
-            if self.reads_in_place() { (input, first) } else { (scratch, 0) };
+        let rows = self.rows_of(first, count, (input, scratch));
         let width = panel.vectors * self.micro.lanes();
         let start = &self.start[panel.start..][..width];
         let most = self.micro.most_rows_of(panel.vectors);
@@ -377,10 +436,9 @@ impl PackedQConv {
         let mut row = 0;
         for index in 0..tiles {
             let height = each + usize::from(index < extra);
-            let a = &rows_from[(row_offset + row) * self.row_bytes..];
             self.micro.run(
                 (height, panel.vectors),
-                (a, self.row_bytes),
+                rows.from(row),
                 &self.weights[panel.weights..],
                 start,
                 tile,

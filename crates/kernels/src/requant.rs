@@ -113,7 +113,8 @@ struct FixedFactors {
     /// of at least one). Used only if `general`.
     left: Vec<i32>,
     sign: Vec<i32>,
-    /// Whether some channel shifts left or not at all, or rounds once.
+    /// Whether some channel shifts left or not at all, or rounds once, or accumulators of more
+    /// than 30 bits occur.
     general: bool,
     once: bool,
 }
@@ -178,15 +179,25 @@ impl Requantiser {
                 let once = matches!(rescale, Rescale::FixedOnce(_));
                 let multipliers = spread(multipliers, channels);
                 assert_eq!(multipliers.len(), channels);
-                // Twice the shifted accumulator, and the product plus rounding, must fit 32 bits.
-                let fits = multipliers.iter().all(|multiplier| {
-                    let shifted = largest.checked_mul(1 << multiplier.shift.clamp(0, 31));
-                    multiplier.mantissa >= 0
-                        && (-31..31).contains(&multiplier.shift)
-                        && shifted.is_some_and(|x| x < 1 << 30)
+                let fit = |fits: fn(i128, &Multiplier) -> bool| {
+                    multipliers.iter().all(|multiplier| {
+                        let shifted = i128::from(largest) << multiplier.shift.clamp(0, 31);
+                        multiplier.mantissa >= 0
+                            && (-31..31).contains(&multiplier.shift)
+                            && fits(shifted, multiplier)
+                    })
+                };
+                // Twice the shifted accumulator, and the product plus rounding, fit 32 bits.
+                let narrow = fit(|x, _| x < 1 << 30);
+                // The shifted accumulator fits 32 bits, the product plus rounding 64.
+                let wide = fit(|x, multiplier| {
+                    let round = (1 << 31) + (1 << (31 + (-multiplier.shift).max(0)));
+                    x < 1 << 31 && 2 * x * i128::from(multiplier.mantissa) + round < 1 << 63
                 });
-                if fits {
-                    Method::Fixed(FixedFactors::new(&multipliers, once, lanes(isa)))
+                if narrow || shifts_wide(isa) && wide {
+                    let mut factors = FixedFactors::new(&multipliers, once, lanes(isa));
+                    factors.general |= !narrow;
+                    Method::Fixed(factors)
                 } else {
                     Method::Scalar { multipliers, once }
                 }
@@ -346,6 +357,15 @@ impl ByteOutput {
     }
 }
 
+/// Whether an instruction set's general form shifts 64-bit products.
+fn shifts_wide(isa: Isa) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(_) | Isa::Avx512Vnni(_) => true,
+        _ => false,
+    }
+}
+
 /// 32-bit lanes of the vectors that an instruction set's fixed-point form works on.
 fn lanes(isa: Isa) -> usize {
     match isa {
@@ -425,6 +445,8 @@ mod tests {
                         (0.7, 900),
                         (3.0, 90),
                         (1e-6, (1 << 30) - 1),
+                        (2e-8, (3 << 29) - 1),
+                        (2e-10, (1 << 30) + (1 << 22)),
                         (2.0, i32::MAX),
                     ] {
                         let multipliers: Vec<_> = (0..channels)

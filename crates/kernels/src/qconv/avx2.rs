@@ -6,8 +6,15 @@ use std::arch::x86_64::*;
 use super::micro::{Element, Micro, Tile, dispatch};
 
 // 12 accumulators, two vectors of weights, a row and a product fill the 16 registers.
-pub(super) const MICRO: Micro =
-    Micro { element: Element::Wide, lanes: 8, depth_step: 2, most_rows: &[6, 6], run };
+pub(super) const MICRO: Micro = Micro {
+    element: Element::Wide,
+    lanes: 8,
+    depth_step: 2,
+    most_rows: &[6, 6],
+    flips: false,
+    lines: false,
+    run,
+};
 
 #[target_feature(enable = "avx2")]
 unsafe fn run(shape: (usize, usize), args: &Tile) {

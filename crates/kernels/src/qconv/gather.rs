@@ -34,14 +34,51 @@ pub(super) fn gather(
                 Run::Pad(len) => out[..2 * len].fill(0),
             });
         }
-        element @ (Element::Unsigned | Element::Signed) => {
-            let flip = element.flip(conv.input_kind);
-            let zero = conv.input_zero_point as u8;
+        Element::Unsigned | Element::Signed => {
+            let flip = conv.micro.gathered_flip(conv.input_kind);
+            let zero = conv.input_zero_point as u8 ^ conv.micro.tile_flip(conv.input_kind);
             patches(conv, group, rows, input, out, 1, |out, bytes| match bytes {
                 Run::Copy(input, len) => copy(out, input, len, flip),
                 Run::Pad(len) => out[..len].fill(zero),
             });
         }
+    }
+}
+
+/// Copies the lines of input that output pixels `rows`, all of one line, read, from the first
+/// column that they read to the last, to the start of `out`, `apart` bytes from line to line.
+pub(super) fn lines(
+    conv: &PackedQConv,
+    rows: Range<usize>,
+    input: &[u8],
+    out: &mut [u8],
+    apart: usize,
+) {
+    let shape = &conv.shape;
+    let zero = conv.input_zero_point as u8 ^ conv.micro.tile_flip(conv.input_kind);
+    let channels = shape.in_channels;
+    let (ox, line) = (rows.start % shape.output[1], rows.start / shape.output[1]);
+    let (oy, image) = (line % shape.output[0], line / shape.output[0]);
+    // In columns of the padded image.
+    let left = ox * shape.stride[1];
+    let right = left + (rows.len() - 1) * shape.stride[1] + shape.kernel[1];
+    let inside = |x: usize| x.clamp(shape.pad[1], shape.pad[1] + shape.input[1]);
+    let (first, last) = (inside(left), inside(right));
+    for (ky, out) in out.chunks_mut(apart).take(shape.kernel[0]).enumerate() {
+        let out = &mut out[..(right - left) * channels];
+        // Rows above the image wrap round to huge ones.
+        let y = (oy * shape.stride[0] + ky * shape.dilation[0]).wrapping_sub(shape.pad[0]);
+        if y >= shape.input[0] {
+            out.fill(zero);
+            continue;
+        }
+        let (before, out) = out.split_at_mut((first - left) * channels);
+        let (out, after) = out.split_at_mut((last - first) * channels);
+        let line = (image * shape.input[0] + y) * shape.input[1];
+        let from = (line + first - shape.pad[1]) * channels;
+        before.fill(zero);
+        out.copy_from_slice(&input[from..][..out.len()]);
+        after.fill(zero);
     }
 }
 

@@ -41,17 +41,42 @@ impl Element {
 }
 
 /// One tile's operands. Rows of `a` are `a_stride` bytes apart and hold `steps * depth_step`
-/// elements. `b` holds for each step and vector `lanes * depth_step` weights, the depth innermost.
+/// elements in each of `segments.0` segments, `segments.1` bytes apart. `b` holds for each
+/// segment, step and vector `lanes * depth_step` weights, the depth innermost.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub(super) a: *const u8,
     pub(super) a_stride: usize,
+    /// One, if the kernel does not read [`Micro::lines`].
+    pub(super) segments: (usize, usize),
     pub(super) b: *const i8,
     pub(super) steps: usize,
+    /// What makes elements of the bytes of `a`; 0 where [`Micro::flips`] is not set.
+    pub(super) flip: u8,
     /// `vectors * lanes` first values.
     pub(super) start: *const i32,
     /// Rows of `vectors * lanes` results, one after another.
     pub(super) out: *mut i32,
+}
+
+/// The rows of the left matrix that tiles read, from the start of `bytes` on.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) kind: Byte,
+    /// Bytes from row to row.
+    pub(super) stride: usize,
+    /// Segments of a row, and the bytes from one to the next.
+    pub(super) segments: (usize, usize),
+    /// Bytes of a segment.
+    pub(super) segment_bytes: usize,
+}
+
+impl Rows<'_> {
+    /// Those from row `row` on.
+    pub(super) fn from(self, row: usize) -> Self {
+        Self { bytes: &self.bytes[row * self.stride..], ..self }
+    }
 }
 
 /// Computes a tile of `(rows, vectors)`.
@@ -67,6 +92,10 @@ pub(super) struct Micro {
     pub(super) depth_step: usize,
     /// The most rows for one vector, two, and so on.
     pub(super) most_rows: &'static [usize],
+    /// Whether tiles read the input's own bytes, and make elements of them.
+    pub(super) flips: bool,
+    /// Whether rows may be patches of an image whose lines are segments.
+    pub(super) lines: bool,
     pub(super) run: Run,
 }
 
@@ -112,16 +141,29 @@ impl Micro {
     }
 
     pub(super) fn reads_in_place(&self, kind: Byte) -> bool {
-        self.element != Element::Wide && self.element.flip(kind) == 0
+        self.element != Element::Wide && self.gathered_flip(kind) == 0
+    }
+
+    /// What gathering does to the bytes of an input of type `kind`.
+    pub(super) fn gathered_flip(&self, kind: Byte) -> u8 {
+        if self.flips { 0 } else { self.element.flip(kind) }
+    }
+
+    /// What tiles do to them.
+    pub(super) fn tile_flip(&self, kind: Byte) -> u8 {
+        if self.flips { self.element.flip(kind) } else { 0 }
     }
 
     /// The sum of a gathered row's values less the zero point (wide elements are less it already).
-    pub(super) fn row_sum(&self, row: &[u8], depth: usize, zero_point: i32) -> i32 {
+    pub(super) fn row_sum(&self, row: &[u8], depth: usize, (kind, zero_point): (Byte, i32)) -> i32 {
         let zeros = zero_point * depth as i32;
+        let flip = self.tile_flip(kind);
         match self.element {
-            Element::Unsigned => row[..depth].iter().map(|&x| i32::from(x)).sum::<i32>() - zeros,
+            Element::Unsigned => {
+                row[..depth].iter().map(|&x| i32::from(x ^ flip)).sum::<i32>() - zeros
+            }
             Element::Signed => {
-                row[..depth].iter().map(|&x| i32::from(x as i8)).sum::<i32>() - zeros
+                row[..depth].iter().map(|&x| i32::from((x ^ flip) as i8)).sum::<i32>() - zeros
             }
             Element::Wide => row[..2 * depth]
                 .chunks_exact(2)
@@ -130,25 +172,28 @@ impl Micro {
         }
     }
 
-    /// Computes a tile; see [`Tile`]. `a` holds rows from its start on.
+    /// Computes a tile; see [`Tile`].
     pub(super) fn run(
         &self,
         (rows, vectors): (usize, usize),
-        (a, a_stride): (&[u8], usize),
+        a: Rows,
         b: &[i8],
         start: &[i32],
         out: &mut [i32],
     ) {
-        let row = self.depth_step * self.element.bytes();
-        let steps = a_stride / row;
+        let steps = a.segment_bytes / (self.depth_step * self.element.bytes());
+        let (segments, apart) = a.segments;
         assert!(vectors <= self.most_vectors() && rows <= self.most_rows_of(vectors));
-        assert!(rows * a_stride <= a.len());
-        assert!(steps * vectors * self.lanes * self.depth_step <= b.len());
+        assert!(rows > 0 && segments > 0 && (segments == 1 || self.lines));
+        assert!((rows - 1) * a.stride + (segments - 1) * apart + a.segment_bytes <= a.bytes.len());
+        assert!(segments * steps * vectors * self.lanes * self.depth_step <= b.len());
         assert!(vectors * self.lanes <= start.len());
         assert!(rows * vectors * self.lanes <= out.len());
         let tile = Tile {
-            a: a.as_ptr(),
-            a_stride,
+            a: a.bytes.as_ptr(),
+            a_stride: a.stride,
+            segments: a.segments,
+            flip: self.tile_flip(a.kind),
             b: b.as_ptr(),
             steps,
             start: start.as_ptr(),

@@ -7,8 +7,15 @@ use std::arch::asm;
 use super::micro::{Element, Micro, Tile, dispatch};
 
 /// For every aarch64 CPU.
-pub(super) const WIDENING: Micro =
-    Micro { element: Element::Wide, lanes: 8, depth_step: 1, most_rows: &[8], run: run_widening };
+pub(super) const WIDENING: Micro = Micro {
+    element: Element::Wide,
+    lanes: 8,
+    depth_step: 1,
+    most_rows: &[8],
+    flips: false,
+    lines: false,
+    run: run_widening,
+};
 
 /// For CPUs with `dotprod`.
 pub(super) const DOT: Micro = Micro {
@@ -16,6 +23,8 @@ pub(super) const DOT: Micro = Micro {
     lanes: 4,
     depth_step: 4,
     most_rows: &[8, 8, 8, 6],
+    flips: false,
+    lines: false,
     run: run_dot,
 };
 

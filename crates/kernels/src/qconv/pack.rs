@@ -17,7 +17,6 @@ pub(super) fn pack(
     check(shape, weights);
     let micro = Micro::new(isa);
     let depth = shape.depth();
-    let padded = depth.next_multiple_of(micro.depth_step);
     let zero = micro.element.zero_point(input_kind, input_zero_point);
     // Weights are kept as `i8`: unsigned ones are moved down by 128, and so are zero points.
     let (shift, flip) = if weights.kind == Byte::Unsigned { (128, 0x80) } else { (0, 0) };
@@ -26,6 +25,18 @@ pub(super) fn pack(
         [one] => *one,
         each => each[channel],
     };
+
+    let zero_weights = (0..shape.out_channels).all(|channel| zero_point(channel) == shift);
+    // Where lines of the image are read as they are, each kernel row is a segment.
+    let lines = micro.lines
+        && zero_weights
+        && shape.groups == 1
+        && shape.dilation[1] == 1
+        && !shape.is_pointwise();
+    let segments = if lines { shape.kernel[0] } else { 1 };
+    let segment = depth / segments.max(1);
+    let padded_segment = segment.next_multiple_of(micro.depth_step);
+    let padded = segments * padded_segment;
 
     let panels = panels(shape, &micro, padded);
     let packed_columns =
@@ -47,9 +58,14 @@ pub(super) fn pack(
             for column in 0..columns {
                 let channel = panel.column + first + column;
                 let zero_point = zero_point(channel) - shift;
-                let from = &weights.data[channel * depth..][..depth];
-                let to = &mut block[column * padded..][..depth];
-                let (sum, magnitude) = dispatch(isa, Stage { from, flip, zero_point, to });
+                let (mut sum, mut magnitude) = (0i32, 0i64);
+                for index in 0..segments {
+                    let from = &weights.data[channel * depth + index * segment..][..segment];
+                    let to = &mut block[column * padded + index * padded_segment..][..segment];
+                    let part = dispatch(isa, Stage { from, flip, zero_point, to });
+                    sum = sum.wrapping_add(part.0);
+                    magnitude += part.1;
+                }
                 let bias = weights.bias.get(channel).copied().unwrap_or(0);
                 largest = largest.max(255 * magnitude + i64::from(bias).abs());
                 let place = panel.start + first + column;
@@ -92,6 +108,7 @@ pub(super) fn pack(
         weight_zero,
         requantiser,
         row_bytes: padded * micro.element.bytes(),
+        lines,
     }
 }
 

@@ -4,8 +4,15 @@ use super::micro::{Element, Micro, Tile, dispatch};
 
 const LANES: usize = 8;
 
-pub(super) const MICRO: Micro =
-    Micro { element: Element::Wide, lanes: LANES, depth_step: 1, most_rows: &[4], run };
+pub(super) const MICRO: Micro = Micro {
+    element: Element::Wide,
+    lanes: LANES,
+    depth_step: 1,
+    most_rows: &[4],
+    flips: false,
+    lines: false,
+    run,
+};
 
 unsafe fn run(shape: (usize, usize), args: &Tile) {
     // SAFETY: the caller's promise.

@@ -5,8 +5,15 @@ use std::arch::x86_64::*;
 use super::micro::{Element, Micro, Tile, dispatch};
 
 // 24 accumulators, the weights of a step and one broadcast row fill the 32 registers.
-pub(super) const MICRO: Micro =
-    Micro { element: Element::Unsigned, lanes: 16, depth_step: 4, most_rows: &[12, 12, 8, 6], run };
+pub(super) const MICRO: Micro = Micro {
+    element: Element::Unsigned,
+    lanes: 16,
+    depth_step: 4,
+    most_rows: &[12, 12, 8, 6],
+    flips: true,
+    lines: true,
+    run,
+};
 
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn run(shape: (usize, usize), args: &Tile) {
@@ -32,22 +39,25 @@ unsafe fn tile<const VECTORS: usize, const ROWS: usize>(args: &Tile) {
                 acc[vector] = start;
             }
         }
-        let mut a = args.a;
+        let flip = _mm512_set1_epi8(args.flip as i8);
         let mut b = args.b;
-        for _ in 0..args.steps {
-            let mut weights = [_mm512_setzero_si512(); VECTORS];
-            for (vector, weights) in weights.iter_mut().enumerate() {
-                *weights = _mm512_loadu_si512(b.add(64 * vector).cast());
-            }
-            for (row, acc) in acc.iter_mut().enumerate() {
-                let bytes = a.add(row * args.a_stride).cast::<i32>().read_unaligned();
-                let bytes = _mm512_set1_epi32(bytes);
-                for (acc, weights) in acc.iter_mut().zip(weights) {
-                    *acc = _mm512_dpbusd_epi32(*acc, bytes, weights);
+        for segment in 0..args.segments.0 {
+            let mut a = args.a.add(segment * args.segments.1);
+            for _ in 0..args.steps {
+                let mut weights = [_mm512_setzero_si512(); VECTORS];
+                for (vector, weights) in weights.iter_mut().enumerate() {
+                    *weights = _mm512_loadu_si512(b.add(64 * vector).cast());
                 }
+                for (row, acc) in acc.iter_mut().enumerate() {
+                    let bytes = a.add(row * args.a_stride).cast::<i32>().read_unaligned();
+                    let bytes = _mm512_xor_si512(_mm512_set1_epi32(bytes), flip);
+                    for (acc, weights) in acc.iter_mut().zip(weights) {
+                        *acc = _mm512_dpbusd_epi32(*acc, bytes, weights);
+                    }
+                }
+                a = a.add(4);
+                b = b.add(64 * VECTORS);
             }
-            a = a.add(4);
-            b = b.add(64 * VECTORS);
         }
         for (row, acc) in acc.iter().enumerate() {
             for (vector, &acc) in acc.iter().enumerate() {

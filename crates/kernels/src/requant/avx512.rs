@@ -14,7 +14,7 @@ pub(super) unsafe fn fixed(factors: &FixedFactors, output: &ByteOutput, first: u
     // SAFETY: the factors are padded to whole vectors beyond the tile's channels.
     unsafe {
         match (factors.general, corrected) {
-            (true, _) => columns(&General { factors, first }, output, tile),
+            (true, _) => columns(&Wide { factors, first }, output, tile),
             (false, true) => columns(&Plain::<true> { factors, first }, output, tile),
             (false, false) => columns(&Plain::<false> { factors, first }, output, tile),
         }
@@ -121,37 +121,74 @@ impl<const CORRECTED: bool> Steps for Plain<'_, CORRECTED> {
     }
 }
 
-/// Any [`FixedFactors`].
-struct General<'a> {
+/// Any [`FixedFactors`], shifted as 64-bit products.
+struct Wide<'a> {
     factors: &'a FixedFactors,
     first: usize,
 }
 
-impl Steps for General<'_> {
-    /// Shifts to the left, where the correction applies, and the rest.
-    type Factors = (__m512i, __m512i, Product);
+/// Of even and odd channels: `shift` to the right, and minus 2^32 where the correction applies.
+#[derive(Clone, Copy)]
+struct WideProduct {
+    left: __m512i,
+    product: Product,
+    shift: [__m512i; 2],
+    correction: [__m512i; 2],
+}
+
+impl Steps for Wide<'_> {
+    type Factors = WideProduct;
 
     #[inline(always)]
-    unsafe fn load(&self, column: usize) -> Self::Factors {
+    unsafe fn load(&self, column: usize) -> WideProduct {
         let channel = self.first + column;
         // SAFETY: the caller's promise.
         unsafe {
-            (
-                load(self.factors.left.as_ptr().add(channel)),
-                load(self.factors.sign.as_ptr().add(channel)),
-                Product::load(self.factors, channel),
-            )
+            let product = Product::load(self.factors, channel);
+            let sign = load(self.factors.sign.as_ptr().add(channel));
+            let (word, low) = (_mm512_set1_epi64(32), _mm512_set1_epi64(0xffff_ffff));
+            WideProduct {
+                left: load(self.factors.left.as_ptr().add(channel)),
+                product,
+                shift: [
+                    _mm512_add_epi64(_mm512_and_si512(product.shift, low), word),
+                    _mm512_add_epi64(_mm512_srli_epi64::<32>(product.shift), word),
+                ],
+                correction: [_mm512_slli_epi64::<32>(sign), _mm512_andnot_si512(low, sign)],
+            }
         }
     }
 
     #[inline(always)]
-    unsafe fn apply(&self, (left, sign, product): &Self::Factors, x: __m512i) -> __m512i {
+    unsafe fn apply(&self, factors: &WideProduct, x: __m512i) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe {
-            let x = _mm512_sllv_epi32(x, *left);
-            let sign = _mm512_and_si512(_mm512_srai_epi32::<31>(x), *sign);
-            _mm512_srav_epi32(_mm512_add_epi32(product.high(x), sign), product.shift)
+            let x = _mm512_sllv_epi32(x, factors.left);
+            let even = wide(factors, 0, x);
+            let odd = wide(factors, 1, _mm512_srli_epi64::<32>(x));
+            _mm512_mask_shuffle_epi32::<0xa0>(even, 0xaaaa, odd)
         }
+    }
+}
+
+/// The steps of the accumulators in even lanes, whose channels have parity `odd`.
+///
+/// # Safety
+/// As [`Steps::apply`].
+#[inline(always)]
+unsafe fn wide(factors: &WideProduct, odd: usize, x: __m512i) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let product = _mm512_mul_epi32(x, factors.product.mantissa[odd]);
+        let negative = _mm512_srai_epi64::<63>(product);
+        let rounded = _mm512_add_epi64(
+            _mm512_add_epi64(product, product),
+            _mm512_add_epi64(
+                factors.product.round[odd],
+                _mm512_and_si512(negative, factors.correction[odd]),
+            ),
+        );
+        _mm512_srav_epi64(rounded, factors.shift[odd])
     }
 }
 
