@@ -44,6 +44,7 @@ impl Element {
 /// elements in each of `segments.0` segments, `segments.1` bytes apart. `b` holds for each
 /// segment, step and vector `lanes * depth_step` weights, the depth innermost.
 #[derive(Clone, Copy)]
+#[allow(dead_code, reason = "which are in use depends on the architecture")]
 pub(super) struct Tile {
     pub(super) a: *const u8,
     pub(super) a_stride: usize,
