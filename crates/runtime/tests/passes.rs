@@ -382,18 +382,20 @@ fn linears_of_one_input_are_computed_together() {
         let w = constant(g, &[m, 64]);
         g.apply(name, Linear::default(), &[x, w], DType::F32)
     };
-    let q = linear(&mut g, "q", y, 8);
+    let q = linear(&mut g, "layer.q", y, 8);
     let q = g.apply("q_function", Unary::Relu, &[q], DType::F32);
-    let k = linear(&mut g, "k", y, 16);
+    let k = linear(&mut g, "layer.k", y, 16);
     let other = linear(&mut g, "other", x, 5);
     // Weights of another type, for which rows would be rounded otherwise.
     let halves = Tensor::zeros(DType::F16, &[4, 64]).unwrap();
     let halves = g.add_constant("halves", halves);
     let half = g.apply("half", Linear::default(), &[y, halves], DType::F32);
-    let v = linear(&mut g, "v", y, 16);
+    let v = linear(&mut g, "layer.v", y, 16);
     let sum = g.apply("sum", Binary::new(BinaryFn::Add), &[k, v], DType::F32);
     g.outputs = vec![q, sum, other, half];
     let ops = ops_after(&g);
     let names: Vec<&str> = ops.iter().map(|op| op.split([' ', '{']).next().unwrap()).collect();
     assert_eq!(names, ["Tanh", "Linears", "Linear", "Linear", "Add"], "{ops:?}");
+    let plan = Plan::new(&g, &PlanOptions::default()).unwrap();
+    assert_eq!(plan.graph().nodes()[1].name, "layer.q+k+v");
 }

@@ -23,6 +23,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
         if joined.len() < 2 {
             continue;
         }
+        let name = name(joined.iter().map(|j| graph.nodes()[*j].name.as_str()));
         let (mut parts, mut inputs, mut outputs) = (Vec::new(), vec![Some(x)], Vec::new());
         for j in &joined {
             let node = &mut graph.nodes_mut()[*j];
@@ -32,11 +33,23 @@ pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
             node.inputs.clear();
         }
         let node = &mut graph.nodes_mut()[i];
-        (node.op, node.inputs, node.outputs) = (Arc::new(Linears { parts }), inputs, outputs);
+        node.op = Arc::new(Linears { parts });
+        (node.name, node.inputs, node.outputs) = (name, inputs, outputs);
     }
     graph.nodes_mut().retain(|n| !n.outputs.is_empty() || n.op.state().is_some());
     graph.remove_unused();
     Ok(())
+}
+
+/// `layer.q`, `layer.k` and `layer.v` are `layer.q+k+v`.
+fn name<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
+    let first = names.next().unwrap_or_default();
+    let others = names.map(|name| name.rsplit('.').next().unwrap_or_default());
+    std::iter::once(first)
+        .chain(others)
+        .filter(|name| !name.is_empty())
+        .collect::<Vec<_>>()
+        .join("+")
 }
 
 /// The type of a linear's weights, where they are constant, and so is its bias.
