@@ -17,8 +17,17 @@ TURN = 0.06
 RUNS = (2, 20)
 
 
+class OfPeers:
+    """What rows of nets have in common."""
+
+    section = "nets"
+
+    def needs(self):
+        return [ENGINES[peer].program for peer in self.peers], []
+
+
 @dataclass(frozen=True)
-class Net:
+class Net(OfPeers):
     """One run. `peers`: what each is to be beaten by, or None.
 
     `golden` says that the outputs recorded from LiteRT's reference kernels are to be met: "exact", or
@@ -30,11 +39,6 @@ class Net:
     golden: str = ""
     threads: int | None = None
     rounds: int = 40
-
-    section = "nets"
-
-    def needs(self):
-        return [ENGINES[peer].program for peer in self.peers], []
 
     def measure(self, bench):
         model = bench.model(self.model)
@@ -64,7 +68,7 @@ class Net:
 
 
 @dataclass(frozen=True)
-class FirstRun:
+class FirstRun(OfPeers):
     """From before the file is opened until the first output can be read, each time in a fresh process
     whose libraries are loaded, the file in the page cache."""
 
@@ -72,11 +76,6 @@ class FirstRun:
     model: str
     peers: dict
     rounds: int = 40
-
-    section = "nets"
-
-    def needs(self):
-        return [ENGINES[peer].program for peer in self.peers], []
 
     def measure(self, bench):
         model = bench.model(self.model)

@@ -6,7 +6,7 @@ use crate::plot::{self, escape};
 use crate::profile::Profile;
 use crate::report::{Figures, Layer, Limits, Phase, Report};
 use crate::spread::Spread;
-use crate::text::{figure, or_dash, short, size};
+use crate::text::{compared, figure, of_limit_text, or_dash, short, size};
 
 /// What was measured of models, as a page that needs no other file.
 pub fn page(profile: &Profile, reports: &[Report]) -> String {
@@ -166,7 +166,7 @@ fn table(layers: &[Layer]) -> String {
         }
         let _ = write!(page, "{}", escape(&layer.shape));
         let share = format!("{:.1} %", layer.share);
-        let of_limit = layer.of_limit.map_or("–".into(), |share| format!("{share:.0} %"));
+        let of_limit = of_limit_text(layer.of_limit);
         let rates = [or_dash(layer.gmac_s), or_dash(layer.gb_s)];
         for text in [format!("{:.3}", layer.ms), share].into_iter().chain(rates).chain([of_limit]) {
             let _ = write!(page, "<td class=\"n\">{text}");
@@ -183,19 +183,8 @@ fn comparison(reports: &[Report]) -> String {
          <th class=\"n\">load ms<th class=\"n\">peak memory</tr></thead>\n<tbody>\n",
     );
     for report in reports {
-        let (latency, prompt, decode) = report.figures.medians();
-        let limits = report.phases.iter().map(|phase| phase.of_limit);
-        let limits: Vec<String> =
-            limits.map(|share| share.map_or("–".into(), |s| format!("{s:.0} %"))).collect();
         let _ = write!(page, "<tr><td>{}", escape(file_name(&report.model)));
-        for text in [
-            or_dash(latency),
-            or_dash(prompt),
-            or_dash(decode),
-            limits.join(", "),
-            figure(report.load_ms),
-            report.peak_bytes.map_or("–".into(), size),
-        ] {
+        for text in compared(report) {
             let _ = write!(page, "<td class=\"n\">{text}");
         }
         page += "</tr>\n";

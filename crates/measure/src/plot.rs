@@ -13,7 +13,7 @@ const TOP: f64 = 14.0;
 const BOTTOM: f64 = 42.0;
 
 /// Text as it may stand in a page or a drawing.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -9,7 +9,7 @@ use kinglet_kernels::isa::Isa;
 use kinglet_kernels::peak::{self, Arithmetic, Peak};
 
 use crate::pin;
-use crate::profile::{CoreRate, Measured, PeakRate, Profile, Rate, ReadRate};
+use crate::profile::{CoreRate, PeakRate, Profile, Rate, ReadRate};
 use crate::system::{Cache, System};
 
 /// How long one measurement takes; several make a [`Rate`].
@@ -65,8 +65,8 @@ pub fn probe(system: System, say: &mut dyn FnMut(&str)) -> Profile {
     memory.measure();
     let memory = memory.rates();
     let seconds = (began.elapsed().as_secs_f64() * 1e3).round() / 1e3;
-    let measured = Measured { cores, caches, caches_measured, peaks, memory, reads, seconds };
-    Profile::new(system, measured)
+    let unmeasured = Profile::unmeasured(&system);
+    Profile { cores, caches, caches_measured, peaks, memory, reads, seconds, ..unmeasured }
 }
 
 /// Work that is done over and over by one thread; it says how much it has done.

@@ -65,7 +65,7 @@ pub struct CoreRate {
 /// What a device can do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    version: u32,
+    pub(crate) version: u32,
     /// The version of the program that measured.
     pub program: String,
     /// The CPU's name.
@@ -92,33 +92,23 @@ pub struct Profile {
     pub seconds: f64,
 }
 
-/// What a probe found, to be made a [`Profile`].
-pub(crate) struct Measured {
-    pub cores: Vec<CoreRate>,
-    pub caches: Vec<Cache>,
-    pub caches_measured: bool,
-    pub peaks: Vec<PeakRate>,
-    pub memory: Vec<ReadRate>,
-    pub reads: Vec<ReadRate>,
-    pub seconds: f64,
-}
-
 impl Profile {
-    pub(crate) fn new(system: System, measured: Measured) -> Profile {
+    /// Of a device of which nothing is measured yet.
+    pub(crate) fn unmeasured(system: &System) -> Profile {
         Profile {
             version: VERSION,
             program: env!("CARGO_PKG_VERSION").into(),
-            model: system.identity.model,
+            model: system.identity.model.clone(),
             arch: std::env::consts::ARCH.into(),
             usable: system.identity.usable,
-            kinds: system.kinds,
-            cores: measured.cores,
-            caches: measured.caches,
-            caches_measured: measured.caches_measured,
-            peaks: measured.peaks,
-            memory: measured.memory,
-            reads: measured.reads,
-            seconds: measured.seconds,
+            kinds: system.kinds.clone(),
+            cores: Vec::new(),
+            caches: system.caches.clone(),
+            caches_measured: false,
+            peaks: Vec::new(),
+            memory: Vec::new(),
+            reads: Vec::new(),
+            seconds: 0.0,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A made-up device for tests.
 
-use crate::profile::{CoreRate, Measured, PeakRate, Profile, Rate, ReadRate};
+use crate::profile::{CoreRate, PeakRate, Profile, Rate, ReadRate};
 use crate::system::{Cache, Identity, Kind, System};
 
 pub(crate) fn system() -> System {
@@ -27,11 +27,8 @@ pub(crate) fn profile() -> Profile {
         f32_gmac_s: rate(50.0),
         read_gb_s: rate(25.0),
     };
-    let system = system();
-    let measured = Measured {
+    Profile {
         cores: vec![core(0), core(1)],
-        caches: system.caches.clone(),
-        caches_measured: false,
         peaks: vec![
             peak("portable", "int8", 1, 5.0),
             peak("portable", "int8", 2, 10.0),
@@ -50,8 +47,8 @@ pub(crate) fn profile() -> Profile {
             read(2, 1 << 20, 120.0),
         ],
         seconds: 1.0,
-    };
-    Profile::new(system, measured)
+        ..Profile::unmeasured(&system())
+    }
 }
 
 /// A graph of products: 4×64 by 64×32, then twice by 32×32, then their softmax.

@@ -248,7 +248,7 @@ fn layers(phase: &Phase, alike: bool) -> String {
             per_cent(layer.share),
             or_dash(layer.gmac_s),
             or_dash(layer.gb_s),
-            layer.of_limit.map_or("–".into(), |share| format!("{share:.0} %")),
+            of_limit_text(layer.of_limit),
             format!("{times}{}", short(&layer.name)),
             layer.kernel.clone(),
             layer.shape.clone(),
@@ -268,13 +268,33 @@ fn layers(phase: &Phase, alike: bool) -> String {
         per_cent(phase.layers.iter().map(|layer| layer.share).sum()),
         or_dash(phase.gmac_s()),
         or_dash(phase.gb_s()),
-        phase.of_limit.map_or("–".into(), |share| format!("{share:.0} %")),
+        of_limit_text(phase.of_limit),
         "all".into(),
         String::new(),
         String::new(),
     ]);
     text += &table.lines("  ");
     text
+}
+
+/// What is compared of a model: latency, prompt, decoding, per cents of the limit, load and memory.
+pub(crate) fn compared(report: &Report) -> [String; 6] {
+    let (latency, prompt, decode) = report.figures.medians();
+    let limits: Vec<String> =
+        report.phases.iter().map(|phase| of_limit_text(phase.of_limit)).collect();
+    [
+        or_dash(latency),
+        or_dash(prompt),
+        or_dash(decode),
+        limits.join(", "),
+        figure(report.load_ms),
+        report.peak_bytes.map_or("–".into(), size),
+    ]
+}
+
+/// A share of the limit, where there is one.
+pub(crate) fn of_limit_text(share: Option<f64>) -> String {
+    share.map_or("–".into(), |share| format!("{share:.0} %"))
 }
 
 /// Several models side by side.
@@ -289,19 +309,8 @@ pub fn comparison(reports: &[Report]) -> String {
         "peak memory",
     ]);
     for report in reports {
-        let (latency, prompt, decode) = report.figures.medians();
-        let limits = report.phases.iter().map(|phase| phase.of_limit);
-        let limits: Vec<String> =
-            limits.map(|share| share.map_or("–".into(), |s| format!("{s:.0} %"))).collect();
-        table.row([
-            report.model.clone(),
-            or_dash(latency),
-            or_dash(prompt),
-            or_dash(decode),
-            limits.join(", "),
-            figure(report.load_ms),
-            report.peak_bytes.map_or("–".into(), size),
-        ]);
+        let figures = compared(report);
+        table.row(std::iter::once(report.model.clone()).chain(figures));
     }
     table.lines("")
 }

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use kinglet::Graph;
 use kinglet::parts::graph::{Node, ValueId, ValueType};
+use kinglet_measure::escape;
 
 use super::inspect::{bytes, sizes};
 
@@ -171,19 +172,4 @@ fn path(points: &[(f64, f64)]) -> String {
         let _ = write!(path, "C{x:.1} {middle:.1} {to_x:.1} {middle:.1} {to_x:.1} {to_y:.1}");
     }
     path
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
 }
