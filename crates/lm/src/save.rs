@@ -9,7 +9,8 @@ use crate::error::LmError;
 use crate::hash::Fnv;
 use crate::model::LanguageModel;
 use crate::session::Session;
-use crate::step::{CellLayout, Held};
+use crate::step::Held;
+use kinglet_graph::ops::rows::{Pages, Part};
 use kinglet_graph::{DType, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::borrow::Cow;
@@ -26,13 +27,13 @@ fn fail(message: impl Into<String>) -> LmError {
 }
 
 /// A tensor of the file.
-struct Part {
+struct Entry {
     dtype: Dtype,
     dims: Vec<usize>,
     bytes: Vec<u8>,
 }
 
-impl safetensors::View for &Part {
+impl safetensors::View for &Entry {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -58,28 +59,25 @@ impl Session {
         let mut parts = BTreeMap::new();
         let tokens = self.tokens().iter().flat_map(|t| t.to_le_bytes()).collect();
         let dims = vec![self.tokens().len()];
-        parts.insert("tokens".to_string(), Part { dtype: Dtype::U32, dims, bytes: tokens });
+        parts.insert("tokens".to_string(), Entry { dtype: Dtype::U32, dims, bytes: tokens });
         let cells: Vec<usize> =
             (0..length).filter_map(|p| model.cells().cell(self.sequence(), p)).collect();
         model.stepper().each_state(|i, held, state| match held {
-            Held::Cells(layout) if length > 0 => {
+            Held::Cells(pages) if length > 0 => {
                 let name = &model.stepper().graph().states()[i].name;
-                for (which, part) in parts_of(layout, state.dtype(), length) {
-                    let mut bytes = vec![0; part.iter().product::<usize>() * unit(state.dtype())];
-                    let mut saved = bytes.chunks_exact_mut(layout.part_bytes(which).max(1));
+                for (part, dims) in parts_of(pages, state.dtype(), length) {
+                    let mut bytes = vec![0; dims.iter().product::<usize>() * unit(state.dtype())];
+                    let mut saved = bytes.chunks_exact_mut(pages.part_bytes(part));
                     // The file has heads outermost.
-                    for head in 0..part[0] {
-                        for cell in &cells {
-                            let range = layout.part(*cell, head, which);
-                            if let Some(to) = saved.next() {
-                                to.copy_from_slice(&state.raw()[range]);
-                            }
+                    for head in 0..pages.heads {
+                        for (cell, to) in cells.iter().zip(&mut saved) {
+                            pages.get(&state.raw()[pages.page_of(*cell, head)], *cell, part, to);
                         }
                     }
                     let dtype = stored(state.dtype());
                     parts.insert(
-                        format!("{name}.{}", NAMES[which]),
-                        Part { dtype, dims: part.to_vec(), bytes },
+                        format!("{name}.{}", name_of(part)),
+                        Entry { dtype, dims: dims.to_vec(), bytes },
                     );
                 }
             }
@@ -88,7 +86,7 @@ impl Session {
                 let dims = state.dims()[1..].to_vec();
                 let bytes = state.raw().len() / state.dims()[0].max(1);
                 let bytes = state.raw()[self.sequence() * bytes..][..bytes].to_vec();
-                parts.insert(name.clone(), Part { dtype: Dtype::F32, dims, bytes });
+                parts.insert(name.clone(), Entry { dtype: Dtype::F32, dims, bytes });
             }
             _ => {}
         });
@@ -184,7 +182,7 @@ fn restore(
     }
     let cells = model.hold(sequence, length)?;
     let mut wrong = None;
-    let mut part = |name: &str, dtype: DType, dims: &[usize]| {
+    let mut saved = |name: &str, dtype: DType, dims: &[usize]| {
         let found = parts.get(name).filter(|t| t.dtype() == stored(dtype) && t.shape() == dims);
         if found.is_none() {
             wrong = Some(fail(format!("'{name}' is not there, or not of sizes {dims:?}")));
@@ -195,24 +193,22 @@ fn restore(
         let name = &model.stepper().graph().states()[i].name;
         let dtype = state.dtype();
         match held {
-            Held::Cells(layout) => {
-                for (which, dims) in parts_of(layout, dtype, length) {
-                    let name = format!("{name}.{}", NAMES[which]);
-                    let Some(bytes) = part(&name, dtype, &dims) else { return };
-                    let mut saved = bytes.chunks_exact(layout.part_bytes(which).max(1));
-                    for head in 0..dims[0] {
-                        for cell in &cells {
-                            let range = layout.part(*cell, head, which);
-                            if let Some(from) = saved.next() {
-                                state.bytes_mut()[range].copy_from_slice(from);
-                            }
+            Held::Cells(pages) => {
+                for (part, dims) in parts_of(pages, dtype, length) {
+                    let name = format!("{name}.{}", name_of(part));
+                    let Some(bytes) = saved(&name, dtype, &dims) else { return };
+                    let mut saved = bytes.chunks_exact(pages.part_bytes(part));
+                    for head in 0..pages.heads {
+                        for (cell, from) in cells.iter().zip(&mut saved) {
+                            let page = &mut state.bytes_mut()[pages.page_of(*cell, head)];
+                            pages.put(page, *cell, part, from);
                         }
                     }
                 }
             }
             Held::Memories => {
                 let dims = state.dims()[1..].to_vec();
-                let Some(bytes) = part(name, dtype, &dims) else { return };
+                let Some(bytes) = saved(name, dtype, &dims) else { return };
                 state.bytes_mut()[sequence * bytes.len()..][..bytes.len()].copy_from_slice(bytes);
             }
         }
@@ -220,17 +216,17 @@ fn restore(
     wrong.map_or(Ok(()), Err)
 }
 
-const NAMES: [&str; 2] = ["keys", "values"];
+fn name_of(part: Part) -> &'static str {
+    match part {
+        Part::Key => "keys",
+        Part::Value => "values",
+    }
+}
 
-/// The parts of a layer's cells that a file has, 0 keys and 1 values, with their sizes.
-fn parts_of(
-    layout: CellLayout,
-    dtype: DType,
-    length: usize,
-) -> impl Iterator<Item = (usize, [usize; 3])> {
-    (0..2)
-        .map(move |which| (which, [layout.heads, length, layout.part_bytes(which) / unit(dtype)]))
-        .filter(|(_, dims)| dims[2] > 0)
+/// The parts of a layer's cells that a file has, with their sizes.
+fn parts_of(pages: Pages, dtype: DType, length: usize) -> impl Iterator<Item = (Part, [usize; 3])> {
+    let sizes = move |part| [pages.heads, length, pages.part_bytes(part) / unit(dtype)];
+    pages.parts().map(move |part| (part, sizes(part)))
 }
 
 /// Bytes of an element as the file has it.

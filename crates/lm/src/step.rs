@@ -4,8 +4,8 @@ use crate::cells::{Cells, Copy};
 use crate::error::LmError;
 use crate::hash::Fnv;
 use crate::memory::{self, Residents, mapped};
-use kinglet_graph::ops::rows::{PAGE, RowAttention};
-use kinglet_graph::{DType, Graph, Tensor};
+use kinglet_graph::ops::rows::{Pages, RowAttention};
+use kinglet_graph::{Graph, Tensor};
 use kinglet_runtime::{Plan, PlanOptions, Pool, Shared, StepReport};
 use std::sync::Arc;
 
@@ -46,38 +46,11 @@ struct Sized {
     used: u64,
 }
 
-/// Where the parts of one cell lie in a piece of state: of each head a key (0) and a value (1).
-#[derive(Clone, Copy)]
-pub(crate) struct CellLayout {
-    pub heads: usize,
-    bytes: [usize; 2],
-}
-
-impl CellLayout {
-    fn of(op: &RowAttention, dtype: DType) -> Option<CellLayout> {
-        let bytes = [dtype.bytes(op.key)?, dtype.bytes(op.cell() - op.key)?];
-        Some(CellLayout { heads: op.kv_heads, bytes })
-    }
-
-    /// Bytes of a key or a value.
-    pub fn part_bytes(&self, which: usize) -> usize {
-        self.bytes[which]
-    }
-
-    /// Where the key or value of a head lies.
-    pub fn part(&self, cell: usize, head: usize, which: usize) -> std::ops::Range<usize> {
-        let [key, value] = self.bytes;
-        let page = (cell / PAGE * self.heads + head) * PAGE * (key + value);
-        let start = page + PAGE * key * which + cell % PAGE * self.bytes[which];
-        start..start + self.bytes[which]
-    }
-}
-
 /// What a piece of state is for.
 #[derive(Clone, Copy)]
 pub(crate) enum Held {
     /// Keys and values of one layer.
-    Cells(CellLayout),
+    Cells(Pages),
     /// A memory of each sequence.
     Memories,
 }
@@ -117,8 +90,8 @@ impl Stepper {
             .unwrap_or(0);
         let mut held = vec![Held::Memories; graph.states().len()];
         for op in graph.nodes().iter().filter_map(|n| n.op.downcast::<RowAttention>()) {
-            if let Some(layout) = CellLayout::of(op, graph.state(op.state).ty.dtype) {
-                held[op.state.index()] = Held::Cells(layout);
+            if let Ok(pages) = op.pages(graph.state(op.state).ty.dtype) {
+                held[op.state.index()] = Held::Cells(pages);
             }
         }
         Stepper {
@@ -318,11 +291,14 @@ impl Stepper {
     /// Copies one cell, in every layer.
     pub fn copy_cell(&self, from: usize, to: usize) {
         self.each_state(|_, held, state| {
-            if let Held::Cells(layout) = held {
+            if let Held::Cells(pages) = held {
                 let bytes = state.bytes_mut();
-                for (head, which) in (0..layout.heads).flat_map(|h| [(h, 0), (h, 1)]) {
-                    let to = layout.part(to, head, which).start;
-                    bytes.copy_within(layout.part(from, head, which), to);
+                for (head, part) in
+                    (0..pages.heads).flat_map(|h| pages.parts().map(move |p| (h, p)))
+                {
+                    let mut held = vec![0; pages.part_bytes(part)];
+                    pages.get(&bytes[pages.page_of(from, head)], from, part, &mut held);
+                    pages.put(&mut bytes[pages.page_of(to, head)], to, part, &held);
                 }
             }
         });

@@ -21,21 +21,18 @@ fn floats(dims: &[usize], seed: usize) -> Tensor {
 }
 
 /// What lies in the cells before a step.
-fn content(dtype: DType, dims: &[usize]) -> Tensor {
-    let n: usize = dims.iter().product();
-    let x: Vec<f32> = (0..n).map(|i| value(i, 11)).collect();
-    let mut bytes = AlignedBytes::zeros(dtype.bytes(n).unwrap());
-    match dtype {
-        DType::F32 => bytes.copy_from_slice(bytemuck::cast_slice(&x)),
-        DType::F16 => {
-            for (to, x) in bytes.as_chunks_mut::<2>().0.iter_mut().zip(&x) {
-                *to = half::f16::from_f32(*x).to_le_bytes();
-            }
+fn content(op: &RowAttention, dtype: DType) -> Tensor {
+    let (dims, held) = (op.state_dims(PAGES), op.pages(dtype).unwrap());
+    let mut bytes = AlignedBytes::zeros(dtype.bytes(dims.iter().product()).unwrap());
+    for cell in 0..PAGES * PAGE {
+        for head in 0..op.kv_heads {
+            let at = cell * op.kv_heads + head;
+            let part = |n: usize, seed| (0..n).map(|i| value(at * n + i, seed)).collect::<Vec<_>>();
+            let page = &mut bytes[held.page_of(cell, head)];
+            held.take_in(Isa::Portable, page, cell, &part(op.key, 11), &part(held.value, 12));
         }
-        DType::Encoded(encoding) => encoding.encode(&x, &mut bytes),
-        other => panic!("no cells of {other}"),
     }
-    Tensor::from_bytes(dtype, dims, Bytes::new(Arc::new(bytes))).unwrap()
+    Tensor::from_bytes(dtype, &dims, Bytes::new(Arc::new(bytes))).unwrap()
 }
 
 /// Sequence, position, parent and slot of a row.
@@ -55,7 +52,7 @@ fn graph(op: &RowAttention, n: usize, held: DType, sinks: bool) -> Graph {
     let mut graph = Graph::new("attention");
     let dims = op.state_dims(PAGES);
     let ty = ValueType::new(held, &dims[..]);
-    let state = State { name: "cells".into(), ty, initial: Some(content(held, &dims)) };
+    let state = State { name: "cells".into(), ty, initial: Some(content(op, held)) };
     let state = graph.add_state(state);
     let f32s = |d: [usize; 2]| ValueType::new(DType::F32, &d[..]);
     let mut inputs = vec![

@@ -110,6 +110,17 @@ pub(crate) trait Simd: Copy {
             unsafe { p.cast::<u16>().add(i).write_unaligned(half::f16::from_f32(x).to_bits()) };
         }
     }
+    /// Stores the lowest byte of each lane.
+    ///
+    /// # Safety
+    /// `LANES` bytes at `p` can be written.
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: Self::I) {
+        for (i, x) in self.lanes(self.of_bits(v)).into_iter().take(Self::LANES).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { *p.add(i) = x.to_bits() as u8 };
+        }
+    }
     /// Transposes a square of `LANES` lines, `from_stride` and `to_stride` elements apart.
     ///
     /// # Safety
@@ -208,6 +219,19 @@ pub(crate) trait Simd: Copy {
         while n > 0 {
             for i in 0..n {
                 x[i] += x[i + n];
+            }
+            n /= 2;
+        }
+        x[0]
+    }
+    /// The largest lane; where one is NaN, that or any other.
+    #[inline(always)]
+    fn largest(self, a: Self::V) -> f32 {
+        let mut x = self.lanes(a);
+        let mut n = Self::LANES / 2;
+        while n > 0 {
+            for i in 0..n {
+                x[i] = if x[i + n] > x[i] { x[i + n] } else { x[i] };
             }
             n /= 2;
         }

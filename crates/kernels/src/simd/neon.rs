@@ -56,6 +56,49 @@ impl Simd for NeonF32 {
         }
     }
     #[inline(always)]
+    unsafe fn load_half(self, p: *const u8) -> float32x4_t {
+        let out;
+        // SAFETY: every aarch64 CPU has the instruction, which changes no flags; the caller proves
+        // the memory. `core::arch` has it only together with a type of halves.
+        unsafe {
+            std::arch::asm!(
+                "fcvtl {out:v}.4s, {halves:v}.4h",
+                out = lateout(vreg) out,
+                halves = in(vreg) vld1_u8(p),
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        out
+    }
+    #[inline(always)]
+    unsafe fn store_half(self, p: *mut u8, v: float32x4_t) {
+        let halves: uint8x8_t;
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!(
+                "fcvtn {halves:v}.4h, {v:v}.4s",
+                halves = lateout(vreg) halves,
+                v = in(vreg) v,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            vst1_u8(p, halves);
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: int32x4_t) {
+        // SAFETY: every aarch64 CPU has these instructions; the caller proves the memory.
+        unsafe {
+            let words = vmovn_s32(v);
+            let bytes = vmovn_s16(vcombine_s16(words, words));
+            p.cast::<u32>().write_unaligned(vget_lane_u32::<0>(vreinterpret_u32_s8(bytes)));
+        }
+    }
+    #[inline(always)]
+    fn largest(self, a: float32x4_t) -> f32 {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vmaxvq_f32(a) }
+    }
+    #[inline(always)]
     fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
         // SAFETY: every aarch64 CPU has these instructions.
         unsafe { vaddq_f32(a, b) }

@@ -119,3 +119,32 @@ fn sum_adds_every_lane() {
         assert_eq!(sum, (lanes * (lanes + 1) / 2) as f32);
     }
 }
+
+#[test]
+fn the_largest_lane_and_the_lowest_bytes() {
+    struct Both<'a>(&'a [f32; 16], &'a mut [u8; 16]);
+    impl Kernel for Both<'_> {
+        type Output = f32;
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> f32 {
+            // SAFETY: no vector has more than 16 lanes.
+            unsafe {
+                let x = s.load(self.0.as_ptr());
+                s.store_bytes(self.1.as_mut_ptr(), s.to_int(x));
+                s.largest(x)
+            }
+        }
+    }
+    for isa in Isa::available() {
+        let lanes = super::lanes(isa);
+        for largest in 0..lanes {
+            let x: [f32; 16] =
+                std::array::from_fn(|i| if i == largest { -1.0 } else { -2.0 - 8.0 * i as f32 });
+            let mut bytes = [7; 16];
+            assert_eq!(dispatch(isa, Both(&x, &mut bytes)), -1.0, "{isa:?} {largest}");
+            let want: Vec<u8> = x[..lanes].iter().map(|x| *x as i8 as u8).collect();
+            assert_eq!(bytes[..lanes], want[..], "{isa:?}");
+            assert!(bytes[lanes..].iter().all(|b| *b == 7), "{isa:?}");
+        }
+    }
+}

@@ -93,6 +93,25 @@ impl Simd for Avx2F32 {
         unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
     #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m256i) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let low = _mm256_and_si256(v, _mm256_set1_epi32(0xff));
+            let words =
+                _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
+            _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
+        }
+    }
+    #[inline(always)]
+    fn largest(self, a: __m256) -> f32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe {
+            let a = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+            _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)))
+        }
+    }
+    #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm256_add_ps(a, b) }
@@ -279,6 +298,16 @@ impl Simd for Avx512F32 {
     unsafe fn store_half(self, p: *mut u8, v: __m512) {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, v: __m512i) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
+    }
+    #[inline(always)]
+    fn largest(self, a: __m512) -> f32 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_reduce_max_ps(a) }
     }
     #[inline(always)]
     unsafe fn transpose(

@@ -1,18 +1,16 @@
 //! Attention of rows over what their sequences hold.
 
 use super::linear::dot;
-use super::weights::decode_row;
 use super::{expect, f32_of, floats, row_numbers, typed};
 use crate::{
-    Cost, DType, Dims, InferCx, Inputs, Op, OpError, OpResult, Outputs, StateId, StateMut,
-    TensorView, ValueType,
+    Cost, DType, Dims, InferCx, Inputs, Op, OpError, OpResult, Outputs, StateId, ValueType,
 };
-use half::f16;
 use kinglet_kernels::encoding::Encoding;
+use kinglet_kernels::isa::Isa;
+use kinglet_kernels::rows_attention::{Held, Pages};
 use smallvec::smallvec;
 
-/// Cells of a page.
-pub const PAGE: usize = 32;
+pub use kinglet_kernels::rows_attention::PAGE;
 
 /// Attention of each row over the cells of its sequence, its ancestors among the rows, and itself;
 /// it takes the rows' keys and values into its state first.
@@ -25,8 +23,7 @@ pub const PAGE: usize = 32;
 ///
 /// A row whose chain of parents has a rows, itself included, sees the cells of positions below
 /// its own + 1 − a, and the slots of the chain. The state holds f32, f16 or blocks of Q8_0: [pages,
-/// kv_heads, [`PAGE`], key + value], in which each page of a head holds the keys of all its cells
-/// before the values. What is not held in f32 is rounded as it is taken in, also for the rows of
+/// kv_heads, [`PAGE`], key + value], in which each page of a head lies as [`Pages`] says. What is not held in f32 is rounded as it is taken in, also for the rows of
 /// the same step: how a prompt is cut into steps changes nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct RowAttention {
@@ -63,6 +60,26 @@ impl RowAttention {
     /// Elements that a cell holds for each head of keys.
     pub fn cell(&self) -> usize {
         self.key + if self.value_in_key { 0 } else { self.value }
+    }
+
+    /// How a state of `dtype` holds cells.
+    ///
+    /// # Errors
+    /// Where it can't hold them.
+    pub fn pages(&self, dtype: DType) -> OpResult<Pages> {
+        let value = self.cell() - self.key;
+        let blocks = self.key.is_multiple_of(32) && value.is_multiple_of(32);
+        let held = match dtype {
+            DType::F32 => Held::F32,
+            DType::F16 => Held::F16,
+            DType::Encoded(Encoding::Q8_0) if blocks => Held::Q8_0,
+            other => {
+                let (key, value) = (self.key, self.value);
+                let m = format!("keys of {key} and values of {value} elements held as {other}");
+                return Err(OpError::new(m));
+            }
+        };
+        Ok(Pages { held, heads: self.kv_heads, key: self.key, value })
     }
 
     /// What `rows` rows of one sequence, each following the one before, cost beyond their own
@@ -168,59 +185,6 @@ impl RowTables<'_> {
     }
 }
 
-/// Cells of any element type.
-struct Cells<'a> {
-    op: &'a RowAttention,
-    state: StateMut<'a>,
-}
-
-impl Cells<'_> {
-    /// The elements of the page of one head before those of a cell's key or value.
-    fn offset(&self, cell: usize, head: usize, value: bool) -> usize {
-        let op = self.op;
-        let page = (cell / PAGE * op.kv_heads + head) * PAGE * op.cell();
-        let within = cell % PAGE;
-        page + if value { PAGE * op.key + within * op.value } else { within * op.key }
-    }
-
-    fn write(&mut self, cell: usize, head: usize, value: bool, data: &[f32]) -> OpResult {
-        let at = self.offset(cell, head, value);
-        match self.state.dtype {
-            DType::F32 => {
-                let bytes = &mut self.state.bytes[at * 4..][..data.len() * 4];
-                bytes.copy_from_slice(bytemuck::cast_slice(data));
-            }
-            DType::F16 => {
-                let bytes = &mut self.state.bytes[at * 2..][..data.len() * 2];
-                for (to, v) in bytes.chunks_exact_mut(2).zip(data) {
-                    to.copy_from_slice(&f16::from_f32(*v).to_le_bytes());
-                }
-            }
-            DType::Encoded(Encoding::Q8_0)
-                if at.is_multiple_of(32) && data.len().is_multiple_of(32) =>
-            {
-                let bytes = &mut self.state.bytes[at / 32 * 34..][..data.len() / 32 * 34];
-                Encoding::Q8_0.encode(data, bytes);
-            }
-            other => return Err(OpError::new(format!("{} elements held as {other}", data.len()))),
-        }
-        Ok(())
-    }
-
-    fn read(&self, cell: usize, head: usize, value: bool, out: &mut [f32]) -> OpResult {
-        let value_in_key = value && self.op.value_in_key;
-        let mut at = self.offset(cell, head, value && !value_in_key);
-        if value_in_key {
-            at = self.offset(cell, head, false);
-        }
-        let dtype = self.state.dtype;
-        let elements = out.len();
-        let bytes = |n: usize| dtype.bytes(n).ok_or_else(|| OpError::new("cells of odd size"));
-        let bytes = &self.state.bytes[bytes(at)?..][..bytes(elements)?];
-        decode_row(&TensorView { dtype, dims: &[1, elements], bytes, quant: None }, 0, out)
-    }
-}
-
 impl Op for RowAttention {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
@@ -259,21 +223,22 @@ impl Op for RowAttention {
         let sinks = inputs.opt(8).map(|s| s.slice::<f32>()).transpose()?;
         let n = rows.sequences.len();
         let state = outputs.take_state()?;
-        let [held, ..] = *state.dims else { return Err(OpError::new("a state of no sizes")) };
-        if *state.dims != *self.state_dims(held) {
+        let [pages_held, ..] = *state.dims else { return Err(OpError::new("a state of no sizes")) };
+        if *state.dims != *self.state_dims(pages_held) {
             return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
         }
-        RowAttention::check_rows(&rows, held * PAGE)?;
-        let mut cells = Cells { op: self, state };
+        RowAttention::check_rows(&rows, pages_held * PAGE)?;
+        let (held, isa) = (self.pages(state.dtype)?, Isa::Portable);
         let live: Vec<usize> = (0..n).filter(|i| rows.sequences[*i] >= 0).collect();
         for &i in &live {
             let slot = rows.slots[i] as usize;
             for head in 0..self.kv_heads {
                 let at = i * self.kv_heads + head;
-                cells.write(slot, head, false, &k[at * self.key..][..self.key])?;
-                if !self.value_in_key {
-                    cells.write(slot, head, true, &v[at * self.value..][..self.value])?;
-                }
+                let key = &k[at * self.key..][..self.key];
+                let value =
+                    if self.value_in_key { &[] } else { &v[at * self.value..][..self.value] };
+                let page = &mut state.bytes[held.page_of(slot, head)];
+                held.take_in(isa, page, slot, key, value);
             }
         }
         let out = outputs.slice::<f32>(0, &[n, self.heads * self.value])?;
@@ -294,7 +259,7 @@ impl Op for RowAttention {
                 let query = &q[at * self.key..][..self.key];
                 let mut scores = Vec::with_capacity(seen.len());
                 for (cell, p) in &seen {
-                    cells.read(*cell, group, false, &mut key)?;
+                    held.key(isa, &state.bytes[held.page_of(*cell, group)], *cell, &mut key);
                     let mut score = dot(query, &key) * f64::from(self.scale);
                     if let Some(cap) = self.softcap.map(f64::from) {
                         score = cap * (score / cap).tanh();
@@ -306,7 +271,14 @@ impl Op for RowAttention {
                 let mut total = sink.map_or(0.0, |s| (s - largest).exp());
                 let mut sum = vec![0.0; self.value];
                 for ((cell, _), score) in seen.iter().zip(scores) {
-                    cells.read(*cell, group, true, &mut value)?;
+                    let page = &state.bytes[held.page_of(*cell, group)];
+                    match self.value_in_key {
+                        true => {
+                            held.key(isa, page, *cell, &mut key);
+                            value.copy_from_slice(&key[..self.value]);
+                        }
+                        false => held.value(isa, page, *cell, &mut value),
+                    }
                     let weight = (score - largest).exp();
                     total += weight;
                     sum.iter_mut().zip(&value).for_each(|(s, v)| *s += weight * f64::from(*v));

@@ -22,7 +22,8 @@ mod weights;
 
 pub use attention::{PAGE, RowAttention, RowTables};
 pub use embedding::Embedding;
-pub use linear::{ExpertLinear, Linear, Linears};
+pub use kinglet_kernels::rows_attention::{Pages, Part};
+pub use linear::{ExpertLinear, Linear, Linears, RowNorm};
 pub use recurrent::{DeltaRule, RowConv, SelectiveScan};
 pub use rope::{Angles, Rotate};
 

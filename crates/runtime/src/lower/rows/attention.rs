@@ -4,27 +4,20 @@ use crate::kernel::{Io, Kernel, Lowered};
 use crate::lower::LowerCx;
 use crate::scratch::PerWorker;
 use kinglet_graph::ops::rows::{PAGE, RowAttention, RowTables};
-use kinglet_graph::{DType, OpError, OpResult};
-use kinglet_kernels::encoding::Encoding;
-use kinglet_kernels::rows_attention::{BLOCK, Biases, HeadAttention, Held, QueryRow};
+use kinglet_graph::{OpError, OpResult};
+use kinglet_kernels::rows_attention::{Biases, HeadAttention, QueryRow, Seen};
 use kinglet_kernels::shared::SharedMut;
-
-const _: () = assert!(PAGE == BLOCK, "pages are the kernel's blocks");
 
 /// Queries that share what is read of keys and values, about.
 const QUERIES: usize = 32;
 /// Rows of a task, at most.
 const MOST_ROWS: usize = 16;
+/// From so many rows on threads share the work of taking them in.
+const FEW_ROWS: usize = 4;
 
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<RowAttention>() else { return Ok(None) };
-    let blocks = op.key.is_multiple_of(32) && op.value.is_multiple_of(32);
-    let held = match cx.graph.state(op.state).ty.dtype {
-        DType::F32 => Held::F32,
-        DType::F16 => Held::F16,
-        DType::Encoded(Encoding::Q8_0) if blocks => Held::Q8_0,
-        _ => return Ok(None),
-    };
+    let Ok(pages) = op.pages(cx.graph.state(op.state).ty.dtype) else { return Ok(None) };
     let n = cx.dims(cx.output(0))?[0];
     if n == 0 || op.heads == 0 || op.key == 0 || op.value == 0 {
         return Ok(None);
@@ -32,12 +25,9 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let group = op.heads / op.kv_heads;
     let head = HeadAttention {
         isa: cx.isa,
-        held,
-        kv_heads: op.kv_heads,
+        pages,
         group,
-        key: op.key,
         value: op.value,
-        value_in_key: op.value_in_key,
         scale: op.scale,
         softcap: op.softcap,
         window: op.window,
@@ -100,15 +90,21 @@ impl Kernel for Attention {
         let cells = SharedMut::new(state.bytes);
         // A head's rows one after the other: should two of them have one cell, the last one keeps
         // it, as in the reference.
-        pool.run(op.kv_heads, |kv, _| {
+        let take_in = |kv: usize| {
             for i in (0..n).filter(|i| rows.sequences[*i] >= 0) {
-                let at = i * op.kv_heads + kv;
+                let (at, cell) = (i * op.kv_heads + kv, rows.slots[i] as usize);
                 let key = &k[at * op.key..][..op.key];
                 let value = if op.value_in_key { &[] } else { &v[at * op.value..][..op.value] };
-                // SAFETY: every task has its own head of all cells.
-                unsafe { head.take_in(cells, (rows.slots[i] as usize, kv), key, value) };
+                // SAFETY: every task has its own head of all pages.
+                let page = unsafe { cells.slice(head.pages.page_of(cell, kv)) };
+                head.pages.take_in(head.isa, page, cell, key, value);
             }
-        });
+        };
+        match n {
+            // Sooner done than shared out.
+            ..FEW_ROWS => (0..op.kv_heads).for_each(take_in),
+            _ => pool.run(op.kv_heads, |kv, _| take_in(kv)),
+        }
         // SAFETY: nobody writes to it any more.
         let cells = unsafe { &*cells.slice(0..cells.len()) };
         let out = io.outputs[0].slice_mut::<f32>()?;
@@ -143,10 +139,8 @@ impl Kernel for Attention {
             }
             let past = rows.positions[last] as usize + 1 - ancestors;
             let sequence = rows.sequences[last] as usize;
-            let cell = |position: usize| match position.checked_sub(past) {
-                Some(i) => chain[i] as usize,
-                None => rows.cell(sequence, position),
-            };
+            let pages = &rows.pages[sequence * rows.per_sequence..][..rows.per_sequence];
+            let seen = Seen { pages, past, chain: &chain[..ancestors] };
             let group = head.group;
             let query = |i: usize| QueryRow {
                 position: rows.positions[i] as usize,
@@ -165,13 +159,13 @@ impl Kernel for Attention {
             };
             let queries = &queries[..of_block.len()];
             // SAFETY: every task has its own rows and heads.
-            unsafe { head.run(cells, kv, queries, biases, &cell, out, scratch) };
+            unsafe { head.run(cells, kv, queries, biases, seen, out, scratch) };
         });
         Ok(())
     }
 
     fn describe(&self) -> String {
-        format!("attention {:?} {}", self.head.held, self.head.isa.name()).to_lowercase()
+        format!("attention {:?} {}", self.head.pages.held, self.head.isa.name()).to_lowercase()
     }
 
     fn why(&self) -> &'static str {
