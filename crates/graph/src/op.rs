@@ -292,6 +292,11 @@ impl<'a> Inputs<'a> {
         self.get(i)?.quant.ok_or_else(|| OpError::new(format!("input {i} is not quantised")))
     }
 
+    /// The first `n` of them.
+    pub fn first(&self, n: usize) -> Inputs<'a> {
+        Inputs { views: &self.views[..n.min(self.views.len())], runner: self.runner }
+    }
+
     /// All inputs.
     pub fn all(&self) -> &'a [Option<TensorView<'a>>] {
         self.views

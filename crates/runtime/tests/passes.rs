@@ -5,7 +5,7 @@ use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::concat::Concat;
 use kinglet_graph::ops::conv::Conv;
 use kinglet_graph::ops::matmul::MatMul;
-use kinglet_graph::ops::norm::BatchNorm;
+use kinglet_graph::ops::norm::{BatchNorm, RmsNorm};
 use kinglet_graph::ops::pad::Pad;
 use kinglet_graph::ops::pool::{GlobalPool, PoolKind};
 use kinglet_graph::ops::quantize_linear::{DequantizeLinear, Granularity, QuantizeLinear};
@@ -13,13 +13,14 @@ use kinglet_graph::ops::quantized::{Clamp, QBinary, QBinaryKind, QConv, Rescale}
 use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
 use kinglet_graph::ops::reshape::{Flatten, Identity};
 use kinglet_graph::ops::resize::{Interpolation, Resize};
-use kinglet_graph::ops::rows::Linear;
+use kinglet_graph::ops::rows::{Linear, Linears, RowNorm};
 use kinglet_graph::ops::slice::Slice;
 use kinglet_graph::ops::softmax::Softmax;
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::{Clip, Unary};
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
 use kinglet_graph::{DType, Graph, Op, Quant, Tensor, ValueId, ValueType, interpret};
+use kinglet_kernels::encoding::Encoding;
 use kinglet_runtime::{Plan, PlanOptions};
 use std::sync::Arc;
 
@@ -391,11 +392,54 @@ fn linears_of_one_input_are_computed_together() {
     let halves = g.add_constant("halves", halves);
     let half = g.apply("half", Linear::default(), &[y, halves], DType::F32);
     let v = linear(&mut g, "layer.v", y, 16);
-    let sum = g.apply("sum", Binary::new(BinaryFn::Add), &[k, v], DType::F32);
-    g.outputs = vec![q, sum, other, half];
-    let ops = ops_after(&g);
-    let names: Vec<&str> = ops.iter().map(|op| op.split([' ', '{']).next().unwrap()).collect();
-    assert_eq!(names, ["Tanh", "Linears", "Linear", "Linear", "Add"], "{ops:?}");
+    let less = g.apply("less", Binary::new(BinaryFn::Sub), &[k, v], DType::F32);
+    g.outputs = vec![q, less, other, half];
+    assert_eq!(names_after(&g), ["Tanh", "Linears", "Linear", "Linear", "Sub"]);
     let plan = Plan::new(&g, &PlanOptions::default()).unwrap();
     assert_eq!(plan.graph().nodes()[1].name, "layer.q+k+v");
+}
+
+fn names_after(g: &Graph) -> Vec<String> {
+    let ops = ops_after(g);
+    ops.iter().map(|op| op.split([' ', '{']).next().unwrap_or_default().to_string()).collect()
+}
+
+#[test]
+fn norms_gates_and_sums_join_linear_products() {
+    // What differs from a block that becomes two ops keeps the steps that it names.
+    let block = |encoding: DType, seen: bool, function: BinaryFn| {
+        let mut g = Graph::new("block");
+        let x = input(&mut g, &[3, 64]);
+        let weights = |g: &mut Graph, m: usize, k: usize| {
+            g.add_constant("weights", Tensor::zeros(encoding, &[m, k]).unwrap())
+        };
+        let scale = constant(&mut g, &[64]);
+        let norm = RmsNorm { axis: -1, epsilon: 1e-5 };
+        let y = g.apply("norm", norm, &[x, scale], DType::F32);
+        let (w_gate, w_up) = (weights(&mut g, 96, 64), weights(&mut g, 96, 64));
+        let gate = g.apply("gate", Linear::default(), &[y, w_gate], DType::F32);
+        let gate = g.apply("function", Unary::Silu, &[gate], DType::F32);
+        let up = g.apply("up", Linear::default(), &[y, w_up], DType::F32);
+        let gated = g.apply("gated", Binary::new(function), &[gate, up], DType::F32);
+        let w_down = weights(&mut g, 64, 96);
+        let down = g.apply("down", Linear::default(), &[gated, w_down], DType::F32);
+        let sum = g.apply("sum", Binary::new(BinaryFn::Add), &[x, down], DType::F32);
+        g.outputs = if seen { vec![sum, y] } else { vec![sum] };
+        g
+    };
+    let q8 = DType::Encoded(Encoding::Q8_0);
+    let joined = block(q8, false, BinaryFn::Mul);
+    assert_eq!(names_after(&joined), ["Linears", "Linear"]);
+    let plan = Plan::new(&joined, &PlanOptions::default()).unwrap();
+    let op = plan.graph().nodes()[0].op.downcast::<Linears>().unwrap();
+    assert!(op.gated && op.norm == Some(RowNorm { epsilon: 1e-5, centred: false }));
+    assert_eq!(plan.graph().nodes()[1].inputs.len(), 4);
+    // A norm that is needed itself, or whose products take its floats.
+    assert_eq!(names_after(&block(q8, true, BinaryFn::Mul)), ["RmsNorm", "Linears", "Linear"]);
+    assert_eq!(
+        names_after(&block(DType::F16, false, BinaryFn::Mul)),
+        ["RmsNorm", "Linears", "Linear"]
+    );
+    // Another function of the two.
+    assert_eq!(names_after(&block(q8, false, BinaryFn::Max)), ["Linears", "Max", "Linear"]);
 }

@@ -2,7 +2,7 @@
 //! instruction set this CPU has and on one thread as on three.
 
 use kinglet_graph::ops::activation::Activation;
-use kinglet_graph::ops::rows::{Angles, Embedding, ExpertLinear, Linear, Linears, Rotate};
+use kinglet_graph::ops::rows::{Angles, Embedding, ExpertLinear, Linear, Linears, Rotate, RowNorm};
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::{AlignedBytes, Bytes, DType, Graph, Op, Shape, Tensor, ValueType, interpret};
 use kinglet_kernels::encoding::Encoding;
@@ -53,6 +53,7 @@ fn weights(dtype: DType, dims: &[usize]) -> Tensor {
     Tensor::from_bytes(dtype, dims, bytes).unwrap()
 }
 
+#[derive(Clone)]
 enum In {
     Given(Tensor),
     Constant(Tensor),
@@ -137,6 +138,11 @@ fn linear() {
             let bias = Constant(floats(&[m], 5));
             let op = Linear { activation: Activation::default().then(Unary::Silu).unwrap() };
             check(op, vec![x(), w(), bias], 1, off);
+            let (bias, sum) = (Some(Constant(floats(&[m], 5))), Given(floats(&[n, m], 7)));
+            let x_and_w = || vec![Some(x()), Some(w())];
+            check_some(op, [x_and_w(), vec![bias, Some(sum)]].concat(), 1, off);
+            let sum = Some(Given(floats(&[n, m], 7)));
+            check_some(Linear::default(), [x_and_w(), vec![None, sum]].concat(), 1, off);
         }
     }
     let x = Given(floats(&[2, 3, 256], 1));
@@ -152,8 +158,21 @@ fn linears_of_one_x() {
             let silu = Linear { activation: Activation::default().then(Unary::Silu).unwrap() };
             let parts = vec![silu, Linear::default(), silu];
             let x = Some(Given(floats(&[n, 256], 1)));
-            let inputs = vec![x, w(70), None, w(17), bias, w(33), None];
-            check_some(Linears { parts }, inputs, 3, off);
+            let inputs = vec![x, None, None, w(70), None, w(17), bias, w(33), None];
+            check_some(Linears { norm: None, parts, gated: false }, inputs, 3, off);
+            if !matches!(dtype, DType::Encoded(_)) {
+                continue;
+            }
+            for centred in [false, true] {
+                let (x, bias) = (Given(floats(&[n, 256], 1)), Constant(floats(&[150], 5)));
+                let scale = Some(Constant(floats(&[256], 2)));
+                let shift = centred.then(|| Constant(floats(&[256], 4)));
+                let norm = Some(RowNorm { epsilon: 1e-5, centred });
+                let inputs = vec![Some(x), scale, shift, w(150), None, w(150), Some(bias)];
+                let op = |gated| Linears { norm, parts: vec![Linear::default(); 2], gated };
+                check_some(op(false), inputs.clone(), 2, off);
+                check_some(op(true), inputs, 1, 2.0 * off);
+            }
         }
     }
 }

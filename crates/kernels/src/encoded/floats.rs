@@ -9,8 +9,7 @@ use std::ops::Range;
 use super::form::PANEL;
 use super::lanes::{Lanes, Work};
 use super::round::MOST_ROWS;
-use super::{finish, needs, run_on};
-use crate::elementwise::Unary;
+use super::{Finish, needs, run_on};
 use crate::isa::Isa;
 use crate::shared::SharedMut;
 
@@ -54,6 +53,9 @@ const AHEAD: usize = 4096;
 
 /// Bytes of weights that stay in the second-level cache while all rows pass by.
 const CACHED: usize = 256 << 10;
+
+/// Panels whose sums a few rows keep by them, at most.
+const MOST_PANELS: usize = 8;
 
 /// Float weights of `m` rows of `k` elements, and how they are multiplied.
 #[derive(Clone, Copy, Debug)]
@@ -113,10 +115,8 @@ pub struct FloatProduct<'a> {
     pub layout: &'a FloatLayout,
     /// All rows of the weights, at any address.
     pub weights: &'a [u8],
-    /// A value a row of weights.
-    pub bias: Option<&'a [f32]>,
-    /// Applied to the biased sums.
-    pub activation: Unary,
+    /// What is done with the sums.
+    pub finish: Finish<'a>,
 }
 
 impl FloatProduct<'_> {
@@ -132,10 +132,11 @@ impl FloatProduct<'_> {
         let layout = self.layout;
         assert!(panels.end <= layout.panels(), "panel out of range");
         assert!(self.weights.len() >= layout.m * layout.row_bytes(), "weights too short");
-        assert!(self.bias.is_none_or(|b| b.len() >= layout.m), "bias too short");
+        self.finish.check(layout.m, out);
         assert!(rows.targets.is_none_or(|t| t.len() >= rows.count), "targets too short");
         let group = needs(layout.isa).float_rows;
-        let cached = (CACHED / (layout.row_bytes() * PANEL).max(1)).max(1);
+        let cached = (CACHED / (layout.row_bytes() * PANEL).max(1)).clamp(1, MOST_PANELS);
+        let mut sums = [[0.0f32; MOST_PANELS * PANEL]; MOST_ROWS];
         for first in panels.clone().step_by(cached) {
             let here = first..panels.end.min(first + cached);
             for start in (0..rows.count).step_by(group) {
@@ -145,30 +146,22 @@ impl FloatProduct<'_> {
                     &rows.data[source * layout.k..][..layout.k]
                 });
                 let count = group.min(rows.count - start);
-                let place = |r: usize, columns: Range<usize>| {
-                    let target = rows.targets.map_or(start + r, |t| t[start + r] as usize);
-                    target * layout.m + columns.start..target * layout.m + columns.end
-                };
                 for panel in here.clone() {
                     let columns = panel * PANEL..layout.m.min((panel + 1) * PANEL);
                     let weights = &self.weights[columns.start * layout.row_bytes()..]
                         [..columns.len() * layout.row_bytes()];
-                    let sums = std::array::from_fn(|r| {
-                        out.part(place(r.min(count - 1), columns.clone())).as_mut_ptr()
-                    });
+                    let at = (panel - here.start) * PANEL;
+                    let sums = sums.each_mut().map(|sums| sums[at..].as_mut_ptr());
                     let (columns, x) = (columns.len(), &x[..count]);
                     run_on(layout.isa, Tile { layout, weights, columns, x, sums });
                 }
                 let columns = here.start * PANEL..layout.m.min(here.end * PANEL);
-                for r in 0..count {
+                for (r, sums) in sums.iter_mut().enumerate().take(count) {
+                    let row = rows.targets.map_or(start + r, |t| t[start + r] as usize);
                     // SAFETY: the caller's promise.
-                    let sums = unsafe { out.slice(place(r, columns.clone())) };
-                    finish(
-                        layout.isa,
-                        self.bias.map(|b| &b[columns.clone()]),
-                        self.activation,
-                        sums,
-                    );
+                    unsafe {
+                        self.finish.place(layout.isa, (row * layout.m, columns.clone()), sums, out);
+                    }
                 }
             }
         }

@@ -243,17 +243,19 @@ unsafe fn load_scales<L: Lanes>(
 /// The most rows of a [`Direct`].
 pub(super) const DIRECT_ROWS: usize = 2;
 
-/// All sums of a panel for a group of few rows, straight from the packed codes.
+/// All sums of some panels for a group of few rows, straight from the packed codes.
 #[derive(Clone, Copy)]
 pub(super) struct Direct<'a> {
     pub form: &'a Form,
     pub layout: GroupLayout,
+    /// The first panel; the others follow it.
     pub panel: *const u8,
+    pub panels: usize,
     pub group: *const u8,
     /// Rows of the group.
     pub rows: usize,
-    /// For each row 16 sums.
-    pub out: *mut f32,
+    /// For each row, where the 16 sums of the first panel go; those of the others follow them.
+    pub out: [*mut f32; DIRECT_ROWS],
 }
 
 /// A [`Direct`] of `R` rows.
@@ -278,40 +280,41 @@ impl<
 {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let Direct { form, layout, panel, group, out, .. } = self.0;
+        let Direct { form, layout, panel, panels, group, out, .. } = self.0;
         let table = l.table(&form.table.unwrap_or_default());
         let mut scales = Scales([0.0; MOST_SUBS * PANEL]);
         let mut mins = Scales([0.0; MOST_SUBS * PANEL]);
-        let mut acc = [[l.splat(0.0); 1]; R];
-        let mut rows = Cursor::new(&layout, group, R, 0);
         let mut p = panel;
-        let mut left = layout.blocks;
         let subs = if HALVES { 2 } else { 1 };
-        // SAFETY: `run_direct`'s caller promises a panel and rows of `blocks` blocks, and room for
-        // the sums.
+        // SAFETY: the caller promises panels and rows of `blocks` blocks, and room for the sums.
         unsafe {
-            while left > 0 {
-                let here = left.min(UNIT);
-                let (s, m) = (scales.0.as_mut_ptr(), mins.0.as_mut_ptr());
-                p = load_scales(l, form, p, here, s, m, PANEL);
-                for b in 0..here {
-                    let quads = unpack::<L, BITS, TABLE>(l, table, p);
-                    p = p.add(64 * BITS);
-                    let at = b * subs * PANEL;
-                    let codes = |j: usize, _: usize| quads[j];
-                    add_block::<L, HALVES, MINS, WIDE, R, 1>(
-                        l,
-                        codes,
-                        s.add(at),
-                        m.add(at),
-                        &mut rows,
-                        &mut acc,
-                    );
+            for panel in 0..panels {
+                let mut acc = [[l.splat(0.0); 1]; R];
+                let mut rows = Cursor::new(&layout, group, R, 0);
+                let mut left = layout.blocks;
+                while left > 0 {
+                    let here = left.min(UNIT);
+                    let (s, m) = (scales.0.as_mut_ptr(), mins.0.as_mut_ptr());
+                    p = load_scales(l, form, p, here, s, m, PANEL);
+                    for b in 0..here {
+                        let quads = unpack::<L, BITS, TABLE>(l, table, p);
+                        p = p.add(64 * BITS);
+                        let at = b * subs * PANEL;
+                        let codes = |j: usize, _: usize| quads[j];
+                        add_block::<L, HALVES, MINS, WIDE, R, 1>(
+                            l,
+                            codes,
+                            s.add(at),
+                            m.add(at),
+                            &mut rows,
+                            &mut acc,
+                        );
+                    }
+                    left -= here;
                 }
-                left -= here;
-            }
-            for (r, acc) in acc.into_iter().enumerate() {
-                l.store_f(out.add(r * PANEL), acc[0]);
+                for (out, acc) in out.iter().zip(acc) {
+                    l.store_f(out.add(panel * PANEL), acc[0]);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod finish;
 mod floats;
 mod form;
 mod lanes;
@@ -23,9 +24,9 @@ mod tests;
 
 use std::ops::Range;
 
+pub use finish::Finish;
 pub use floats::{Float, FloatLayout, FloatProduct, FloatRows};
 
-use crate::elementwise::Unary;
 use crate::encoding::Encoding;
 use crate::isa::Isa;
 use crate::scratch::{carve, need};
@@ -38,6 +39,12 @@ use round::{GroupLayout, Round};
 
 /// Blocks of an expanded panel: as many as stay in the first-level cache while all rows pass by.
 const CHUNK: usize = 2 * UNIT;
+
+/// Panels whose sums few rows keep by them.
+const DIRECT_PANELS: usize = 8;
+
+#[repr(C, align(64))]
+struct Sums([[f32; DIRECT_PANELS * PANEL]; DIRECT_ROWS]);
 
 /// Rows of weights of a panel.
 pub const PANEL_ROWS: usize = PANEL;
@@ -117,10 +124,8 @@ pub struct Product<'a> {
     pub layout: &'a CodeLayout,
     /// The weights, packed where [`CodeLayout::is_packed`]: [`CodeLayout::bytes`].
     pub weights: &'a [u8],
-    /// A value a row of weights.
-    pub bias: Option<&'a [f32]>,
-    /// Applied to the biased sums.
-    pub activation: Unary,
+    /// What is done with the sums.
+    pub finish: Finish<'a>,
 }
 
 impl CodeLayout {
@@ -239,8 +244,10 @@ impl CodeLayout {
         tiles.max(direct)
     }
 
-    /// Panels that are best shared out together.
-    pub const GRAIN: usize = SIDE;
+    /// Panels that are best shared out together for so many rows.
+    pub fn grain(&self, rows: usize) -> usize {
+        if self.is_direct(rows) { 1 } else { SIDE }
+    }
 }
 
 impl Product<'_> {
@@ -267,12 +274,12 @@ impl Product<'_> {
         assert!(self.weights.len() >= layout.bytes(), "weights too short");
         assert!(rows.data.len() >= rows.count * layout.row_bytes(), "rounded rows too short");
         assert!(rows.data.as_ptr().cast::<f32>().is_aligned(), "rounded rows out of line");
-        assert!(self.bias.is_none_or(|b| b.len() >= layout.m), "bias too short");
+        self.finish.check(layout.m, out);
         assert!(rows.targets.is_none_or(|t| t.len() >= rows.count), "targets too short");
         // SAFETY: sizes were just checked; the rest is the caller's promise.
         unsafe {
             if layout.is_direct(rows.count) {
-                panels.for_each(|panel| self.direct(rows, panel, out, scratch));
+                self.direct(rows, panels, out, scratch);
             } else {
                 self.tiles(rows, panels, out, scratch);
             }
@@ -295,46 +302,69 @@ impl Product<'_> {
         stored::rows(self.weights, self.layout.row_stored(), self.layout.m, panel)
     }
 
-    /// A panel for few rows.
+    /// Panels for few rows.
     unsafe fn direct(
         &self,
         rows: RoundedRows<'_>,
-        panel: usize,
+        panels: Range<usize>,
         out: SharedMut<'_, f32>,
         scratch: &mut [u8],
     ) {
         let layout = self.layout;
-        let mut sums = [0.0f32; DIRECT_ROWS * PANEL];
+        let mut sums = Sums([[0.0; DIRECT_PANELS * PANEL]; DIRECT_ROWS]);
+        for first in panels.clone().step_by(DIRECT_PANELS) {
+            let here = first..panels.end.min(first + DIRECT_PANELS);
+            let room = sums.0.each_mut().map(|sums| sums.as_mut_ptr());
+            // SAFETY: there is room for so many panels of each row.
+            unsafe { self.direct_to(rows, here.clone(), room, scratch) };
+            for (r, sums) in sums.0.iter_mut().enumerate().take(rows.count) {
+                let at = self.place(rows, r, here.clone());
+                // SAFETY: the caller's promise.
+                unsafe { self.finish.place(layout.isa, at, sums, out) };
+            }
+        }
+    }
+
+    /// Sums of panels for few rows: each row's to `out`, 16 a panel.
+    ///
+    /// # Safety
+    /// There is room for them.
+    unsafe fn direct_to(
+        &self,
+        rows: RoundedRows<'_>,
+        panels: Range<usize>,
+        out: [*mut f32; DIRECT_ROWS],
+        scratch: &mut [u8],
+    ) {
+        let layout = self.layout;
+        if panels.is_empty() {
+            return;
+        }
         if layout.is_packed() {
             let work = Direct {
                 form: &layout.form,
                 layout: layout.group(),
-                panel: self.weights[panel * layout.panel_bytes()..].as_ptr(),
+                panel: self.weights[panels.start * layout.panel_bytes()..].as_ptr(),
+                panels: panels.len(),
                 group: rows.data.as_ptr(),
                 rows: rows.count,
-                out: sums.as_mut_ptr(),
+                out,
             };
-            run_on(layout.isa, work);
-        } else {
+            return run_on(layout.isa, work);
+        }
+        for panel in panels.clone() {
             let weights = &self.stored_rows(panel);
-            for (row, sums) in
-                rows.data.chunks_exact(layout.row_bytes()).zip(sums.chunks_exact_mut(PANEL))
-            {
+            for (row, out) in rows.data.chunks_exact(layout.row_bytes()).zip(out) {
                 let work = stored::Direct {
                     layout: layout.group(),
                     weights,
                     count: PANEL.min(layout.m - panel * PANEL),
                     row: row.as_ptr(),
                     scratch,
-                    out: sums.as_mut_ptr(),
+                    out: out.wrapping_add((panel - panels.start) * PANEL),
                 };
                 run_on(layout.isa, work);
             }
-        }
-        for (r, sums) in sums.chunks_exact(PANEL).take(rows.count).enumerate() {
-            let at = self.place(rows, r, panel..panel + 1);
-            // SAFETY: the caller's promise.
-            unsafe { place(layout.isa, (self.bias, self.activation), at, sums, out) };
         }
     }
 
@@ -411,10 +441,10 @@ impl Product<'_> {
                     run_on(layout.isa, work);
                 }
             }
-            for (r, sums) in sums.chunks_exact(SIDE * PANEL).enumerate() {
+            for (r, sums) in sums.chunks_exact_mut(SIDE * PANEL).enumerate() {
                 let at = self.place(rows, r, pair.clone());
                 // SAFETY: the caller's promise.
-                unsafe { place(layout.isa, (self.bias, self.activation), at, sums, out) };
+                unsafe { self.finish.place(layout.isa, at, sums, out) };
             }
         }
     }
@@ -429,32 +459,5 @@ impl Work for Ask<'_> {
         for line in self.0.chunks(64) {
             l.prefetch(line.as_ptr());
         }
-    }
-}
-
-/// Writes a row's results in the columns `columns`; the row starts at `start`.
-///
-/// # Safety
-/// Nobody else touches them meanwhile.
-unsafe fn place(
-    isa: Isa,
-    (bias, activation): (Option<&[f32]>, Unary),
-    (start, columns): (usize, Range<usize>),
-    sums: &[f32],
-    out: SharedMut<'_, f32>,
-) {
-    // SAFETY: the caller's promise.
-    let out = unsafe { out.slice(start + columns.start..start + columns.end) };
-    out.copy_from_slice(&sums[..columns.len()]);
-    finish(isa, bias.map(|bias| &bias[columns]), activation, out);
-}
-
-/// Makes sums results: adds the bias and applies the activation.
-fn finish(isa: Isa, bias: Option<&[f32]>, activation: Unary, sums: &mut [f32]) {
-    if let Some(bias) = bias {
-        sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
-    }
-    if activation != Unary::Identity {
-        activation.run(isa, sums);
     }
 }

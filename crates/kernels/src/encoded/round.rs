@@ -64,12 +64,12 @@ impl Kernel for Round<'_> {
         let codes = codes.as_chunks_mut::<4>().0;
         for (r, row) in self.rows.iter().enumerate() {
             for (b, x) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
-                let (scale, block) = round_block(s, x);
+                let mut block = [0; BLOCK];
+                let (scale, halves) = round_block(s, x, &mut block);
                 for (q, quad) in block.as_chunks::<4>().0.iter().enumerate() {
-                    codes[(8 * b + q) * count + r] = quad.map(|c| c as u8);
+                    codes[(8 * b + q) * count + r] = *quad;
                 }
                 scales[b * count + r] = scale.to_ne_bytes();
-                let halves = [0, 16].map(|at| sum(&block[at..at + 16]));
                 for sub in 0..layout.subs {
                     let at = (b * layout.subs + sub) * count + r;
                     let sum = if layout.subs == 2 { halves[sub] } else { halves[0] + halves[1] };
@@ -83,17 +83,13 @@ impl Kernel for Round<'_> {
     }
 }
 
+/// Rounds a block to `codes`. Returns its scale, and the sum of the codes of each half.
 #[inline(always)]
-fn sum(codes: &[i8]) -> i32 {
-    codes.iter().map(|c| i32::from(*c)).sum()
-}
-
-#[inline(always)]
-fn round_block<S: Simd>(s: S, x: &[f32; BLOCK]) -> (f32, [i8; BLOCK]) {
+fn round_block<S: Simd>(s: S, x: &[f32; BLOCK], codes: &mut [u8; BLOCK]) -> (f32, [i32; 2]) {
     let p = x.as_ptr();
     let (mut top, mut bad) = (s.zero(), s.zero());
-    let mut ints = [0i32; BLOCK];
-    // SAFETY: `LANES` divides 32, the length of both arrays.
+    let mut halves = [s.zero(); 2];
+    // SAFETY: `LANES` divides 16, and that the length of both arrays.
     unsafe {
         for i in (0..BLOCK).step_by(S::LANES) {
             let v = s.load(p.add(i));
@@ -101,14 +97,16 @@ fn round_block<S: Simd>(s: S, x: &[f32; BLOCK]) -> (f32, [i8; BLOCK]) {
             // 0 times a number is 0; times anything else it is NaN.
             bad = s.fma(v, s.zero(), bad);
         }
-        let (top, bad) = (s.lanes(top), s.sum(bad));
-        let top = top.iter().fold(0.0f32, |a, b| a.max(*b));
+        let (top, bad) = (s.largest(top), s.sum(bad));
         // Below the bound the quotient would overflow, and the block is as good as 0.
         let factor = if top > 1e-35 { 127.0 / top } else { 0.0 };
         for i in (0..BLOCK).step_by(S::LANES) {
-            let v = s.to_int(s.mul(s.load(p.add(i)), s.splat(factor)));
-            s.store(ints.as_mut_ptr().add(i).cast(), s.of_bits(v));
+            let code = s.to_int(s.mul(s.load(p.add(i)), s.splat(factor)));
+            s.store_bytes(codes.as_mut_ptr().add(i), code);
+            halves[2 * i / BLOCK] = s.add(halves[2 * i / BLOCK], s.to_float(code));
         }
-        (top / 127.0 + bad, ints.map(|i| i as i8))
+        // Sums of so few bytes are exact; where there is no number, there are none.
+        let sums = halves.map(|half| if bad == 0.0 { s.sum(half) as i32 } else { 0 });
+        (top / 127.0 + bad, sums)
     }
 }

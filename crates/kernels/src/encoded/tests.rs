@@ -1,4 +1,5 @@
 use super::*;
+use crate::elementwise::Unary;
 use crate::testing::Values;
 
 /// Bytes that decode to numbers of moderate size: any codes, scales that are neither large nor
@@ -98,12 +99,8 @@ fn every_encoding_is_within_the_rounding_of_rows() {
                 let packed = packed(&layout, &weights);
                 for n in [1, 2, 5, 6, 7, 13] {
                     let x = values.floats(n * k);
-                    let p = Product {
-                        layout: &layout,
-                        weights: &packed,
-                        bias: None,
-                        activation: Unary::Identity,
-                    };
+                    let p =
+                        Product { layout: &layout, weights: &packed, finish: Finish::default() };
                     let got = product(&p, &x);
                     let want = want(encoding, &weights, m, &x, k);
                     for (i, (got, (want, off))) in got.iter().zip(want).enumerate() {
@@ -186,12 +183,7 @@ fn whole_numbers_are_exact() {
                 let mut x: Vec<f32> =
                     (0..n * k).map(|_| values.below(255) as f32 - 127.0).collect();
                 x.chunks_mut(32).for_each(|block| block[7] = 127.0);
-                let p = Product {
-                    layout: &layout,
-                    weights: &packed,
-                    bias: None,
-                    activation: Unary::Identity,
-                };
+                let p = Product { layout: &layout, weights: &packed, finish: Finish::default() };
                 let mut w = vec![0.0; m * k];
                 encoding.decode(&weights, &mut w);
                 for (got, x) in product(&p, &x).chunks(m).zip(x.chunks(k)) {
@@ -217,12 +209,7 @@ fn a_row_does_not_depend_on_the_others() {
         for isa in Isa::available() {
             let layout = CodeLayout::new(isa, encoding, m, k);
             let packed = packed(&layout, &weights);
-            let p = Product {
-                layout: &layout,
-                weights: &packed,
-                bias: None,
-                activation: Unary::Identity,
-            };
+            let p = Product { layout: &layout, weights: &packed, finish: Finish::default() };
             let whole = product(&p, &x);
             for rows in [1, 3, 7] {
                 for (x, whole) in x.chunks_exact(rows * k).zip(whole.chunks_exact(rows * m)) {
@@ -243,12 +230,14 @@ fn bias_activation_targets_and_parts() {
     for isa in Isa::available() {
         let layout = CodeLayout::new(isa, encoding, m, k);
         let packed = packed(&layout, &weights);
-        let plain =
-            Product { layout: &layout, weights: &packed, bias: None, activation: Unary::Identity };
+        let plain = Product { layout: &layout, weights: &packed, finish: Finish::default() };
         let plain_out = product(&plain, &x);
         let data = rounded(&layout, &x);
         let targets: Vec<i32> = (0..n as i32).rev().collect();
-        let p = Product { bias: Some(&bias), activation: Unary::RELU, ..plain };
+        let p = Product {
+            finish: Finish { bias: Some(&bias), activation: Unary::RELU, ..Finish::default() },
+            ..plain
+        };
         let mut out = vec![f32::NAN; n * m];
         let mut scratch = vec![0; layout.scratch(n)];
         let rows = RoundedRows { data: &data, count: n, targets: Some(&targets) };
@@ -274,8 +263,7 @@ fn what_is_no_number_is_not_hidden() {
     for isa in Isa::available() {
         let layout = CodeLayout::new(isa, Encoding::Q8_0, m, k);
         let packed = packed(&layout, &weights);
-        let p =
-            Product { layout: &layout, weights: &packed, bias: None, activation: Unary::Identity };
+        let p = Product { layout: &layout, weights: &packed, finish: Finish::default() };
         for (bad, at) in [(f32::NAN, 3), (f32::INFINITY, 63), (f32::NEG_INFINITY, 40)] {
             let mut x = values.floats(k);
             x[at] = bad;
@@ -321,8 +309,7 @@ fn float_weights_as_they_are_stored() {
                 let p = FloatProduct {
                     layout: &layout,
                     weights: &bytes[1..],
-                    bias: None,
-                    activation: Unary::Identity,
+                    finish: Finish::default(),
                 };
                 let product = |p: &FloatProduct<'_>, rows: FloatRows<'_>| {
                     let mut out = vec![f32::NAN; rows.count * m];
@@ -346,7 +333,14 @@ fn float_weights_as_they_are_stored() {
                     assert_eq!(some, whole[..count * m], "{isa:?} {float:?}: {count} rows");
                 }
                 let back: Vec<i32> = (0..n as i32).rev().collect();
-                let p = FloatProduct { bias: Some(&bias), activation: Unary::RELU, ..p };
+                let p = FloatProduct {
+                    finish: Finish {
+                        bias: Some(&bias),
+                        activation: Unary::RELU,
+                        ..Finish::default()
+                    },
+                    ..p
+                };
                 let placed =
                     product(&p, FloatRows { sources: Some(&back), targets: Some(&back), ..all });
                 for (placed, whole) in placed.chunks(m).zip(whole.chunks(m)) {

@@ -1,10 +1,12 @@
-//! The sum that ends a residual block joins the convolution that is one of its operands.
+//! The sum that ends a residual block joins the convolution or linear product that is one of its
+//! operands.
 
 use super::Rewriter;
 use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::conv::Conv;
 use kinglet_graph::ops::quantized::{QBinary, QBinaryKind, QConv, QConvAdd};
+use kinglet_graph::ops::rows::Linear;
 use kinglet_graph::{DType, Graph, GraphError, Node, Op, ValueId};
 use std::sync::Arc;
 
@@ -23,7 +25,9 @@ pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
         let found = [(b, a), (a, b)].into_iter().find_map(|(from, other)| {
             let conv = graph.node(links.producer_id(from)?);
             links.only_user(from)?;
-            let op = float(node, conv).or_else(|| integer(graph, node, conv))?;
+            let op = float(node, conv)
+                .or_else(|| linear(node, conv))
+                .or_else(|| integer(graph, node, conv))?;
             let mut inputs = conv.inputs.clone();
             inputs.resize(3, None);
             inputs.push(Some(other));
@@ -44,6 +48,14 @@ fn float(sum: &Node, conv: &Node) -> Option<Arc<dyn Op>> {
     let free = op.activation == Activation::None && conv.inputs.len() <= 3;
     (sum.function == BinaryFn::Add && free)
         .then(|| Arc::new(Conv { activation: sum.activation, ..op.clone() }) as Arc<dyn Op>)
+}
+
+/// The linear product that does the sum of its result too.
+fn linear(sum: &Node, product: &Node) -> Option<Arc<dyn Op>> {
+    let (sum, op) = (sum.op.downcast::<Binary>()?, product.op.downcast::<Linear>()?);
+    let free = op.activation == Activation::None && product.inputs.len() <= 3;
+    (sum.function == BinaryFn::Add && free)
+        .then(|| Arc::new(Linear { activation: sum.activation }) as Arc<dyn Op>)
 }
 
 /// The same of integers, where kernels have it: of bytes, but not depthwise.

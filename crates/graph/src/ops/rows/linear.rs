@@ -3,20 +3,28 @@
 use super::weights::{check, decode_row};
 use super::{expect, f32_of, floats, typed};
 use crate::ops::activation::Activation;
+use crate::ops::norm::{LayerNorm, RmsNorm};
 use crate::ops::unary::Unary;
-use crate::{Cost, DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
+use crate::{
+    Cost, DType, Dims, InferCx, Inputs, Op, OpError, OpResult, Outputs, Slot, Tensor, TensorView,
+    ValueType,
+};
 use std::sync::Arc;
 
 /// x Wᵀ + bias: each row of x by each row of the weights. Inputs: x, f32 [.., k]; the weights
-/// [m, k], floats or any encoding; a bias, f32 [m], which may be left out. Output: f32 [.., m].
+/// [m, k], floats or any encoding; a bias, f32 [m], which may be left out; what is added to the
+/// result, of its sizes, which may be left out too. Output: f32 [.., m].
 ///
 /// The reference decodes the weights and sums in f64. Kernels may round x to 8 bits for encodings
 /// of 8 bits and less, in blocks of 32 with an f32 scale each, each row of x by itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Linear {
-    /// Applied to the result.
+    /// Applied to the sum of all that.
     pub activation: Activation,
 }
+
+/// The input of a [`Linear`] that is added to its result.
+const RESIDUAL: usize = 3;
 
 impl Linear {
     /// The type of the product of input 0 with input `weights`; the bias is the input after that.
@@ -42,46 +50,63 @@ impl Linear {
         Ok(ValueType::new(DType::F32, out))
     }
 
-    /// Computes that product as output `to`.
+    /// Computes that product of `x`, [.., k], plus `residual`, into `out`.
     fn multiply(
         &self,
+        (x, k): (&[f32], usize),
         inputs: &Inputs<'_>,
         weights: usize,
-        outputs: &mut Outputs<'_>,
-        to: usize,
+        residual: Option<&[f32]>,
+        out: &mut [f32],
     ) -> OpResult {
         let bias = inputs.opt(weights + 1).map(|b| b.slice::<f32>()).transpose()?;
-        let (x, weights) = (inputs.get(0)?, inputs.get(weights)?);
-        let ([lead @ .., k], [m, _]) = (x.dims, weights.dims) else {
-            return Err(OpError::new("takes x [.., k] and weights [m, k]"));
-        };
-        let mut dims = lead.to_vec();
-        dims.push(*m);
-        let x = x.slice::<f32>()?;
-        let out = outputs.slice::<f32>(to, &dims)?;
-        let mut row = vec![0.0; *k];
-        for j in 0..*m {
+        let weights = inputs.get(weights)?;
+        let &[m, _] = weights.dims else { return Err(OpError::new("takes weights [m, k]")) };
+        let mut row = vec![0.0; k];
+        for j in 0..m {
             decode_row(&weights, j, &mut row)?;
             let bias = bias.map_or(0.0, |b| f64::from(b[j]));
-            for (x, out) in x.chunks_exact((*k).max(1)).zip(out.chunks_exact_mut(*m)) {
-                out[j] = self.activation.on(dot(x, &row) + bias);
+            for (i, x) in x.chunks_exact(k.max(1)).enumerate() {
+                let residual = residual.map_or(0.0, |r| f64::from(r[i * m + j]));
+                out[i * m + j] = self.activation.on(dot(x, &row) + bias + residual);
             }
         }
         Ok(())
     }
 }
 
-/// Multiply-accumulates and traffic of products of input 0.
-fn cost(inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
-    let k = inputs.first().copied().flatten().and_then(|x| x.shape.fixed());
-    let k = k.and_then(|dims| dims.last().copied()).unwrap_or(0) as u64;
-    let out: u64 = outputs.iter().map(|o| o.bytes().unwrap_or(0) as u64 / 4).sum();
-    Cost::traffic(inputs, outputs).with_macs(out * k)
+/// The sizes of the product of `x` with input `weights`.
+fn product_dims(x: &TensorView<'_>, inputs: &Inputs<'_>, weights: usize) -> OpResult<Dims> {
+    let ([lead @ .., _], [m, _]) = (x.dims, inputs.get(weights)?.dims) else {
+        return Err(OpError::new("takes x [.., k] and weights [m, k]"));
+    };
+    Ok(lead.iter().copied().chain([*m]).collect())
+}
+
+/// Multiply-accumulates and traffic of products of input 0 with the inputs `weights`.
+fn cost(
+    inputs: &[Option<&ValueType>],
+    outputs: &[&ValueType],
+    weights: impl Iterator<Item = usize>,
+) -> Cost {
+    let count = |i: usize| {
+        let dims = inputs.get(i).copied().flatten().and_then(|ty| ty.shape.fixed())?;
+        Some((dims.iter().product::<usize>() as u64, dims.last().copied()? as u64))
+    };
+    let (x, k) = count(0).unwrap_or_default();
+    let all: u64 = weights.filter_map(count).map(|(elements, _)| elements).sum();
+    Cost::traffic(inputs, outputs).with_macs(x / k.max(1) * all)
 }
 
 impl Op for Linear {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
-        Ok(vec![Linear::product(cx, 1)?])
+        let product = Linear::product(cx, 1)?;
+        if let Some(residual) = cx.opt(RESIDUAL)
+            && (residual.dtype != product.dtype || residual.shape != product.shape)
+        {
+            return Err(OpError::new(format!("adds {residual} to {product}")));
+        }
+        Ok(vec![product])
     }
 
     fn reads_encoded(&self, input: usize) -> bool {
@@ -89,11 +114,16 @@ impl Op for Linear {
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        self.multiply(inputs, 1, outputs, 0)
+        let x = inputs.get(0)?;
+        let dims = product_dims(&x, inputs, 1)?;
+        let residual = inputs.opt(RESIDUAL).map(|r| r.slice::<f32>()).transpose()?;
+        let k = x.dims.last().copied().unwrap_or(0);
+        let out = outputs.slice::<f32>(0, &dims)?;
+        self.multiply((x.slice()?, k), inputs, 1, residual, out)
     }
 
     fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
-        cost(inputs, outputs)
+        cost(inputs, outputs, std::iter::once(1))
     }
 
     fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
@@ -101,30 +131,100 @@ impl Op for Linear {
     }
 }
 
-/// Several [`Linear`]s of one x. Inputs: x; then, for each of the parts, its weights and its bias,
-/// which may be left out. Outputs: what each part gives.
+/// The normalisation of each row before products.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowNorm {
+    /// ε.
+    pub epsilon: f32,
+    /// Whether the mean is subtracted ([`LayerNorm`]) or not ([`RmsNorm`]).
+    pub centred: bool,
+}
+
+/// Several [`Linear`]s of one x, which may be normalised first. Inputs: x, f32 [.., k]; the norm's
+/// scale and bias, f32 [k], which may be left out; then, for each of the parts, its weights and its
+/// bias, which may be left out. Outputs: what each part gives; or, `gated`, the product of all that
+/// they give.
 #[derive(Clone, Debug)]
 pub struct Linears {
+    /// What is done with x first.
+    pub norm: Option<RowNorm>,
     /// What is done with each product.
     pub parts: Vec<Linear>,
+    /// Whether results are multiplied with each other.
+    pub gated: bool,
+}
+
+impl Linears {
+    /// The input that has the weights of a part; its bias is the next one.
+    pub fn weights(part: usize) -> usize {
+        3 + 2 * part
+    }
 }
 
 impl Op for Linears {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
-        (0..self.parts.len()).map(|i| Linear::product(cx, 1 + 2 * i)).collect()
+        let k = cx.ty(0)?.shape.dims().and_then(|dims| dims.last()?.fixed());
+        for i in [1, 2] {
+            if let (Some(_), Some(k)) = (cx.opt(i), k) {
+                expect("the length of a norm's values", &floats(cx, i, 1)?[0], k)?;
+            }
+        }
+        let parts = (0..self.parts.len()).map(|i| Linear::product(cx, Linears::weights(i)));
+        let mut types = parts.collect::<OpResult<Vec<_>>>()?;
+        if self.gated {
+            if types.iter().any(|ty| ty.shape != types[0].shape) {
+                return Err(OpError::new("multiplies results of other sizes"));
+            }
+            types.truncate(1);
+        }
+        Ok(types)
     }
 
     fn reads_encoded(&self, input: usize) -> bool {
-        input % 2 == 1
+        input >= Linears::weights(0) && input % 2 == 1
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        let mut parts = self.parts.iter().enumerate();
-        parts.try_for_each(|(i, part)| part.multiply(inputs, 1 + 2 * i, outputs, i))
+        let x = inputs.get(0)?;
+        let k = x.dims.last().copied().unwrap_or(0);
+        let normed = self.norm.map(|norm| norm.on(inputs)).transpose()?;
+        let rows: &[f32] = match &normed {
+            Some(normed) => normed.slice()?,
+            None => x.slice()?,
+        };
+        for (i, part) in self.parts.iter().enumerate() {
+            let weights = Linears::weights(i);
+            let dims = product_dims(&x, inputs, weights)?;
+            if !self.gated || i == 0 {
+                part.multiply((rows, k), inputs, weights, None, outputs.slice(i, &dims)?)?;
+                continue;
+            }
+            let mut factors = vec![0.0; dims.iter().product()];
+            part.multiply((rows, k), inputs, weights, None, &mut factors)?;
+            let out = outputs.slice::<f32>(0, &dims)?;
+            out.iter_mut().zip(factors).for_each(|(out, factor)| *out *= factor);
+        }
+        Ok(())
     }
 
     fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
-        cost(inputs, outputs)
+        cost(inputs, outputs, (0..self.parts.len()).map(Linears::weights))
+    }
+}
+
+impl RowNorm {
+    /// Input 0 normalised, scaled by input 1 and shifted by input 2.
+    fn on(self, inputs: &Inputs<'_>) -> OpResult<Tensor> {
+        let (axis, epsilon) = (-1, self.epsilon);
+        let mut outputs = Outputs::new([Slot::Open { quant: None, tensor: None }]);
+        match self.centred {
+            true => LayerNorm { axis, epsilon }.eval(&inputs.first(3), &mut outputs)?,
+            false => RmsNorm { axis, epsilon }.eval(&inputs.first(2), &mut outputs)?,
+        }
+        match outputs.into_slots().next() {
+            Some(Slot::Open { tensor: Some(tensor), .. }) => Ok(tensor),
+            _ => Err(OpError::new("its norm gave nothing")),
+        }
     }
 }
 
@@ -195,7 +295,10 @@ impl Op for ExpertLinear {
     }
 
     fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
-        let whole = Linear::default().cost(inputs, outputs);
+        let k = inputs.first().copied().flatten().and_then(|x| x.shape.fixed());
+        let k = k.and_then(|dims| dims.last().copied()).unwrap_or(0) as u64;
+        let out: u64 = outputs.iter().map(|o| o.bytes().unwrap_or(0) as u64 / 4).sum();
+        let whole = Cost::traffic(inputs, outputs).with_macs(out * k);
         let sizes = |i: usize| inputs.get(i).copied().flatten().and_then(|ty| ty.shape.fixed());
         let (Some(weights), Some(choices)) = (sizes(1), sizes(2)) else { return whole };
         // No more experts are read than are chosen.

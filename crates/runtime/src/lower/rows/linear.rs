@@ -5,51 +5,67 @@ use crate::kernel::{Io, Kernel, Lowered};
 use crate::lower::LowerCx;
 use crate::lower::float::activation;
 use crate::scratch::PerWorker;
-use kinglet_graph::ops::rows::{ExpertLinear, Linear, Linears};
+use kinglet_graph::ops::rows::{ExpertLinear, Linear, Linears, RowNorm};
 use kinglet_graph::{OpError, OpResult};
 use kinglet_kernels::elementwise::Unary;
+use kinglet_kernels::encoded::Finish;
+use kinglet_kernels::isa::Isa;
+use kinglet_kernels::norm_f32::NormF32;
 use kinglet_kernels::shared::SharedMut;
 
 /// The most products of one x that are computed together.
 pub(crate) const MOST_PARTS: usize = 4;
 
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
-    let parts = match (cx.op::<Linear>(), cx.op::<Linears>()) {
-        (Some(op), _) => std::slice::from_ref(op),
-        (_, Some(op)) => &op.parts[..],
-        _ => return Ok(None),
+    let alone;
+    let (op, residual, weights): (&Linears, _, fn(usize) -> usize) = match cx.op::<Linear>() {
+        Some(part) => {
+            alone = Linears { norm: None, parts: vec![*part], gated: false };
+            (&alone, Some(RESIDUAL), |_| 1)
+        }
+        None => match cx.op::<Linears>() {
+            Some(op) => (op, None, Linears::weights),
+            None => return Ok(None),
+        },
     };
     let Some(x) = cx.input(0) else { return Ok(None) };
     let x = cx.dims(x)?;
     let Some(&k) = x.last() else { return Ok(None) };
-    if k == 0 || x.contains(&0) || parts.is_empty() || parts.len() > MOST_PARTS {
+    if k == 0 || x.contains(&0) || op.parts.is_empty() || op.parts.len() > MOST_PARTS {
         return Ok(None);
     }
     let n = x.iter().product::<usize>() / k;
     let mut products = Vec::new();
-    for (i, part) in parts.iter().enumerate() {
-        let weights = 1 + 2 * i;
-        let Some(w) = cx.input(weights) else { return Ok(None) };
+    for (i, part) in op.parts.iter().enumerate() {
+        let input = weights(i);
+        let Some(w) = cx.input(input) else { return Ok(None) };
         let (&[m, _], Some(activation)) = (&cx.dims(w)?[..], activation(part.activation)) else {
             return Ok(None);
         };
-        let new = |m| Weights::new(cx, weights, [1, m, k]);
+        let new = |m| Weights::new(cx, input, [1, m, k]);
         let Some(weights) = (if m == 0 { None } else { new(m) }) else { return Ok(None) };
-        products.push(Part { weights, activation, chunk: 0, tasks: 0 });
+        products.push(Part { weights, input, activation, chunk: 0, tasks: 0 });
     }
     let panels = products.iter().map(|p| p.weights.panels()).sum();
     for part in &mut products {
-        part.chunk = part.weights.panels_of_task(panels, cx.threads);
+        part.chunk = part.weights.panels_of_task(panels, n, cx.threads);
         part.tasks = part.weights.panels().div_ceil(part.chunk);
     }
     let first = &products[0].weights;
-    if products.iter().any(|p| !p.weights.takes_rows_of(first)) {
+    let rounds = first.row_bytes() > 0;
+    let alike = products.iter().all(|p| p.weights.takes_rows_of(first));
+    if !alike || op.norm.is_some() && !rounds {
         return Ok(None);
     }
+    let normed = if op.norm.is_some() { 4 * k * first.group_rows(n) } else { 0 };
     let kernel = Products {
         n,
         k,
-        own: PerWorker::new(first.scratch(n)),
+        isa: cx.isa,
+        norm: op.norm,
+        gated: op.gated,
+        residual,
+        own: PerWorker::new(first.scratch(n).max(normed)),
         rounded: (n * first.row_bytes()).next_multiple_of(64),
         parts: products,
     };
@@ -57,17 +73,28 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     Ok(Some(Lowered::new(kernel).with_scratch(scratch)))
 }
 
+/// The input of a [`Linear`] that is added to its result.
+const RESIDUAL: usize = 3;
+
 struct Part {
     weights: Weights,
+    /// The input that they are; their bias is the next one.
+    input: usize,
     activation: Unary,
     /// Panels of a task.
     chunk: usize,
     tasks: usize,
 }
 
-/// Products of one x, which is rounded once.
+/// Products of one x, which is normalised and rounded once.
 struct Products {
+    isa: Isa,
+    norm: Option<RowNorm>,
     parts: Vec<Part>,
+    /// Whether results are multiplied with each other.
+    gated: bool,
+    /// The input that is added to the result.
+    residual: Option<usize>,
     n: usize,
     k: usize,
     /// Bytes of all rounded rows.
@@ -80,30 +107,74 @@ impl Kernel for Products {
         let Products { parts, n, k, .. } = self;
         let (n, k, pool) = (*n, *k, io.pool);
         let x: &[f32] = io.input(0)?;
-        let mut biases = [None; MOST_PARTS];
+        let floats = |i: usize| {
+            let input = io.inputs.get(i).copied().flatten();
+            input.map(|values| values.slice::<f32>()).transpose()
+        };
+        let residual = self.residual.map(floats).transpose()?.flatten();
+        let norm = match self.norm {
+            Some(RowNorm { epsilon, centred }) => {
+                Some(NormF32 { epsilon, centred, scale: floats(1)?, bias: floats(2)? })
+            }
+            None => None,
+        };
+        let mut finishes = [Finish::default(); MOST_PARTS];
         let mut matrices = [const { Matrices::Stored(&[]) }; MOST_PARTS];
-        let mut outputs = [const { None }; MOST_PARTS];
-        for (i, (part, out)) in parts.iter().zip(&mut io.outputs).enumerate() {
-            let input = |i: usize| io.inputs.get(i).copied().flatten();
-            let stored = input(1 + 2 * i).ok_or_else(|| OpError::new("the weights are missing"))?;
-            biases[i] = input(2 + 2 * i).map(|bias| bias.slice::<f32>()).transpose()?;
+        for (i, part) in parts.iter().enumerate() {
+            let (activation, factor) = (part.activation, self.gated && i > 0);
+            finishes[i] = Finish { bias: floats(part.input + 1)?, residual, activation, factor };
+            let stored = io.inputs[part.input];
+            let stored = stored.ok_or_else(|| OpError::new("the weights are missing"))?;
             matrices[i] = part.weights.matrices(pool, stored.bytes);
-            outputs[i] = Some(SharedMut::new(out.slice_mut::<f32>()?));
+        }
+        let mut outputs = [const { None }; MOST_PARTS];
+        for (to, out) in outputs.iter_mut().zip(&mut io.outputs) {
+            *to = Some(SharedMut::new(out.slice_mut::<f32>()?));
         }
         let (rounded, planned) = io.scratch.split_at_mut(self.rounded);
         let (rounded, planned) = (SharedMut::new(rounded), SharedMut::new(planned));
         let first = &parts[0].weights;
         if first.row_bytes() > 0 {
             let group = first.group_rows(n);
-            pool.run(n.div_ceil(group), |task, _| {
+            pool.run(n.div_ceil(group), |task, worker| {
                 let rows = task * group..n.min((task + 1) * group);
-                // SAFETY: every task has its own rows.
-                unsafe { first.round(rows, |i| &x[i * k..][..k], rounded) };
+                let given = &x[rows.start * k..rows.end * k];
+                // SAFETY: every task has its own rows, every worker its own scratch, which floats
+                // are carved of.
+                unsafe {
+                    let own = self.own.of(pool, planned, worker);
+                    let given = match &norm {
+                        Some(norm) => {
+                            let normed = bytemuck::cast_slice_mut(&mut own[..4 * given.len()]);
+                            norm.run(self.isa, given, k, normed);
+                            normed
+                        }
+                        None => given,
+                    };
+                    let row = |i: usize| &given[(i - rows.start) * k..][..k];
+                    first.round(rows.clone(), row, rounded);
+                }
             });
         }
         // SAFETY: nobody writes to it any more.
         let rounded = unsafe { &*rounded.slice(0..rounded.len()) };
         let given = Given { x, rounded, count: n, sources: None, targets: None };
+        let multiply = |i: usize, task: usize, out, worker: usize| {
+            let Part { weights, chunk, .. } = &parts[i];
+            let panels = task * chunk..weights.panels().min((task + 1) * chunk);
+            // SAFETY: every worker has its own scratch, every task its own columns.
+            unsafe {
+                let own = self.own.of(pool, planned, worker);
+                weights.run(matrices[i].bytes(), given, finishes[i], panels, out, own);
+            }
+        };
+        if let (true, Some(out)) = (self.gated, outputs[0]) {
+            // Each task multiplies its columns of the first result by those of the others.
+            pool.run(parts[0].tasks, |task, worker| {
+                (0..parts.len()).for_each(|i| multiply(i, task, out, worker));
+            });
+            return Ok(());
+        }
         let tasks = parts.iter().map(|p| p.tasks).sum();
         pool.run(tasks, |task, worker| {
             let (mut i, mut task) = (0, task);
@@ -111,14 +182,8 @@ impl Kernel for Products {
                 task -= parts[i].tasks;
                 i += 1;
             }
-            let Part { weights, activation, chunk, .. } = &parts[i];
-            let Some(out) = outputs[i] else { return };
-            let panels = task * chunk..weights.panels().min((task + 1) * chunk);
-            // SAFETY: every worker has its own scratch, every task its own columns.
-            unsafe {
-                let own = self.own.of(pool, planned, worker);
-                let bytes = matrices[i].bytes();
-                weights.run(bytes, given, (biases[i], *activation), panels, out, own);
+            if let Some(out) = outputs[i] {
+                multiply(i, task, out, worker);
             }
         });
         Ok(())
@@ -126,10 +191,16 @@ impl Kernel for Products {
 
     fn describe(&self) -> String {
         let parts: Vec<String> = self.parts.iter().map(|p| p.weights.describe()).collect();
-        match parts.iter().all(|p| *p == parts[0]) {
+        let products = match parts.iter().all(|p| *p == parts[0]) {
             true if parts.len() > 1 => format!("{} of {}", parts.len(), parts[0]),
             _ => parts.join(", "),
-        }
+        };
+        let norm = match self.norm {
+            Some(RowNorm { centred: true, .. }) => "layer norm, ",
+            Some(RowNorm { centred: false, .. }) => "rms norm, ",
+            None => "",
+        };
+        format!("{norm}{products}{}", if self.gated { ", gated" } else { "" })
     }
 
     fn why(&self) -> &'static str {
@@ -161,7 +232,7 @@ pub(super) fn lower_experts(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         own: PerWorker::new(weights.scratch(all)),
         rounded: (all * weights.row_bytes()).next_multiple_of(64),
         lists: (4 * (2 * all + experts + 1)).next_multiple_of(64),
-        chunk: weights.panels_of_task(weights.panels(), cx.threads),
+        chunk: weights.panels_of_task(weights.panels(), all.div_ceil(experts), cx.threads),
         weights,
     };
     let scratch = kernel.rounded + kernel.lists + kernel.own.planned(cx.threads);
@@ -249,7 +320,8 @@ impl Kernel for Experts {
             // SAFETY: every worker has its own scratch, every task its own columns of its rows.
             unsafe {
                 let own = self.own.of(pool, planned, worker);
-                weights.run(matrix, given, (bias, Unary::Identity), panels, out, own);
+                let finish = Finish { bias, ..Finish::default() };
+                weights.run(matrix, given, finish, panels, out, own);
             }
         });
         Ok(())

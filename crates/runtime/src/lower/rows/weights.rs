@@ -4,9 +4,8 @@
 use crate::lower::LowerCx;
 use crate::{PackedWeight, Pool};
 use kinglet_graph::{AlignedBytes, DType};
-use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::encoded::{
-    CodeLayout, Float, FloatLayout, FloatProduct, FloatRows, Product, RoundedRows,
+    CodeLayout, Finish, Float, FloatLayout, FloatProduct, FloatRows, Product, RoundedRows,
 };
 use kinglet_kernels::shared::SharedMut;
 use std::ops::Range;
@@ -196,7 +195,7 @@ impl Weights {
         &self,
         matrix: &[u8],
         given: Given<'_>,
-        (bias, activation): (Option<&[f32]>, Unary),
+        finish: Finish<'_>,
         panels: Range<usize>,
         out: SharedMut<'_, f32>,
         scratch: &mut [u8],
@@ -206,12 +205,12 @@ impl Weights {
         unsafe {
             match &self.layout {
                 Layout::Codes(layout, _) => {
-                    let product = Product { layout, weights: matrix, bias, activation };
+                    let product = Product { layout, weights: matrix, finish };
                     let rows = RoundedRows { data: given.rounded, count, targets };
                     product.run(rows, panels, out, scratch);
                 }
                 Layout::Floats(layout) => {
-                    let product = FloatProduct { layout, weights: matrix, bias, activation };
+                    let product = FloatProduct { layout, weights: matrix, finish };
                     let rows = FloatRows { data: given.x, count, sources, targets };
                     product.run(rows, panels, out);
                 }
@@ -219,12 +218,12 @@ impl Weights {
         }
     }
 
-    /// Panels of a task, where `threads` share `panels` of these and like weights: enough tasks to
-    /// even out what threads are given.
-    pub fn panels_of_task(&self, panels: usize, threads: usize) -> usize {
+    /// Panels of a task for `rows` rows, where `threads` share `panels` of these and like weights:
+    /// enough tasks to even out what threads are given.
+    pub fn panels_of_task(&self, panels: usize, rows: usize, threads: usize) -> usize {
         let tasks = if threads > 1 { 8 * threads } else { 1 };
-        let grain = match self.layout {
-            Layout::Codes(..) => CodeLayout::GRAIN,
+        let grain = match &self.layout {
+            Layout::Codes(l, _) => l.grain(rows),
             Layout::Floats(_) => 1,
         };
         panels.div_ceil(tasks).next_multiple_of(grain).max(1)
