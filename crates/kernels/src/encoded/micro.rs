@@ -165,18 +165,31 @@ unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
     table: L::B,
     p: *const u8,
 ) -> [L::B; 8] {
-    let join = |low: [L::B; 8], high: [L::B; 8]| std::array::from_fn(|j| l.or(low[j], high[j]));
     // SAFETY: the caller's promise; a plane's lines follow those of the one before.
-    let quads = unsafe {
+    let mut quads = unsafe {
         match BITS {
             2 => plane::<L, 2, 0>(l, p),
-            3 => join(plane::<L, 2, 0>(l, p), plane::<L, 1, 2>(l, p.add(128))),
+            3 => join(l, plane::<L, 2, 0>(l, p), plane::<L, 1, 2>(l, p.add(128))),
             4 => plane::<L, 4, 0>(l, p),
-            5 => join(plane::<L, 4, 0>(l, p), plane::<L, 1, 4>(l, p.add(256))),
-            _ => join(plane::<L, 4, 0>(l, p), plane::<L, 2, 4>(l, p.add(256))),
+            5 => join(l, plane::<L, 4, 0>(l, p), plane::<L, 1, 4>(l, p.add(256))),
+            _ => join(l, plane::<L, 4, 0>(l, p), plane::<L, 2, 4>(l, p.add(256))),
         }
     };
-    if TABLE { quads.map(|quad| l.lookup(table, quad)) } else { quads }
+    if TABLE {
+        for quad in &mut quads {
+            *quad = l.lookup(table, *quad);
+        }
+    }
+    quads
+}
+
+// A loop, and no closure: those are not always inlined, and then lack the instructions.
+#[inline(always)]
+fn join<L: Lanes>(l: L, mut low: [L::B; 8], high: [L::B; 8]) -> [L::B; 8] {
+    for (low, high) in low.iter_mut().zip(high) {
+        *low = l.or(*low, high);
+    }
+    low
 }
 
 /// Writes the scales, and minima, of a unit of `blocks` blocks at `unit`: for each sub-block those

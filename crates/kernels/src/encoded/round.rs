@@ -106,7 +106,10 @@ fn round_block<S: Simd>(s: S, x: &[f32; BLOCK], codes: &mut [u8; BLOCK]) -> (f32
             halves[2 * i / BLOCK] = s.add(halves[2 * i / BLOCK], s.to_float(code));
         }
         // Sums of so few bytes are exact; where there is no number, there are none.
-        let sums = halves.map(|half| if bad == 0.0 { s.sum(half) as i32 } else { 0 });
+        let sums = match bad == 0.0 {
+            true => [s.sum(halves[0]) as i32, s.sum(halves[1]) as i32],
+            false => [0; 2],
+        };
         (top / 127.0 + bad, sums)
     }
 }

@@ -246,7 +246,8 @@ impl Running<'_> {
         unsafe {
             while q < queries {
                 let n = MOST_QUERIES.min(queries - q);
-                let at = std::array::from_fn(|i| query(q + i.min(n - 1)));
+                let at =
+                    [query(q), query(q + 1.min(n - 1)), query(q + 2.min(n - 1)), query(q + n - 1)];
                 let to = scores[q * BLOCK..].as_mut_ptr();
                 match n {
                     1 => score::<S, X, 1>(s, at, key, keys, to),
