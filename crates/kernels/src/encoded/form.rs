@@ -29,7 +29,7 @@ pub(super) enum Scale {
 /// are some.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Form {
-    /// Bits of a stored code: 2, 3, 4, 5 or 6; 8 where they are stored so.
+    /// Bits of a stored code: 2, 3, 4, 5 or 6; 8 where they are signed bytes.
     pub bits: usize,
     /// What stored codes stand for.
     pub table: Option<[u8; 16]>,
@@ -68,7 +68,11 @@ impl Form {
             Encoding::Q4_1 => form(4, 0, Scale::Block).with_mins(),
             Encoding::Q5_0 => form(5, 16, Scale::Block),
             Encoding::Q5_1 => form(5, 0, Scale::Block).with_mins(),
-            Encoding::Q8_0 => Form { stored: true, ..form(8, 128, Scale::Block) },
+            // On Arm rows that lie side by side in a packed copy take half of the instructions that rows as
+            // they are stored would, and decoding is not always bound by memory there.
+            Encoding::Q8_0 => {
+                Form { stored: !cfg!(target_arch = "aarch64"), ..form(8, 128, Scale::Block) }
+            }
             Encoding::Q2_K => form(2, 0, Scale::Scaled).in_halves().with_mins(),
             Encoding::Q3_K => form(3, 4, Scale::Scaled).in_halves(),
             Encoding::Q4_K => form(4, 0, Scale::Scaled).with_mins(),
@@ -120,6 +124,7 @@ impl Form {
     /// Of how many bits the codes are made, the lowest first: planes of (width, lowest bit).
     pub const fn planes(bits: usize) -> &'static [(usize, usize)] {
         match bits {
+            8 => &[(8, 0)],
             2 => &[(2, 0)],
             3 => &[(2, 0), (1, 2)],
             4 => &[(4, 0)],

@@ -1,6 +1,7 @@
 //! The instructions that panels are computed with: vectors of 16 rows, four codes each.
 
 use super::form::PANEL;
+use super::micro::{self, Cursor, SIDE};
 
 /// What runs on the vectors of one instruction set.
 pub(super) trait Work {
@@ -24,6 +25,12 @@ pub(super) trait Lanes: Copy {
     const ROWS: usize;
     /// Rows that float weights are multiplied by side by side.
     const FLOAT_ROWS: usize;
+    /// Codes of a rounded row that lie together.
+    const RUN: usize = 4;
+    /// Panels that a group of rows meets at once.
+    const PANELS: usize = SIDE;
+    /// Whether unpacked codes of 8 bits are signed: 128 less than otherwise.
+    const SIGNED: bool = false;
 
     /// Runs `work` in a function of its own, compiled with these instructions.
     fn outline<W: Work>(self, work: W);
@@ -65,7 +72,96 @@ pub(super) trait Lanes: Copy {
     ///
     /// # Safety
     /// The blocks can be read at `blocks`, and 32 bytes for each at `x`.
-    unsafe fn block_dots<const FOURS: usize>(self, blocks: *const u8, x: *const u8) -> Self::I;
+    #[inline(always)]
+    unsafe fn block_dots<const FOURS: usize>(self, blocks: *const u8, x: *const u8) -> Self::I {
+        let mut dots = [0i32; PANEL];
+        for (b, dot) in dots.iter_mut().take(4 * FOURS).enumerate() {
+            // SAFETY: the caller proves the memory.
+            unsafe {
+                let codes = blocks.add(34 * b + 2).cast::<[i8; 32]>().read_unaligned();
+                let x = x.add(32 * b).cast::<[i8; 32]>().read_unaligned();
+                let code = |code: &i8| i32::from(*code) + Self::WIDE_ZERO;
+                *dot = codes.iter().zip(x).map(|(c, x)| code(c) * i32::from(x)).sum();
+            }
+        }
+        // SAFETY: the array has 64 bytes.
+        self.ints(unsafe { self.load(dots.as_ptr().cast()) })
+    }
+    /// Adds the products of one block of a panel to the sums of `R` rows. `codes(j)`: quad `j`;
+    /// `scales`, `mins`: of each sub-block.
+    ///
+    /// # Safety
+    /// `scales`, with `MINS` `mins`, and the pointers of `rows` are good for a block.
+    #[inline(always)]
+    unsafe fn add_block<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>(
+        self,
+        codes: impl Fn(usize) -> Self::B,
+        scales: *const f32,
+        mins: *const f32,
+        rows: &Cursor,
+        acc: &mut [[Self::F; 1]; R],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            micro::add_block::<Self, HALVES, MINS, WIDE, R, 1>(
+                self,
+                |j, _| codes(j),
+                scales,
+                mins,
+                PANEL,
+                rows,
+                acc,
+            );
+        }
+    }
+    /// Adds those of `C` panels of a tile, whose codes [`Self::store_quads`] stored; `scales` and
+    /// `mins` are [`SIDE`] panels apart.
+    ///
+    /// # Safety
+    /// As for [`Self::add_block`]; the codes can be read.
+    #[inline(always)]
+    unsafe fn add_tile_block<
+        const HALVES: bool,
+        const MINS: bool,
+        const WIDE: bool,
+        const R: usize,
+        const C: usize,
+    >(
+        self,
+        codes: *const u8,
+        scales: *const f32,
+        mins: *const f32,
+        rows: &Cursor,
+        acc: &mut [[Self::F; C]; R],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let quads = |j: usize, c: usize| self.load(codes.add((j * SIDE + c) * 64));
+            micro::add_block::<Self, HALVES, MINS, WIDE, R, C>(
+                self,
+                quads,
+                scales,
+                mins,
+                SIDE * PANEL,
+                rows,
+                acc,
+            );
+        }
+    }
+    /// Turns a tile's sums from an order of their own into rows, and back.
+    #[inline(always)]
+    fn turn<const R: usize, const C: usize>(self, _acc: &mut [[Self::F; C]; R]) {}
+    /// Stores a block's quads as a tile reads them, every [`SIDE`] · 64 bytes.
+    ///
+    /// # Safety
+    /// There is room.
+    #[inline(always)]
+    unsafe fn store_quads(self, to: *mut u8, quads: [Self::B; 8]) {
+        for (j, quad) in quads.into_iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { self.store(to.add(j * SIDE * 64), quad) };
+        }
+    }
     /// Lanes of four bytes as integers.
     fn ints(self, a: Self::B) -> Self::I;
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
@@ -200,24 +296,6 @@ impl Lanes for Portable {
     #[inline(always)]
     fn dot_wide(self, acc: [i32; PANEL], codes: [u8; 64], x: [i8; 4]) -> [i32; PANEL] {
         self.dot(acc, codes, x)
-    }
-    #[inline(always)]
-    unsafe fn block_dots<const FOURS: usize>(
-        self,
-        blocks: *const u8,
-        x: *const u8,
-    ) -> [i32; PANEL] {
-        let mut dots = [0; PANEL];
-        for (b, dot) in dots.iter_mut().take(4 * FOURS).enumerate() {
-            // SAFETY: the caller proves the memory.
-            unsafe {
-                let codes = blocks.add(34 * b + 2).cast::<[i8; 32]>().read_unaligned();
-                let x = x.add(32 * b).cast::<[i8; 32]>().read_unaligned();
-                let code = |code: &i8| i32::from(*code) + Self::WIDE_ZERO;
-                *dot = codes.iter().zip(x).map(|(c, x)| code(c) * i32::from(x)).sum();
-            }
-        }
-        dots
     }
     #[inline(always)]
     fn ints(self, a: [u8; 64]) -> [i32; PANEL] {

@@ -52,14 +52,15 @@ impl Cursor {
     }
 }
 
-/// Adds the products of one block. `codes(j, c)`: quad `j` of panel `c`; `scales`, `mins`: for
-/// each sub-block, of each panel.
+/// Adds the products of one block of `C` panels by what broadcasts a quad of a row to all lanes.
+/// `codes(j, c)`: quad `j` of panel `c`; `scales`, `mins`: of each panel, and `stride` elements on for
+/// the next sub-block.
 ///
 /// # Safety
-/// `scales`, with `MINS` `mins`, and the cursor's pointers are good for a block.
+/// As for [`Lanes::add_block`].
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "tiles of registers: indices are constants")]
-unsafe fn add_block<
+pub(super) unsafe fn add_block<
     L: Lanes,
     const HALVES: bool,
     const MINS: bool,
@@ -71,7 +72,8 @@ unsafe fn add_block<
     codes: impl Fn(usize, usize) -> L::B,
     scales: *const f32,
     mins: *const f32,
-    rows: &mut Cursor,
+    stride: usize,
+    rows: &Cursor,
     acc: &mut [[L::F; C]; R],
 ) {
     let subs = if HALVES { 2 } else { 1 };
@@ -100,13 +102,13 @@ unsafe fn add_block<
                 }
             }
             for c in 0..C {
-                let scale = l.load_f(scales.add((sub * C + c) * PANEL));
+                let scale = l.load_f(scales.add(sub * stride + c * PANEL));
                 for r in 0..R {
                     let scale = l.mul(scale, l.splat(*rows.scales.add(r)));
                     acc[r][c] = l.fma(l.float(ints[r][c]), scale, acc[r][c]);
                 }
                 if MINS {
-                    let min = l.load_f(mins.add((sub * C + c) * PANEL));
+                    let min = l.load_f(mins.add(sub * stride + c * PANEL));
                     for r in 0..R {
                         let sum = l.splat(*rows.sums.add(sub * R + r));
                         acc[r][c] = l.fma(min, sum, acc[r][c]);
@@ -114,7 +116,6 @@ unsafe fn add_block<
                 }
             }
         }
-        rows.advance(R, subs);
     }
 }
 
@@ -155,6 +156,19 @@ unsafe fn plane<L: Lanes, const WIDTH: usize, const LOWEST: usize>(
     ]
 }
 
+/// Signed bytes as codes of 8 bits.
+#[inline(always)]
+pub(super) fn wide<L: Lanes>(l: L, bytes: L::B) -> L::B {
+    if L::SIGNED { bytes } else { l.xor(bytes, l.bytes(128)) }
+}
+
+/// What a form's stored codes stand for.
+#[inline(always)]
+fn table<L: Lanes>(l: L, form: &Form) -> L::B {
+    let flip = if form.is_wide() && L::SIGNED { 128 } else { 0 };
+    l.table(&form.table.unwrap_or_default().map(|code| code ^ flip))
+}
+
 /// The codes of a block, one a byte, quad by quad; [`Form::planes`] says how they lie.
 ///
 /// # Safety
@@ -172,6 +186,7 @@ unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
             3 => join(l, plane::<L, 2, 0>(l, p), plane::<L, 1, 2>(l, p.add(128))),
             4 => plane::<L, 4, 0>(l, p),
             5 => join(l, plane::<L, 4, 0>(l, p), plane::<L, 1, 4>(l, p.add(256))),
+            8 => std::array::from_fn(|j| wide(l, l.load(p.add(64 * j)))),
             _ => join(l, plane::<L, 4, 0>(l, p), plane::<L, 2, 4>(l, p.add(256))),
         }
     };
@@ -294,7 +309,7 @@ impl<
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
         let Direct { form, layout, panel, panels, group, out, .. } = self.0;
-        let table = l.table(&form.table.unwrap_or_default());
+        let table = table(l, form);
         let mut scales = Scales([0.0; MOST_SUBS * PANEL]);
         let mut mins = Scales([0.0; MOST_SUBS * PANEL]);
         let mut p = panel;
@@ -313,15 +328,9 @@ impl<
                         let quads = unpack::<L, BITS, TABLE>(l, table, p);
                         p = p.add(64 * BITS);
                         let at = b * subs * PANEL;
-                        let codes = |j: usize, _: usize| quads[j];
-                        add_block::<L, HALVES, MINS, WIDE, R, 1>(
-                            l,
-                            codes,
-                            s.add(at),
-                            m.add(at),
-                            &mut rows,
-                            &mut acc,
-                        );
+                        let (s, m) = (s.add(at), m.add(at));
+                        l.add_block::<HALVES, MINS, WIDE, R>(|j| quads[j], s, m, &rows, &mut acc);
+                        rows.advance(R, subs);
                     }
                     left -= here;
                 }
@@ -371,6 +380,7 @@ impl Work for Direct<'_> {
             (5, false, false, false, false) => go!(5, false, false, false, false),
             (5, false, false, true, false) => go!(5, false, false, true, false),
             (6, false, true, false, false) => go!(6, false, true, false, false),
+            (8, false, false, false, true) => go!(8, false, false, false, true),
             _ => unreachable!("no kernel for {form:?}"),
         }
     }
@@ -399,7 +409,7 @@ impl<const BITS: usize, const TABLE: bool> Work for ExpandBits<'_, BITS, TABLE> 
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
         let Expand { form, unit, blocks, side, codes, scales, mins } = self.0;
-        let table = l.table(&form.table.unwrap_or_default());
+        let table = table(l, form);
         let subs = form.subs();
         let mut p = unit;
         // SAFETY: the caller of `run_tiles` promises packed units and room for them.
@@ -412,9 +422,7 @@ impl<const BITS: usize, const TABLE: bool> Work for ExpandBits<'_, BITS, TABLE> 
                 for b in first..first + here {
                     let quads = unpack::<L, BITS, TABLE>(l, table, p);
                     p = p.add(64 * BITS);
-                    for (j, quad) in quads.into_iter().enumerate() {
-                        l.store(codes.add(((b * 8 + j) * SIDE + side) * 64), quad);
-                    }
+                    l.store_quads(codes.add((b * 8 * SIDE + side) * 64), quads);
                 }
             }
         }
@@ -430,6 +438,7 @@ impl Work for Expand<'_> {
             (4, false) => l.outline(ExpandBits::<4, false>(self)),
             (4, true) => l.outline(ExpandBits::<4, true>(self)),
             (5, _) => l.outline(ExpandBits::<5, false>(self)),
+            (8, _) => l.outline(ExpandBits::<8, false>(self)),
             _ => l.outline(ExpandBits::<6, false>(self)),
         }
     }
@@ -461,12 +470,27 @@ impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize> Wor
 {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
+        if const { L::PANELS == SIDE } {
+            self.panels::<L, SIDE>(l, 0);
+        } else {
+            (0..SIDE).for_each(|side| self.panels::<L, 1>(l, side));
+        }
+    }
+}
+
+impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>
+    TileRows<'_, HALVES, MINS, WIDE, R>
+{
+    /// `C` panels from panel `side` on.
+    #[inline(always)]
+    fn panels<L: Lanes, const C: usize>(&self, l: L, side: usize) {
         let Tile { layout, first, blocks, codes, scales, mins, group, sums, .. } = self.0;
-        let mut acc = [[l.splat(0.0); SIDE]; R];
+        let mut acc = [[l.splat(0.0); C]; R];
         let mut rows = Cursor::new(&layout, group, R, first);
         let subs = if HALVES { 2 } else { 1 };
         // SAFETY: the caller of `run_tiles` promises expanded panels, rounded rows and sums.
         unsafe {
+            let sums = sums.add(side * PANEL);
             if first > 0 {
                 for (r, acc) in acc.iter_mut().enumerate() {
                     for (c, acc) in acc.iter_mut().enumerate() {
@@ -474,19 +498,15 @@ impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize> Wor
                     }
                 }
             }
+            l.turn(&mut acc);
             for b in 0..blocks {
-                let here = codes.add(b * SIDE * EXPANDED);
-                let quads = |j: usize, c: usize| l.load(here.add((j * SIDE + c) * 64));
-                let at = b * subs * SIDE * PANEL;
-                add_block::<L, HALVES, MINS, WIDE, R, SIDE>(
-                    l,
-                    quads,
-                    scales.add(at),
-                    mins.wrapping_add(at),
-                    &mut rows,
-                    &mut acc,
-                );
+                let here = codes.add(b * SIDE * EXPANDED + side * 64);
+                let at = (b * subs * SIDE + side) * PANEL;
+                let (s, m) = (scales.add(at), mins.wrapping_add(at));
+                l.add_tile_block::<HALVES, MINS, WIDE, R, C>(here, s, m, &rows, &mut acc);
+                rows.advance(R, subs);
             }
+            l.turn(&mut acc);
             for (r, acc) in acc.into_iter().enumerate() {
                 for (c, acc) in acc.into_iter().enumerate() {
                     l.store_f(sums.add((r * SIDE + c) * PANEL), acc);

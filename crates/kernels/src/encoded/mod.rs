@@ -16,6 +16,8 @@ mod lanes;
 mod micro;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_tile;
 mod pack;
 mod round;
 mod stored;
@@ -71,9 +73,11 @@ fn run_on(isa: Isa, work: impl Work) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(token) => avx2::Pairs::from(token).outline(work),
         #[cfg(target_arch = "aarch64")]
-        Isa::NeonDot(token) => neon::Fours::from(token).outline(work),
+        Isa::Neon(token) => neon::Fours(token).outline(work),
         #[cfg(target_arch = "aarch64")]
-        Isa::NeonI8mm(token) => neon::Fours::from(token).outline(work),
+        Isa::NeonDot(token) => neon::Fours(token).outline(work),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm(token) => neon::Fours(token).outline(work),
         _ => Portable.outline(work),
     }
 }
@@ -84,11 +88,12 @@ struct Needs {
     rows: usize,
     float_rows: usize,
     wide_zero: i32,
+    run: usize,
 }
 
 fn needs(isa: Isa) -> Needs {
     fn of<L: Lanes>(_: L) -> Needs {
-        Needs { rows: L::ROWS, float_rows: L::FLOAT_ROWS, wide_zero: L::WIDE_ZERO }
+        Needs { rows: L::ROWS, float_rows: L::FLOAT_ROWS, wide_zero: L::WIDE_ZERO, run: L::RUN }
     }
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -98,9 +103,11 @@ fn needs(isa: Isa) -> Needs {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2(token) => of(avx2::Pairs::from(token)),
         #[cfg(target_arch = "aarch64")]
-        Isa::NeonDot(token) => of(neon::Fours::from(token)),
+        Isa::Neon(token) => of(neon::Fours(token)),
         #[cfg(target_arch = "aarch64")]
-        Isa::NeonI8mm(token) => of(neon::Fours::from(token)),
+        Isa::NeonDot(token) => of(neon::Fours(token)),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonI8mm(token) => of(neon::Fours(token)),
         _ => of(Portable),
     }
 }
@@ -197,7 +204,12 @@ impl CodeLayout {
     }
 
     fn group(&self) -> GroupLayout {
-        GroupLayout { blocks: self.k / BLOCK, subs: self.form.subs(), mins: self.form.mins }
+        GroupLayout {
+            blocks: self.k / BLOCK,
+            subs: self.form.subs(),
+            mins: self.form.mins,
+            run: needs(self.isa).run,
+        }
     }
 
     /// Packs `panels` of `weights`, which are all rows as the encoding has them, into `out`, which

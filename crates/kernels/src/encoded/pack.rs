@@ -2,7 +2,7 @@
 //!
 //! A panel holds [`PANEL`] rows of weights, unit by unit. A unit is a header and the codes of up to
 //! [`UNIT`] blocks. The header has, for each kind of scale, those of all rows next to each other. A
-//! block's codes are split into planes of 1, 2 or 4 bits. A plane of w bits is w lines of 64
+//! block's codes are split into planes of 1, 2 or 4 bits. A plane of w bits (8 where there is one only) is w lines of 64
 //! bytes: byte `4 r + i` of line `t` holds, from the lowest bits up, the bits of elements
 //! `4 j + i` of row `r` for `j = t, t + w, t + 2 w, …`.
 
@@ -150,6 +150,7 @@ fn read_small(encoding: Encoding, block: &[u8], i: usize, unit: &mut RowUnit) {
             unit.scales[i] = (half_scale(block[0]).to_bits() >> 16) as u16;
             nibbles(&block[1..], codes);
         }
+        Encoding::Q8_0 => codes.copy_from_slice(&block[2..]),
         // Q4_0 and IQ4_NL.
         _ => nibbles(&block[2..], codes),
     }

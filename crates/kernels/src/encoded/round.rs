@@ -7,12 +7,14 @@ use crate::simd::{Kernel, Simd};
 pub(super) const MOST_ROWS: usize = 8;
 
 /// Where the parts of a group of `count` rounded rows lie, in bytes from its start. All parts
-/// hold, for each quad or block, the values of all rows next to each other.
+/// hold, for each run of codes or block, the values of all rows next to each other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GroupLayout {
     pub blocks: usize,
     pub subs: usize,
     pub mins: bool,
+    /// Codes of a row that lie next to each other, before those of the next row: 4 or 8.
+    pub run: usize,
 }
 
 impl GroupLayout {
@@ -20,6 +22,13 @@ impl GroupLayout {
     pub fn row_bytes(&self) -> usize {
         let kinds = if self.mins { 2 } else { 1 };
         self.blocks * (BLOCK + 4 + 4 * self.subs * kinds)
+    }
+
+    /// Where quad `q` of row `r` is among all quads.
+    #[inline(always)]
+    pub fn quad(&self, count: usize, r: usize, q: usize) -> usize {
+        let run = self.run / 4;
+        (q / run * count + r) * run + q % run
     }
 
     /// The scale of each block: f32.
@@ -67,7 +76,7 @@ impl Kernel for Round<'_> {
                 let mut block = [0; BLOCK];
                 let (scale, halves) = round_block(s, x, &mut block);
                 for (q, quad) in block.as_chunks::<4>().0.iter().enumerate() {
-                    codes[(8 * b + q) * count + r] = *quad;
+                    codes[layout.quad(count, r, 8 * b + q)] = *quad;
                 }
                 scales[b * count + r] = scale.to_ne_bytes();
                 for sub in 0..layout.subs {

@@ -8,7 +8,7 @@
 
 use super::form::{BLOCK, PANEL};
 use super::lanes::{Lanes, Work};
-use super::micro::{Cursor, SIDE};
+use super::micro::{Cursor, SIDE, wide};
 use super::round::GroupLayout;
 use crate::scratch::{carve, need};
 
@@ -179,13 +179,9 @@ impl Work for Expanding<'_> {
                 for (half, row) in halves.0.iter_mut().zip(weights) {
                     *half = row.add(at).cast::<u16>().read_unaligned();
                 }
-                for part in 0..2 {
-                    let quads = l.transpose(weights, at + 2 + 16 * part);
-                    for (j, quad) in quads.into_iter().enumerate() {
-                        let to = codes.add(((b * 8 + 4 * part + j) * SIDE + side) * 64);
-                        l.store(to, l.xor(quad, l.bytes(128)));
-                    }
-                }
+                let halves_of_block = [0, 16].map(|at_half| l.transpose(weights, at + 2 + at_half));
+                let quads = std::array::from_fn(|j| wide(l, halves_of_block[j / 4][j % 4]));
+                l.store_quads(codes.add((b * 8 * SIDE + side) * 64), quads);
                 let scale = l.load_half(halves.0.as_ptr().cast());
                 l.store_f(scales.add((b * SIDE + side) * PANEL), scale);
             }

@@ -147,7 +147,7 @@ fn every_isa_rounds_as_written() {
                     let codes: Vec<i8> =
                         block.iter().map(|x| (x * factor).round_ties_even() as i8).collect();
                     for (e, code) in codes.iter().enumerate() {
-                        let quad = (8 * b + e / 4) * count + r;
+                        let quad = group.quad(count, r, 8 * b + e / 4);
                         assert_eq!(data[4 * quad + e % 4] as i8, *code, "{what} [{e}]");
                     }
                     let scale = f32::from_ne_bytes(word(group.scales(count) + 4 * (b * count + r)));

@@ -5,7 +5,7 @@
 //! inlined into the entry point is compiled without the instructions.
 
 #[cfg(target_arch = "aarch64")]
-mod neon;
+pub(crate) mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -1,8 +1,41 @@
 //! Advanced SIMD, four lanes. Every aarch64 CPU has it, so the value proves nothing more.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::{Kernel, Simd};
+
+/// Four halves as singles.
+#[inline(always)]
+pub(crate) fn widen(halves: uint16x4_t) -> float32x4_t {
+    let out: float32x4_t;
+    // SAFETY: plain arithmetic on registers that every aarch64 CPU has.
+    unsafe {
+        asm!(
+            "fcvtl {out:v}.4s, {halves:v}.4h",
+            out = lateout(vreg) out,
+            halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    out
+}
+
+/// Four singles as halves, rounded to nearest.
+#[inline(always)]
+fn narrow(singles: float32x4_t) -> uint16x4_t {
+    let out: uint16x4_t;
+    // SAFETY: plain arithmetic on registers that every aarch64 CPU has.
+    unsafe {
+        asm!(
+            "fcvtn {out:v}.4h, {singles:v}.4s",
+            out = lateout(vreg) out,
+            singles = in(vreg) singles,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    out
+}
 
 #[derive(Clone, Copy)]
 pub(super) struct NeonF32;
@@ -57,31 +90,36 @@ impl Simd for NeonF32 {
     }
     #[inline(always)]
     unsafe fn load_half(self, p: *const u8) -> float32x4_t {
-        let out;
-        // SAFETY: every aarch64 CPU has the instruction, which changes no flags; the caller proves
-        // the memory. `core::arch` has it only together with a type of halves.
-        unsafe {
-            std::arch::asm!(
-                "fcvtl {out:v}.4s, {halves:v}.4h",
-                out = lateout(vreg) out,
-                halves = in(vreg) vld1_u8(p),
-                options(pure, nomem, nostack, preserves_flags)
-            );
-        }
-        out
+        // SAFETY: the caller proves the memory.
+        widen(unsafe { vreinterpret_u16_u8(vld1_u8(p)) })
     }
     #[inline(always)]
     unsafe fn store_half(self, p: *mut u8, v: float32x4_t) {
-        let halves: uint8x8_t;
-        // SAFETY: as above.
+        // SAFETY: the caller proves the memory.
+        unsafe { vst1_u8(p, vreinterpret_u8_u16(narrow(v))) };
+    }
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        // SAFETY: the caller proves the memory.
         unsafe {
-            std::arch::asm!(
-                "fcvtn {halves:v}.4h, {v:v}.4s",
-                halves = lateout(vreg) halves,
-                v = in(vreg) v,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-            vst1_u8(p, halves);
+            let [a, b, c, d] = [0, 1, 2, 3].map(|i| vld1q_f32(from.add(i * from_stride)));
+            let pairs = [vtrn1q_f32(a, b), vtrn2q_f32(a, b), vtrn1q_f32(c, d), vtrn2q_f32(c, d)];
+            let [ab, ab2, cd, cd2] = pairs.map(|v| vreinterpretq_f64_f32(v));
+            let lines = [
+                vtrn1q_f64(ab, cd),
+                vtrn1q_f64(ab2, cd2),
+                vtrn2q_f64(ab, cd),
+                vtrn2q_f64(ab2, cd2),
+            ];
+            for (i, line) in lines.into_iter().enumerate() {
+                vst1q_f32(to.add(i * to_stride), vreinterpretq_f32_f64(line));
+            }
         }
     }
     #[inline(always)]
