@@ -286,13 +286,19 @@ fn keep_first(
 
 /// The index of the largest number, the lowest of equals; `None` where all are −∞.
 pub fn best(logits: &[f32]) -> Option<u32> {
-    let mut top: Option<(usize, f32)> = None;
-    for (i, l) in logits.iter().enumerate() {
-        if *l > top.map_or(f32::NEG_INFINITY, |(_, t)| t) {
-            top = Some((i, *l));
+    let (mut found, mut top) = (None, f32::NEG_INFINITY);
+    for (part, first) in logits.chunks(64).zip((0..).step_by(64)) {
+        // Few parts have a larger one, and a whole part is compared in a few instructions.
+        if !part.iter().fold(false, |any, l| any | (*l > top)) {
+            continue;
+        }
+        for (i, l) in part.iter().enumerate() {
+            if *l > top {
+                (found, top) = (Some(first + i as u32), *l);
+            }
         }
     }
-    top.map(|(i, _)| i as u32)
+    found
 }
 
 /// log Σ eˡ.

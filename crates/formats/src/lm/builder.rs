@@ -154,13 +154,14 @@ impl Builder<'_> {
         if self.has("token_embd_norm.weight") && !self.ends_with_embedding_norm() {
             x = self.norm("token_embd_norm", x)?;
         }
-        for layer in 0..self.config.layers {
-            for _ in 0..self.config.repeats.max(1) {
-                x = self.layer(layer, x)?;
-            }
+        let repeats = self.config.repeats.max(1);
+        let count = self.config.layers * repeats;
+        for i in 0..count {
+            x = self.layer(i / repeats, x, i + 1 == count)?;
         }
-        let wanted = kinglet_graph::ops::gather::Gather::default();
-        let x = self.apply("wanted_rows", wanted, &[x, self.rows.wanted]);
+        if count == 0 {
+            x = self.wanted("embeddings", x);
+        }
         let last = if self.has("output_norm.weight") { "output_norm" } else { "token_embd_norm" };
         let x = self.norm(last, x)?;
         let logits = self.logits(x)?;
@@ -198,7 +199,15 @@ impl Builder<'_> {
         Ok(y)
     }
 
-    fn layer(&mut self, layer: usize, x: ValueId) -> Result<ValueId> {
+    /// The rows of `x` whose logits are asked for.
+    fn wanted(&mut self, of: &str, x: ValueId) -> ValueId {
+        let gather = kinglet_graph::ops::gather::Gather::default();
+        self.apply(&format!("wanted_rows.{of}"), gather, &[x, self.rows.wanted])
+    }
+
+    /// A layer; of the last one's rows only those that are wanted go on after the mixer, which is the
+    /// last that needs the others.
+    fn layer(&mut self, layer: usize, x: ValueId, last: bool) -> Result<ValueId> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let after_only = self.family.norms == Norms::After;
         let normed = if after_only { x } else { self.norm(&name("attn_norm"), x)? };
@@ -214,6 +223,14 @@ impl Builder<'_> {
             }
         }
         let parallel = self.family.parallel || self.config.parallel;
+        let (mut x, mut normed, mut routed) = (x, normed, routed);
+        if last {
+            mixed = self.wanted("mixed", mixed);
+            // What is used by nobody is removed.
+            x = self.wanted("x", x);
+            normed = self.wanted("normed", normed);
+            routed = self.wanted("routed", routed);
+        }
         if parallel {
             let second = name(self.family.feed_norm);
             let second =

@@ -88,29 +88,24 @@ pub(super) trait Lanes: Copy {
         self.ints(unsafe { self.load(dots.as_ptr().cast()) })
     }
     /// Adds the products of one block of a panel to the sums of `R` rows. `codes(j)`: quad `j`;
-    /// `scales`, `mins`: of each sub-block.
+    /// `scales(sub)`, `mins`: of each sub-block.
     ///
     /// # Safety
-    /// `scales`, with `MINS` `mins`, and the pointers of `rows` are good for a block.
+    /// With `MINS` `mins`, and the pointers of `rows`, are good for a block.
     #[inline(always)]
     unsafe fn add_block<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>(
         self,
         codes: impl Fn(usize) -> Self::B,
-        scales: *const f32,
+        scales: impl Fn(usize) -> Self::F,
         mins: *const f32,
         rows: &Cursor,
         acc: &mut [[Self::F; 1]; R],
     ) {
         // SAFETY: the caller's promise.
         unsafe {
+            let (codes, scales) = (|j, _| codes(j), |sub, _| scales(sub));
             micro::add_block::<Self, HALVES, MINS, WIDE, R, 1>(
-                self,
-                |j, _| codes(j),
-                scales,
-                mins,
-                PANEL,
-                rows,
-                acc,
+                self, codes, scales, mins, PANEL, rows, acc,
             );
         }
     }
@@ -118,7 +113,7 @@ pub(super) trait Lanes: Copy {
     /// `mins` are [`SIDE`] panels apart.
     ///
     /// # Safety
-    /// As for [`Self::add_block`]; the codes can be read.
+    /// As for [`Self::add_block`]; codes and scales can be read.
     #[inline(always)]
     unsafe fn add_tile_block<
         const HALVES: bool,
@@ -137,6 +132,7 @@ pub(super) trait Lanes: Copy {
         // SAFETY: the caller's promise.
         unsafe {
             let quads = |j: usize, c: usize| self.load(codes.add((j * SIDE + c) * 64));
+            let scales = |sub: usize, c: usize| self.load_f(scales.add((sub * SIDE + c) * PANEL));
             micro::add_block::<Self, HALVES, MINS, WIDE, R, C>(
                 self,
                 quads,

@@ -3,6 +3,8 @@
 //! Each result is a chain of sums in the order of the blocks, whatever rows and panels are
 //! computed with it: a row's results do not depend on how many rows there are.
 
+use std::mem::MaybeUninit;
+
 use super::form::{BLOCK, Form, PANEL, Scale, UNIT};
 use super::lanes::{Lanes, Work};
 use super::pack::is_power;
@@ -53,8 +55,8 @@ impl Cursor {
 }
 
 /// Adds the products of one block of `C` panels by what broadcasts a quad of a row to all lanes.
-/// `codes(j, c)`: quad `j` of panel `c`; `scales`, `mins`: of each panel, and `stride` elements on for
-/// the next sub-block.
+/// `codes(j, c)`: quad `j` of panel `c`; `scales(sub, c)`: of its sub-blocks; `mins`: of each panel, and
+/// `stride` elements on for the next sub-block.
 ///
 /// # Safety
 /// As for [`Lanes::add_block`].
@@ -70,7 +72,7 @@ pub(super) unsafe fn add_block<
 >(
     l: L,
     codes: impl Fn(usize, usize) -> L::B,
-    scales: *const f32,
+    scales: impl Fn(usize, usize) -> L::F,
     mins: *const f32,
     stride: usize,
     rows: &Cursor,
@@ -102,7 +104,7 @@ pub(super) unsafe fn add_block<
                 }
             }
             for c in 0..C {
-                let scale = l.load_f(scales.add(sub * stride + c * PANEL));
+                let scale = scales(sub, c);
                 for r in 0..R {
                     let scale = l.mul(scale, l.splat(*rows.scales.add(r)));
                     acc[r][c] = l.fma(l.float(ints[r][c]), scale, acc[r][c]);
@@ -310,8 +312,11 @@ impl<
     fn run<L: Lanes>(self, l: L) {
         let Direct { form, layout, panel, panels, group, out, .. } = self.0;
         let table = table(l, form);
-        let mut scales = Scales([0.0; MOST_SUBS * PANEL]);
-        let mut mins = Scales([0.0; MOST_SUBS * PANEL]);
+        // Halves of their own, for each block: they are read where they are.
+        let halves = const { !TABLE && !HALVES && !MINS && (BITS == 4 || BITS == 8) };
+        debug_assert!(!halves || form.scale == Scale::Block);
+        let mut scales = MaybeUninit::<Scales>::uninit();
+        let mut mins = MaybeUninit::<Scales>::uninit();
         let mut p = panel;
         let subs = if HALVES { 2 } else { 1 };
         // SAFETY: the caller promises panels and rows of `blocks` blocks, and room for the sums.
@@ -322,14 +327,28 @@ impl<
                 let mut left = layout.blocks;
                 while left > 0 {
                     let here = left.min(UNIT);
-                    let (s, m) = (scales.0.as_mut_ptr(), mins.0.as_mut_ptr());
-                    p = load_scales(l, form, p, here, s, m, PANEL);
+                    let (s, m) = (scales.as_mut_ptr().cast(), mins.as_mut_ptr().cast());
+                    let header = p;
+                    p = match halves {
+                        true => p.wrapping_add(form.header(here)),
+                        false => load_scales(l, form, p, here, s, m, PANEL),
+                    };
                     for b in 0..here {
                         let quads = unpack::<L, BITS, TABLE>(l, table, p);
                         p = p.add(64 * BITS);
                         let at = b * subs * PANEL;
-                        let (s, m) = (s.add(at), m.add(at));
-                        l.add_block::<HALVES, MINS, WIDE, R>(|j| quads[j], s, m, &rows, &mut acc);
+                        let scale = |sub: usize| match halves {
+                            true => l.load_half(header.add(2 * PANEL * b)),
+                            false => l.load_f(s.add(at + sub * PANEL)),
+                        };
+                        let m = m.add(at);
+                        l.add_block::<HALVES, MINS, WIDE, R>(
+                            |j| quads[j],
+                            scale,
+                            m,
+                            &rows,
+                            &mut acc,
+                        );
                         rows.advance(R, subs);
                     }
                     left -= here;

@@ -489,56 +489,66 @@ fn twice(values: float32x4_t) -> [float32x4_t; 2] {
     unsafe { [vzip1q_f32(values, values), vzip2q_f32(values, values)] }
 }
 
-/// Adds a strip's sums, if any, times their scales, those of weights and of rows of `x`, and the
-/// products of minima and sums of `x`. With `PAIRED` two rows' lie in 2 × 2.
+/// Adds a strip's sums times the scales of four times four rows of weights and those of rows of `x`.
+/// With `PAIRED` sums of two rows of `x` lie in 2 × 2.
 ///
 /// # Safety
-/// Scales, and with `MINS` minima and sums, can be read.
+/// As for [`values`].
 #[inline(always)]
-unsafe fn add_strip<const MINS: bool, const PAIRED: bool, const R: usize>(
-    ints: Option<Strip<R>>,
+unsafe fn add_scaled<const PAIRED: bool, const R: usize>(
+    ints: Strip<R>,
     strip: usize,
-    scales: (*const f32, *const f32),
-    mins: (*const f32, *const f32),
-    acc: [&mut [float32x4_t; 4]; R],
+    scales: [float32x4_t; 4],
+    of_rows: *const f32,
+    acc: &mut [&mut [float32x4_t; 4]; R],
 ) {
     // SAFETY: the caller's promise; every aarch64 CPU has these instructions.
     unsafe {
-        let of_rows = values::<R>(scales.1);
+        let of_rows = values::<R>(of_rows);
         let of_pairs = twice(of_rows);
-        if let Some(ints) = ints {
-            unrolled!(i in [0 1] {
-                let at = 2 * strip + i;
-                let scale = vld1q_f32(scales.0.add(4 * at));
-                let pairs = turn(scale, scale);
-                unrolled!(r in [0 1 2 3] {
-                    if r < R {
-                        let scale = match PAIRED && r ^ 1 < R {
-                            true => vmulq_f32(pairs[r % 2], of_pairs[r / 2]),
-                            false => times(scale, of_rows, r),
-                        };
-                        acc[r][at] = vfmaq_f32(acc[r][at], vcvtq_f32_s32(ints[r][i]), scale);
-                    }
-                });
+        unrolled!(i in [0 1] {
+            let at = 2 * strip + i;
+            let pairs = turn(scales[at], scales[at]);
+            unrolled!(r in [0 1 2 3] {
+                if r < R {
+                    let scale = match PAIRED && r ^ 1 < R {
+                        true => vmulq_f32(pairs[r % 2], of_pairs[r / 2]),
+                        false => times(scales[at], of_rows, r),
+                    };
+                    acc[r][at] = vfmaq_f32(acc[r][at], vcvtq_f32_s32(ints[r][i]), scale);
+                }
             });
-        }
-        if MINS {
-            let of_rows = values::<R>(mins.1);
-            let of_pairs = twice(of_rows);
-            unrolled!(i in [0 1] {
-                let at = 2 * strip + i;
-                let min = vld1q_f32(mins.0.add(4 * at));
-                let pairs = turn(min, min);
-                unrolled!(r in [0 1 2 3] {
-                    if r < R {
-                        acc[r][at] = match PAIRED && r ^ 1 < R {
-                            true => vfmaq_f32(acc[r][at], pairs[r % 2], of_pairs[r / 2]),
-                            false => add_times(acc[r][at], min, of_rows, r),
-                        };
-                    }
-                });
+        });
+    }
+}
+
+/// Adds the minima of a strip times the sums of rows of `x`, likewise.
+///
+/// # Safety
+/// As for [`values`].
+#[inline(always)]
+unsafe fn add_mins<const PAIRED: bool, const R: usize>(
+    strip: usize,
+    mins: [float32x4_t; 4],
+    of_rows: *const f32,
+    acc: &mut [&mut [float32x4_t; 4]; R],
+) {
+    // SAFETY: the caller's promise; every aarch64 CPU has these instructions.
+    unsafe {
+        let of_rows = values::<R>(of_rows);
+        let of_pairs = twice(of_rows);
+        unrolled!(i in [0 1] {
+            let at = 2 * strip + i;
+            let pairs = turn(mins[at], mins[at]);
+            unrolled!(r in [0 1 2 3] {
+                if r < R {
+                    acc[r][at] = match PAIRED && r ^ 1 < R {
+                        true => vfmaq_f32(acc[r][at], pairs[r % 2], of_pairs[r / 2]),
+                        false => add_times(acc[r][at], mins[at], of_rows, r),
+                    };
+                }
             });
-        }
+        });
     }
 }
 
@@ -650,7 +660,7 @@ impl<P: Products> Lanes for Fours<P> {
     unsafe fn add_block<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>(
         self,
         codes: impl Fn(usize) -> [uint8x16_t; 4],
-        scales: *const f32,
+        scales: impl Fn(usize) -> [float32x4_t; 4],
         mins: *const f32,
         rows: &Cursor,
         acc: &mut [[[float32x4_t; 4]; 1]; R],
@@ -660,7 +670,7 @@ impl<P: Products> Lanes for Fours<P> {
             unrolled!(sub in [0 1] {
                 if HALVES || sub == 0 {
                     let codes = |j| codes(j + 4 * sub);
-                    let (scales, mins) = (scales.add(sub * PANEL), mins.wrapping_add(sub * PANEL));
+                    let (scales, mins) = (scales(sub), mins.wrapping_add(sub * PANEL));
                     let (x, starts) = (rows.codes.add(16 * sub * R), rows.starts.add(sub * R));
                     let sums = rows.sums.wrapping_add(sub * R);
                     unrolled!(strip in [0 1] {
@@ -668,9 +678,11 @@ impl<P: Products> Lanes for Fours<P> {
                             true => self.0.strip::<false, WIDE, R>(codes, strip, x, starts),
                             false => self.0.strip::<true, WIDE, R>(codes, strip, x, starts),
                         };
-                        let acc = acc.each_mut().map(|[acc]| acc);
-                        let (scales, mins) = ((scales, rows.scales), (mins, sums));
-                        add_strip::<MINS, false, R>(Some(ints), strip, scales, mins, acc);
+                        let mut acc = acc.each_mut().map(|[acc]| acc);
+                        add_scaled::<false, R>(ints, strip, scales, rows.scales, &mut acc);
+                        if MINS {
+                            add_mins::<false, R>(strip, self.load_f(mins), sums, &mut acc);
+                        }
                     });
                 }
             });
@@ -701,40 +713,43 @@ impl<P: Products> Lanes for Fours<P> {
                     let (x, starts) = (rows.codes.add(16 * sub * R), rows.starts.add(sub * R));
                     let sums = rows.sums.wrapping_add(sub * R);
                     unrolled!(strip in [0 1] {
-                        let ((scales, of_rows), mins) = ((scales, rows.scales), (mins, sums));
-                        let mut ints = None;
+                        let mut acc = acc.each_mut().map(|acc| &mut acc[0]);
                         if R == 4 && P::ROWS == 4 {
                             let part = neon_tile::Strip {
                                 codes: codes.add(32 * strip),
                                 x,
                                 starts,
                                 scales: scales.add(8 * strip),
-                                of_rows,
+                                of_rows: rows.scales,
                             };
-                            let sums = std::array::from_fn(|r| {
-                                [acc[r][0][2 * strip], acc[r][0][2 * strip + 1]]
-                            });
-                            let sums = match HALVES {
-                                true => self.0.four_rows::<false>(part, strip, sums),
-                                false => self.0.four_rows::<true>(part, strip, sums),
+                            let of_strip = |r: usize| [acc[r][2 * strip], acc[r][2 * strip + 1]];
+                            let added = std::array::from_fn(of_strip);
+                            let added = match HALVES {
+                                true => self.0.four_rows::<false>(part, strip, added),
+                                false => self.0.four_rows::<true>(part, strip, added),
                             };
-                            unrolled!(r in [0 1 2 3] {
-                                if r < R {
-                                    acc[r][0][2 * strip] = sums[r][0];
-                                    acc[r][0][2 * strip + 1] = sums[r][1];
-                                }
-                            });
+                            for (acc, added) in acc.iter_mut().zip(added) {
+                                [acc[2 * strip], acc[2 * strip + 1]] = added;
+                            }
                         } else {
-                            ints = Some(match HALVES {
+                            let ints = match HALVES {
                                 true => self.0.tile_strip::<false, WIDE, R>(codes, strip, x, starts),
                                 false => self.0.tile_strip::<true, WIDE, R>(codes, strip, x, starts),
-                            });
+                            };
+                            let (scales, of_rows) = (self.load_f(scales), rows.scales);
+                            match P::PAIRED {
+                                true => add_scaled::<true, R>(ints, strip, scales, of_rows, &mut acc),
+                                false => {
+                                    add_scaled::<false, R>(ints, strip, scales, of_rows, &mut acc);
+                                }
+                            }
                         }
-                        let acc = acc.each_mut().map(|acc| &mut acc[0]);
-                        let scales = (scales, of_rows);
-                        match P::PAIRED {
-                            true => add_strip::<MINS, true, R>(ints, strip, scales, mins, acc),
-                            false => add_strip::<MINS, false, R>(ints, strip, scales, mins, acc),
+                        if MINS {
+                            let mins = self.load_f(mins);
+                            match P::PAIRED {
+                                true => add_mins::<true, R>(strip, mins, sums, &mut acc),
+                                false => add_mins::<false, R>(strip, mins, sums, &mut acc),
+                            }
                         }
                     });
                 }
