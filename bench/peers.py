@@ -21,6 +21,9 @@ from results import Line, Results
 from rows import ROWS
 from worker import Failed, Worker
 
+# Sections whose figures are the same however busy the machine is.
+COUNTED = ("instructions", "memory")
+
 
 class Bench:
     """What rows need to measure: programs, files and settings."""
@@ -41,7 +44,7 @@ class Bench:
         """The path of a program of Kinglet's, or of what an engine needs."""
         if name in self.missing:
             raise Failed(f"not installed: {self.missing[name]}")
-        return self.programs[name]
+        return Path(self.programs[name])
 
     def peer(self, name):
         """The command that starts an engine's worker."""
@@ -142,9 +145,9 @@ def main():
     results = Results(options.threads)
     for row in rows:
         print(f"bench: {row.name}", flush=True)
-        others, began = Others(), time.monotonic()
+        others, began = None if row.section in COUNTED else Others(), time.monotonic()
         lines = measure(row, bench)
-        share = others.share()
+        share = others and others.share()
         print(f"  {time.monotonic() - began:.0f} s", flush=True)
         for line in lines:
             print(f"  {line}", flush=True)

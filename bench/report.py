@@ -98,6 +98,28 @@ def beside(rows):
             )
 
 
+def instructions(rows):
+    yield (
+        "Instructions that QEMU counts on aarch64 processors, on one thread, for each token, loading and "
+        "warming up left out; llama.cpp is cross-built for the same processor. The ratio is the other "
+        "engine's by Kinglet's: above 1, Kinglet executes fewer. cortex-a53 has no 8-bit dot products, "
+        "cortex-a76 has them, max has 8-bit matrix products too. (max has SVE as well, with vectors of "
+        "512 bits, which no phone has; llama.cpp is built without it, and Kinglet does not use it.)"
+    )
+    yield ""
+    yield "| work | Kinglet | peer | peer's | ratio | goal | met | measured |"
+    yield "|---|--:|---|--:|--:|--:|---|---|"
+    for row, day, lines in rows:
+        for line in lines:
+            if line.reason:
+                yield f"| {row.name} | – | {line.peer} | – | – | – | – | {day}: {line.reason} |"
+                continue
+            yield (
+                f"| {row.name} | {figure(line.ours)} {line.unit} | {line.peer} | {figure(line.theirs)} "
+                f"| {line.speed:.2f} | {goal(line)} | {verdict(line)} | {day} |"
+            )
+
+
 def precision(rows):
     yield (
         "Perplexity of the encoded file, and how far its predictions are from llama.cpp's of the model "
@@ -139,6 +161,7 @@ SECTIONS = [
     ("Nets", "nets", speeds),
     ("Language models", "language", language),
     ("Beside another process", "beside", beside),
+    ("Instructions", "instructions", instructions),
     ("Precision", "precision", precision),
     ("Memory for activations", "memory", memory),
 ]

@@ -1,5 +1,6 @@
 """The table: what is measured, against whom, and how many times as fast Kinglet is to be."""
 
+from instructions import CPUS, decode, prompt
 from language import Beside, Decode, FirstToken, Prompt
 from nets import FirstRun, Net, PlannedMemory
 from precision import Precision
@@ -106,4 +107,11 @@ PRECISION = [
     ),
 ]
 
-ROWS = [*NETS, *LANGUAGE, *BESIDE, *PRECISION, PlannedMemory()]
+INSTRUCTIONS = [
+    row("smollm-4l", encoding, cpu)
+    for encoding in ("q4_0", "q8_0")
+    for row in (prompt, decode)
+    for cpu in CPUS
+]
+
+ROWS = [*NETS, *LANGUAGE, *BESIDE, *INSTRUCTIONS, *PRECISION, PlannedMemory()]

@@ -1,4 +1,4 @@
-//! Tests for 64-bit Arm on another machine: cross-built, run under QEMU.
+//! Programs for 64-bit Arm on another machine: cross-built, run under QEMU.
 //!
 //! rustup's toolchain has the standard library of its own machine; Debian's rustc has the Arm one
 //! too. It conflicts with rustup's when installed, so it is unpacked into the cache. The linker,
@@ -37,24 +37,36 @@ pub fn test(cpu: &str) -> Result<()> {
     let mut run = nextest::command()?;
     run.args(["run", "--profile", "qemu", "--target", TARGET]);
     run.args(CRATES.iter().flat_map(|name| ["--package", name]));
-    run.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", PROGRAMS[0].0);
     run.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", runner);
-    run.env("CARGO_TARGET_DIR", command::root().join("target/aarch64"));
-    run.env("RUSTC", rust.join("usr/bin/rustc"));
-    run.env("LD_LIBRARY_PATH", library_path(&rust));
-    command::run(&mut run)
+    command::run(with(&rust, &mut run))
+}
+
+/// Builds an example of a package with optimisation; the program.
+pub fn example(package: &str, name: &str) -> Result<PathBuf> {
+    let rust = set_up()?;
+    let mut build = command::cargo();
+    build.args(["build", "--release", "--target", TARGET, "--package", package, "--example", name]);
+    command::run(with(&rust, &mut build))?;
+    Ok(target().join(TARGET).join("release/examples").join(name))
+}
+
+/// Lets cargo build with the Rust toolchain in the folder `rust`.
+fn with<'a>(rust: &Path, cargo: &'a mut Command) -> &'a mut Command {
+    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", PROGRAMS[0].0);
+    cargo.env("CARGO_TARGET_DIR", target());
+    cargo.env("RUSTC", rust.join("usr/bin/rustc"));
+    cargo.env("LD_LIBRARY_PATH", library_path(rust))
+}
+
+fn target() -> PathBuf {
+    command::root().join("target/aarch64")
 }
 
 /// Installs and unpacks what is missing; gives the folder that holds the Rust toolchain.
 pub fn set_up() -> Result<PathBuf> {
-    let programs = PROGRAMS.iter().filter(|(program, _)| !command::exists(program));
     let library = (!Path::new(C_LIBRARY.0).exists()).then_some(C_LIBRARY.1);
-    let missing: Vec<_> = programs.map(|(_, package)| *package).chain(library).collect();
-    if !missing.is_empty() {
-        need_apt(&missing.join(", "))?;
-        update_package_lists()?;
-        install(&missing)?;
-    }
+    let missing: Vec<_> = missing(&PROGRAMS).chain(library).collect();
+    install_missing(&missing)?;
     let rust = cache::folder("aarch64-rust", TARGET, unpack_rust)?;
     // LLVM conflicts with nothing, so it is installed, with all that it needs.
     if rustc_version(&rust).is_err() {
@@ -64,6 +76,21 @@ pub fn set_up() -> Result<PathBuf> {
         println!("setup: {}", rustc_version(&rust)?.trim());
     }
     Ok(rust)
+}
+
+/// Of programs and the Debian packages that hold them, the packages of those that are not there.
+pub fn missing<'a>(programs: &'a [(&str, &'a str)]) -> impl Iterator<Item = &'a str> {
+    programs.iter().filter(|(program, _)| !command::exists(program)).map(|(_, package)| *package)
+}
+
+/// Installs Debian packages, if any.
+pub fn install_missing(packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    need_apt(&packages.join(", "))?;
+    update_package_lists()?;
+    install(packages)
 }
 
 /// Unpacks Debian's rustc and its two standard libraries into `folder`.

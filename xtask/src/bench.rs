@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, make_model, models, python};
+use crate::{command, instructions, make_model, models, python};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -18,9 +18,11 @@ pub struct Arguments {
 enum Bench {
     /// Kinglet and other engines by turns on the same files; writes bench/RESULTS.md
     Peers(Peers),
+    /// Of those, only the rows about instructions that QEMU counts on aarch64
+    Instructions,
 }
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 struct Peers {
     /// Only rows that this regular expression finds in `SECTION: NAME`, as in "language: llama.*q4_0";
     /// the others keep what was measured before
@@ -38,7 +40,15 @@ struct Peers {
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Bench::Peers(peers) = &arguments.bench;
+    match &arguments.bench {
+        Bench::Peers(peers) => compare(peers),
+        Bench::Instructions => {
+            compare(&Peers { only: Some("^instructions: ".into()), threads: 2, ..Peers::default() })
+        }
+    }
+}
+
+fn compare(peers: &Peers) -> Result<()> {
     let models = models::folder().with_context(|| {
         format!("the models to measure are missing: {} names their folder", models::VARIABLE)
     })?;
@@ -49,7 +59,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Ok(driver)
     };
     let needs = command::output(driver()?.arg("--needs"))?;
-    let kinglet = build()?;
+    // Rows that only count run no program of this machine.
+    let of_machine = |need: &str| need.starts_with("program ") && need != "program aarch64";
+    let counts_only = needs.contains("program aarch64") && !needs.lines().any(of_machine);
+    let kinglet = if counts_only { Vec::new() } else { build()? };
     let scratch = target().join("bench");
     fs::create_dir_all(&scratch).with_context(|| scratch.display().to_string())?;
 
@@ -100,10 +113,13 @@ fn build() -> Result<Vec<(&'static str, PathBuf)>> {
 }
 
 /// The program that another engine needs, installed or built when missing: a Python with its packages
-/// (llama.cpp's are built, which takes a C++ compiler and a quarter of an hour on two cores), or the
-/// program of those in Rust.
+/// (llama.cpp's are built, which takes a C++ compiler and a quarter of an hour on two cores), the
+/// program of those in Rust, or the folder of programs for aarch64.
 fn install(name: &str) -> Result<PathBuf> {
     const RUST: &str = "rust-peers";
+    if name == instructions::NAME {
+        return instructions::programs(&target().join("bench").join(name));
+    }
     if name != RUST {
         return python::environment(name, &bench("engines").join(format!("{name}.txt")));
     }
@@ -115,7 +131,7 @@ fn install(name: &str) -> Result<PathBuf> {
 }
 
 /// A path in `bench/`.
-fn bench(name: &str) -> PathBuf {
+pub fn bench(name: &str) -> PathBuf {
     command::root().join("bench").join(Path::new(name))
 }
 

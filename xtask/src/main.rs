@@ -5,6 +5,7 @@ mod bench;
 mod cache;
 mod command;
 mod fixtures;
+mod instructions;
 mod make_model;
 mod models;
 mod nextest;

@@ -12,8 +12,8 @@ use crate::{cache, command};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The model whose shape to take: llama-1b, smollm-135m, qwen2.5-0.5b, or olmoe-6l, six layers
-    /// of OLMoE
+    /// The model whose shape to take: llama-1b, smollm-135m, qwen2.5-0.5b, or some layers of one:
+    /// smollm-4l, olmoe-6l
     name: String,
     /// How matrices are stored: q4_0, q8_0, q4_k, tq2_0, f16, … (norms and biases are f32)
     #[arg(long)]
@@ -60,7 +60,31 @@ struct Shape {
     begins: bool,
 }
 
-const SHAPES: [Shape; 4] = [
+const SMOLLM: Shape = Shape {
+    name: "smollm-135m",
+    architecture: "llama",
+    layers: 30,
+    width: 576,
+    hidden: 1536,
+    experts: None,
+    heads: 9,
+    kv_heads: 3,
+    vocabulary: 49_152,
+    context: 2048,
+    rope_base: 10_000.0,
+    epsilon: 1e-5,
+    qkv_biases: false,
+    qk_norms: false,
+    output: false,
+    rope_factors: false,
+    splitter: "smollm",
+    special: (49_149, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
+    begin: 49_150,
+    end: 49_151,
+    begins: false,
+};
+
+const SHAPES: [Shape; 5] = [
     Shape {
         name: "llama-1b",
         architecture: "llama",
@@ -84,29 +108,8 @@ const SHAPES: [Shape; 4] = [
         end: 128_001,
         begins: true,
     },
-    Shape {
-        name: "smollm-135m",
-        architecture: "llama",
-        layers: 30,
-        width: 576,
-        hidden: 1536,
-        experts: None,
-        heads: 9,
-        kv_heads: 3,
-        vocabulary: 49_152,
-        context: 2048,
-        rope_base: 10_000.0,
-        epsilon: 1e-5,
-        qkv_biases: false,
-        qk_norms: false,
-        output: false,
-        rope_factors: false,
-        splitter: "smollm",
-        special: (49_149, &["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
-        begin: 49_150,
-        end: 49_151,
-        begins: false,
-    },
+    SMOLLM,
+    Shape { name: "smollm-4l", layers: 4, ..SMOLLM },
     Shape {
         name: "qwen2.5-0.5b",
         architecture: "qwen2",
