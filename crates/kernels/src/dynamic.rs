@@ -1,7 +1,9 @@
 //! Floats quantised to signed bytes as they come, with the scale that fits them: what TensorFlow
 //! Lite's hybrid operators do with their inputs.
 
+use crate::elementwise::Unary;
 use crate::isa::Isa;
+use crate::simd::{self, Simd, dispatch};
 use crate::words::{Kernel, Words, on};
 
 /// The quantisation that fits some floats: `real = scale * (stored - zero_point)`.
@@ -110,10 +112,126 @@ impl Kernel for Quantise<'_> {
     }
 }
 
+/// What becomes of sums of products of quantised floats with weights. Every slice has an element
+/// for each channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Restore<'a> {
+    /// The sum of each channel's weights.
+    pub weight_sums: &'a [i32],
+    /// Their scales.
+    pub scales: &'a [f32],
+    /// Added to the products.
+    pub bias: &'a [f32],
+    /// The order of factors, which rounding tells: weights' scale, then the floats'; else the
+    /// product of the two first.
+    pub floats_last: bool,
+    /// Applied to the results.
+    pub activation: Unary,
+}
+
+impl Restore<'_> {
+    /// Replaces sums, the bits of `rows`, by results. The floats' scale and zero point are `fit`.
+    ///
+    /// # Panics
+    /// If the slices differ in length, or `rows` are not rows of as many channels.
+    pub fn run(&self, isa: Isa, fit: (f32, i32), rows: &mut [f32]) {
+        let channels = self.scales.len();
+        assert!(self.weight_sums.len() == channels && self.bias.len() == channels, "channels");
+        assert!(channels > 0 && rows.len().is_multiple_of(channels), "whole rows");
+        let clamp = self.activation.as_clamp();
+        let bounds = clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        dispatch(isa, Restoring { restore: self, fit, clamp: bounds, rows });
+        if clamp.is_none() {
+            self.activation.run(isa, rows);
+        }
+    }
+}
+
+struct Restoring<'a> {
+    restore: &'a Restore<'a>,
+    fit: (f32, i32),
+    clamp: (f32, f32),
+    rows: &'a mut [f32],
+}
+
+impl simd::Kernel for Restoring<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Restoring { restore, fit: (scale, zero), clamp, rows } = self;
+        let channels = restore.scales.len();
+        let (scale, zero) = (s.splat(scale), s.isplat(zero));
+        let (low, high) = (s.splat(clamp.0), s.splat(clamp.1));
+        for row in rows.chunks_exact_mut(channels) {
+            for c in (0..channels).step_by(S::LANES) {
+                let n = (channels - c).min(S::LANES);
+                // SAFETY: every slice has `channels` elements, of which `n` follow.
+                unsafe {
+                    let at = row.as_mut_ptr().add(c);
+                    let weights = s.bits(s.load_n(restore.weight_sums.as_ptr().add(c).cast(), n));
+                    let of_weights = s.load_n(restore.scales.as_ptr().add(c), n);
+                    let bias = s.load_n(restore.bias.as_ptr().add(c), n);
+                    let sum = s.isub(s.bits(s.load_n(at, n)), s.imul(zero, weights));
+                    let sum = s.to_float(sum);
+                    let product = match restore.floats_last {
+                        true => s.mul(s.mul(sum, of_weights), scale),
+                        false => s.mul(sum, s.mul(scale, of_weights)),
+                    };
+                    s.store_n(at, s.min(high, s.max(low, s.add(product, bias))), n);
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::test_random::Random;
+
+    #[test]
+    fn every_isa_restores_as_written() {
+        let mut random = Random::new(9);
+        for channels in [1, 3, 16, 37, 64] {
+            let rows = 3;
+            let mut floats = || (0..channels).map(|_| random.unit() as f32 - 0.3).collect();
+            let (scales, bias): (Vec<f32>, Vec<f32>) = (floats(), floats());
+            let mut ints =
+                |n: usize| (0..n).map(|_| random.range(-90_000, 90_000) as i32).collect();
+            let (weight_sums, sums): (Vec<i32>, Vec<i32>) = (ints(channels), ints(rows * channels));
+            for (floats_last, scale, zero) in [(false, 1e-3, 0), (true, 1e-2, -7)] {
+                for activation in [Unary::Identity, Unary::RELU6, Unary::Tanh] {
+                    let restore = Restore {
+                        weight_sums: &weight_sums,
+                        scales: &scales,
+                        bias: &bias,
+                        floats_last,
+                        activation,
+                    };
+                    let want: Vec<f32> = sums
+                        .iter()
+                        .enumerate()
+                        .map(|(i, &sum)| {
+                            let c = i % channels;
+                            let sum = (sum - zero * weight_sums[c]) as f32;
+                            match floats_last {
+                                true => sum * scales[c] * scale + bias[c],
+                                false => bias[c] + sum * (scale * scales[c]),
+                            }
+                        })
+                        .collect();
+                    for isa in Isa::available() {
+                        let mut got: Vec<f32> =
+                            sums.iter().map(|&sum| f32::from_bits(sum as u32)).collect();
+                        restore.run(isa, (scale, zero), &mut got);
+                        let mut want = want.clone();
+                        activation.run(isa, &mut want);
+                        assert_eq!(got, want, "{isa:?} {channels} {activation:?}");
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_isa_rounds_as_written() {

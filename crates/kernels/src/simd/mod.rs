@@ -172,6 +172,8 @@ pub(crate) trait Simd: Copy {
     fn to_float(self, a: Self::I) -> Self::V;
     fn isplat(self, x: i32) -> Self::I;
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The low half of the product.
+    fn imul(self, a: Self::I, b: Self::I) -> Self::I;
     fn isub(self, a: Self::I, b: Self::I) -> Self::I;
     fn iand(self, a: Self::I, b: Self::I) -> Self::I;
     fn ior(self, a: Self::I, b: Self::I) -> Self::I;

@@ -242,6 +242,11 @@ impl Simd for NeonF32 {
         unsafe { vaddq_s32(a, b) }
     }
     #[inline(always)]
+    fn imul(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: every aarch64 CPU has these instructions.
+        unsafe { vmulq_s32(a, b) }
+    }
+    #[inline(always)]
     fn isub(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
         // SAFETY: every aarch64 CPU has these instructions.
         unsafe { vsubq_s32(a, b) }

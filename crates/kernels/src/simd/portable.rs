@@ -155,6 +155,10 @@ impl Simd for PortableF32 {
         both(a, b, i32::wrapping_add)
     }
     #[inline(always)]
+    fn imul(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        both(a, b, i32::wrapping_mul)
+    }
+    #[inline(always)]
     fn isub(self, a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
         both(a, b, i32::wrapping_sub)
     }

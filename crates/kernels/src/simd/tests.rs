@@ -10,7 +10,7 @@ impl Kernel for Ops<'_> {
     type Output = Vec<Vec<f32>>;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Vec<Vec<f32>> {
-        let mut all = vec![Vec::new(); 16];
+        let mut all = vec![Vec::new(); 17];
         for (a, b) in self.a.chunks(S::LANES).zip(self.b.chunks(S::LANES)) {
             let n = a.len();
             // SAFETY: `n` elements are in both chunks.
@@ -31,6 +31,7 @@ impl Kernel for Ops<'_> {
                 s.neg(a),
                 s.with_sign(s.abs(a), b),
                 s.to_float(s.ishr::<3>(s.ishl::<1>(s.to_int(s.min(s.splat(1e6), a))))),
+                s.to_float(s.imul(s.to_int(a), s.to_int(b))),
                 s.of_bits(s.isub(s.iadd(s.bits(a), s.isplat(5)), s.isplat(5))),
             ];
             for (all, v) in all.iter_mut().zip(results) {
@@ -50,7 +51,7 @@ fn every_instruction_set_computes_what_plain_rust_does() {
     let a: Vec<f32> = (0..101).map(|i| (i as f32 - 50.0) * 0.5).collect();
     let b: Vec<f32> = (0..101).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.25).collect();
     type Scalar = fn(f32, f32) -> f32;
-    let expected: [Scalar; 16] = [
+    let expected: [Scalar; 17] = [
         |a, b| a + b,
         |a, b| a - b,
         |a, b| a * b,
@@ -66,6 +67,7 @@ fn every_instruction_set_computes_what_plain_rust_does() {
         |a, _| -a,
         |a, b| a.abs().copysign(b),
         |a, _| (((a.round_ties_even() as i32) << 1) >> 3) as f32,
+        |a, b| (a.round_ties_even() as i32 * b.round_ties_even() as i32) as f32,
         |a, _| a,
     ];
     for isa in Isa::available() {

@@ -217,6 +217,11 @@ impl Simd for Avx2F32 {
         unsafe { _mm256_add_epi32(a, b) }
     }
     #[inline(always)]
+    fn imul(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm256_mullo_epi32(a, b) }
+    }
+    #[inline(always)]
     fn isub(self, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm256_sub_epi32(a, b) }
@@ -454,6 +459,11 @@ impl Simd for Avx512F32 {
     fn iadd(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn imul(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_mullo_epi32(a, b) }
     }
     #[inline(always)]
     fn isub(self, a: __m512i, b: __m512i) -> __m512i {

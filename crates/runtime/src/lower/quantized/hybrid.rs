@@ -11,7 +11,7 @@ use kinglet_graph::ops::conv::conv_dims;
 use kinglet_graph::ops::quantized::{HybridConv, HybridMatMul};
 use kinglet_graph::ops::window::Layout;
 use kinglet_graph::{DType, OpResult};
-use kinglet_kernels::dynamic::Fit;
+use kinglet_kernels::dynamic::{Fit, Restore};
 use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::qconv::{ConvShape, QWeights};
@@ -69,8 +69,8 @@ pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
             asymmetric,
             image_last: true,
             weight_sums,
-            scales: parts.scales.to_vec(),
-            bias: parts.bias.to_vec(),
+            scales: parts.scales(dims.out_channels),
+            bias: parts.bias(dims.out_channels),
             activation: parts.activation,
             cut: Cut::new(image.rows(), 1, image.output_len() * 4, cx.threads),
             sums,
@@ -102,8 +102,8 @@ pub(super) fn lower_matmul(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
             asymmetric: op.asymmetric,
             image_last: false,
             weight_sums: parts.data.chunks_exact(k).map(sum).collect(),
-            scales: parts.scales.to_vec(),
-            bias: parts.bias.to_vec(),
+            scales: parts.scales(n),
+            bias: parts.bias(n),
             activation: parts.activation,
             cut: Cut::new(rows, 1, rows * n * 4, cx.threads),
             sums,
@@ -141,6 +141,20 @@ impl<'a> Parts<'a> {
     fn fit(&self, channels: usize) -> bool {
         (self.scales.len() == 1 || self.scales.len() == channels)
             && (self.bias.is_empty() || self.bias.len() == channels)
+    }
+
+    /// A scale for each channel.
+    fn scales(&self, channels: usize) -> Vec<f32> {
+        let mut scales = self.scales.to_vec();
+        scales.resize(channels, self.scales[0]);
+        scales
+    }
+
+    /// A bias for each channel.
+    fn bias(&self, channels: usize) -> Vec<f32> {
+        let mut bias = self.bias.to_vec();
+        bias.resize(channels, 0.0);
+        bias
     }
 
     fn lowered(&self, cx: &LowerCx<'_>, kernel: Hybrid) -> Lowered {
@@ -201,21 +215,26 @@ impl Hybrid {
         fit
     }
 
-    /// The results of one row of sums, in their place.
-    fn finish(&self, fit: (f32, i32), row: &mut [f32]) {
-        let (scale, zero) = fit;
-        let one_scale = self.scales.len() == 1;
-        for (c, value) in row.iter_mut().enumerate() {
-            let sum = value.to_bits() as i32;
-            let sum = sum.wrapping_sub(zero.wrapping_mul(self.weight_sums[c])) as f32;
-            let of_weights = self.scales[if one_scale { 0 } else { c }];
-            let bias = self.bias.get(c).copied().unwrap_or(0.0);
-            *value = match self.image_last {
-                true => sum * of_weights * scale + bias,
-                false => bias + sum * (scale * of_weights),
-            };
+    /// The results of rows of sums, the first of them row `first`, in their place.
+    fn finish(&self, fits: &[[u32; 2]], first: usize, mut rows: &mut [f32]) {
+        let restore = Restore {
+            weight_sums: &self.weight_sums,
+            scales: &self.scales,
+            bias: &self.bias,
+            floats_last: self.image_last,
+            activation: self.activation,
+        };
+        let per_image = self.image.rows() / self.image.batch.max(1);
+        let mut row = first;
+        while !rows.is_empty() {
+            let image = row / per_image;
+            let here = (image + 1) * per_image - row;
+            let len = (here * self.image.out_channels).min(rows.len());
+            let [scale, zero] = fits[image];
+            let (these, rest) = rows.split_at_mut(len);
+            restore.run(self.isa, (f32::from_bits(scale), zero as i32), these);
+            (row, rows) = (row + here, rest);
         }
-        self.activation.run(self.isa, row);
     }
 }
 
@@ -246,14 +265,8 @@ impl Kernel for Hybrid {
         // The sums lie where the results will: both have 32 bits.
         self.sums.run(pool, stored, bytemuck::cast_slice_mut(&mut *out), planned);
         let (channels, rows) = (self.image.out_channels, self.cut.chunk());
-        let per_image = self.image.rows() / batch.max(1);
         let fits = &*fits;
-        pool.for_chunks(out, rows * channels, |i, out, _| {
-            for (r, row) in out.chunks_exact_mut(channels).enumerate() {
-                let [scale, zero] = fits[(i * rows + r) / per_image];
-                self.finish((f32::from_bits(scale), zero as i32), row);
-            }
-        });
+        pool.for_chunks(out, rows * channels, |i, out, _| self.finish(fits, i * rows, out));
         Ok(())
     }
 
