@@ -34,6 +34,7 @@ impl PackedDepthwise {
         assert_eq!(shape.groups, shape.input.channels, "groups of a depthwise convolution");
         assert!(shape.groups > 0 && channels.is_multiple_of(shape.groups), "output channels");
         let [height, width] = shape.window.kernel;
+        let isa = isa.for_floats(channels);
         let lanes = lanes(isa);
         let taps = height * width;
         let mut data = Aligned::zeros(channels.div_ceil(lanes) * taps * lanes);
@@ -53,6 +54,11 @@ impl PackedDepthwise {
     /// The convolution's shape.
     pub fn shape(&self) -> ConvShape {
         self.shape
+    }
+
+    /// The instruction set it is for: a narrower one than was given, where channels are few.
+    pub fn isa(&self) -> Isa {
+        self.isa
     }
 
     /// Bytes of the packed weights.
@@ -105,9 +111,6 @@ impl DepthwiseF32<'_> {
     }
 }
 
-/// Pixels of a strip.
-const STRIP: usize = 4;
-
 struct Run<'a> {
     conv: &'a DepthwiseF32<'a>,
     lines: Range<usize>,
@@ -151,73 +154,55 @@ impl<const SIZE: usize, const STRIDE: usize> Kernel for Lines<'_, SIZE, STRIDE> 
             blocks: blocks.clone(),
             clamp: if in_strip { tile.clamp } else { (f32::NEG_INFINITY, f32::INFINITY) },
         };
-        let inner_y = window.inner(0, image.height, output.height);
-        let inner_x = match SIZE {
-            0 => 0..0,
-            _ => window.inner(1, image.width, output.width),
-        };
+        let inner = [
+            window.inner(0, image.height, output.height),
+            window.inner(1, image.width, output.width),
+        ];
+        let line_len = output.width * output.channels;
         let mut line = lines.start;
         while line < lines.end {
             let (n, y) = (line / output.height, line % output.height);
-            let two =
-                SIZE > 0 && line + 1 < lines.end && inner_y.contains(&y) && y + 1 < inner_y.end;
+            let two = SIZE > 0 && line + 1 < lines.end && y + 1 < output.height;
             let height = if two { 2 } else { 1 };
             let base = input.as_ptr().wrapping_add(n * image.len());
-            let out_line = out.as_mut_ptr().wrapping_add(line * output.width * output.channels);
-            let taps_y = window.taps(0, y, image.height);
-            // SAFETY: `DepthwiseF32::run` checked that the images are there, `inner` and `taps`
-            // tell what lies inside them, and its caller promises that these results are ours.
-            unsafe {
-                for x in (0..inner_x.start).chain(inner_x.end..output.width) {
-                    for i in 0..height {
-                        work.pixel(
-                            s,
-                            base,
-                            y + i,
-                            x,
-                            out_line.wrapping_add(i * output.width * output.channels),
-                        );
+            let out_line = out.as_mut_ptr().wrapping_add(line * line_len);
+            let inside = inner[0].contains(&y) && y + 1 < inner[0].end;
+            let mut x = 0;
+            while x < output.width {
+                let left = output.width - x;
+                // SAFETY: `DepthwiseF32::run` checked that the images are there, `inner` tells
+                // what lies inside them, and its caller promises that these results are ours.
+                unsafe {
+                    macro_rules! strip {
+                        ($lines:literal, $pixels:literal, $edge:literal) => {{
+                            work.strip::<S, SIZE, STRIDE, $lines, $pixels, $edge>(
+                                s, base, y, x, out_line,
+                            );
+                            x += $pixels;
+                        }};
                     }
-                }
-                let mut x = inner_x.start;
-                while x < inner_x.end {
-                    let whole = x + STRIP <= inner_x.end;
-                    match (two, whole) {
-                        (true, true) => work.strip::<S, SIZE, STRIDE, 2, STRIP>(
-                            s,
-                            base,
-                            y,
-                            x,
-                            0..SIZE,
-                            out_line,
-                        ),
-                        (true, false) => {
-                            work.strip::<S, SIZE, STRIDE, 2, 1>(s, base, y, x, 0..SIZE, out_line)
+                    match (two, left) {
+                        _ if SIZE == 0 => {
+                            work.pixel(s, base, y, x, out_line);
+                            x += 1;
                         }
-                        (false, true) => work.strip::<S, SIZE, STRIDE, 1, STRIP>(
-                            s,
-                            base,
-                            y,
-                            x,
-                            taps_y.clone(),
-                            out_line,
-                        ),
-                        (false, false) => work.strip::<S, SIZE, STRIDE, 1, 1>(
-                            s,
-                            base,
-                            y,
-                            x,
-                            taps_y.clone(),
-                            out_line,
-                        ),
+                        (true, 4..) if inside && inner[1].contains(&x) && x + 4 <= inner[1].end => {
+                            strip!(2, 4, false)
+                        }
+                        (true, 4..) => strip!(2, 4, true),
+                        (true, 2..) => strip!(2, 2, true),
+                        (true, _) => strip!(2, 1, true),
+                        (false, 4..) => strip!(1, 4, true),
+                        (false, _) => strip!(1, 1, true),
                     }
-                    x += if whole { STRIP } else { 1 };
                 }
-                if !in_strip {
-                    let columns =
-                        blocks.start * S::LANES..output.channels.min(blocks.end * S::LANES);
-                    let rows = (line * output.width, 1, height * output.width);
-                    let at = out_line.wrapping_add(columns.start);
+            }
+            if !in_strip {
+                let columns = blocks.start * S::LANES..output.channels.min(blocks.end * S::LANES);
+                let rows = (line * output.width, 1, height * output.width);
+                let at = out_line.wrapping_add(columns.start);
+                // SAFETY: as above; the results were just written.
+                unsafe {
                     epilogue.finish(s, rows, (columns.start, columns.len()), at, output.channels);
                 }
             }
@@ -246,11 +231,11 @@ impl Work<'_> {
         }
     }
 
-    /// `LINES` × `PIXELS` outputs from (y, x) on, whose columns of taps are all inside the image,
-    /// as are the rows `taps_y` (all of them for two lines).
+    /// `LINES` × `PIXELS` outputs from (y, x) on. Where `EDGE` is not set, all their taps are
+    /// inside the image; else those that are not count as zero.
     ///
     /// # Safety
-    /// That, and `image` is the input image, `out` the output line `y`.
+    /// That, and `image` is the input image, `out` the output line `y`; these outputs exist.
     #[inline(always)]
     unsafe fn strip<
         S: Simd,
@@ -258,69 +243,64 @@ impl Work<'_> {
         const STRIDE: usize,
         const LINES: usize,
         const PIXELS: usize,
+        const EDGE: bool,
     >(
         &self,
         s: S,
         image: *const f32,
         y: usize,
         x: usize,
-        taps_y: Range<usize>,
         out: *mut f32,
     ) {
-        let shape = &self.conv.packed.shape;
-        let (window, channels) = (&shape.window, shape.input.channels);
-        let pixel = window.place(0, y, taps_y.start) * shape.input.width + window.place(1, x, 0);
-        let first = image.wrapping_add(pixel * channels);
-        let line = shape.input.width * channels;
-        let out = out.wrapping_add(x * channels);
-        let out_line = shape.output.width * channels;
+        let ConvShape { input, output, window, .. } = &self.conv.packed.shape;
+        let channels = input.channels;
+        // Before the image these wrap round to huge numbers.
+        let top = (y * STRIDE).wrapping_sub(window.padding[0]);
+        let left = (x * STRIDE).wrapping_sub(window.padding[1]);
         let (low, high) = (s.splat(self.clamp.0), s.splat(self.clamp.1));
-        let input_lines = if LINES == 1 { taps_y.len() } else { (LINES - 1) * STRIDE + SIZE };
         for block in self.blocks.clone() {
             let channel = block * S::LANES;
             let n = (channels - channel).min(S::LANES);
+            let whole = n == S::LANES;
             let weights = self.conv.packed.data.as_ptr().wrapping_add(channel * SIZE * SIZE);
-            // SAFETY: the caller's promise; `n` channels are left from `channel` on.
+            // SAFETY: the caller's promise; `n` channels are left from `channel` on, and no lane
+            // of a tap outside the image is read.
             unsafe {
                 let mut acc = [[self.bias(s, block, n); PIXELS]; LINES];
-                let whole = n == S::LANES;
-                macro_rules! input_line {
-                    ($r:expr, $tap_row:expr) => {{
-                        let p = first.wrapping_add($r * line + channel);
-                        let load = |i: usize| {
-                            let p = p.wrapping_add(i * channels);
-                            if whole { s.load(p) } else { s.load_n(p, n) }
+                for r in 0..(LINES - 1) * STRIDE + SIZE {
+                    let row = top.wrapping_add(r);
+                    if EDGE && row >= input.height {
+                        continue;
+                    }
+                    for i in 0..(PIXELS - 1) * STRIDE + SIZE {
+                        let column = left.wrapping_add(i);
+                        let pixel = row.wrapping_mul(input.width).wrapping_add(column);
+                        let at =
+                            image.wrapping_add(pixel.wrapping_mul(channels).wrapping_add(channel));
+                        let v = match (EDGE, whole) {
+                            (true, _) => s.load_n(at, if column < input.width { n } else { 0 }),
+                            (false, true) => s.load(at),
+                            (false, false) => s.load_n(at, n),
                         };
-                        for i in 0..(PIXELS - 1) * STRIDE + SIZE {
-                            let v = load(i);
-                            for l in 0..LINES {
-                                let Some(ky) = $tap_row(l) else { continue };
-                                for p in 0..PIXELS {
-                                    if i >= p * STRIDE && i < p * STRIDE + SIZE {
-                                        let tap = ky * SIZE + i - p * STRIDE;
-                                        let w = s.load(weights.wrapping_add(tap * S::LANES));
-                                        acc[l][p] = s.fma(v, w, acc[l][p]);
-                                    }
+                        for l in 0..LINES {
+                            if r < l * STRIDE || r >= l * STRIDE + SIZE {
+                                continue;
+                            }
+                            for p in 0..PIXELS {
+                                if i >= p * STRIDE && i < p * STRIDE + SIZE {
+                                    let tap = (r - l * STRIDE) * SIZE + i - p * STRIDE;
+                                    let w = s.load(weights.wrapping_add(tap * S::LANES));
+                                    acc[l][p] = s.fma(v, w, acc[l][p]);
                                 }
                             }
                         }
-                    }};
-                }
-                if LINES == 1 {
-                    for r in 0..input_lines {
-                        let ky = taps_y.start + r;
-                        input_line!(r, |_| Some(ky));
-                    }
-                } else {
-                    for r in 0..(LINES - 1) * STRIDE + SIZE {
-                        input_line!(r, |l: usize| (r >= l * STRIDE && r < l * STRIDE + SIZE)
-                            .then(|| r - l * STRIDE));
                     }
                 }
                 for (l, acc) in acc.into_iter().enumerate() {
                     for (p, sum) in acc.into_iter().enumerate() {
                         let v = s.min(high, s.max(low, sum));
-                        let at = out.wrapping_add(l * out_line + p * channels + channel);
+                        let at = (l * output.width + x + p) * channels + channel;
+                        let at = out.wrapping_add(at);
                         if whole { s.store(at, v) } else { s.store_n(at, v, n) }
                     }
                 }

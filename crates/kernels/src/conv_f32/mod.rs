@@ -144,6 +144,11 @@ impl PackedConv {
         self.shape
     }
 
+    /// The instruction set it is for: a narrower one than was given, where outputs are few.
+    pub fn isa(&self) -> Isa {
+        self.layout.isa
+    }
+
     /// Whether windows are of one pixel each, which is read where it is.
     pub fn is_pointwise(&self) -> bool {
         self.gather == Gather::Pointwise
@@ -261,6 +266,10 @@ impl Kernel for Run<'_> {
             Gather::RowsOfTaps => carve(&mut scratch, block_rows * layout.k),
             _ => &mut [],
         };
+        let inner = [
+            shape.window.inner(0, shape.input.height, shape.output.height),
+            shape.window.inner(1, shape.input.width, shape.output.width),
+        ];
         let per_group = layout.panels();
         for block in even_parts(rows, block_rows) {
             for group in panels.start / per_group..panels.end.div_ceil(per_group) {
@@ -272,11 +281,20 @@ impl Kernel for Run<'_> {
                             Gather::RowsOfTaps => {
                                 let patch = (tile.start - block.start) * layout.k;
                                 let patch = &mut patches[patch..][..tile.len() * layout.k];
-                                point_at_rows_of_taps(shape, input, tile.clone(), patch, at);
+                                point_at_rows_of_taps(
+                                    shape,
+                                    &inner,
+                                    input,
+                                    tile.clone(),
+                                    patch,
+                                    at,
+                                );
                             }
                             _ => {
-                                let zeros = conv.packed.zeros.as_ptr();
-                                point_at_taps(shape, input, tile.clone(), group, zeros, at);
+                                let channel = group * inputs;
+                                let from = input.as_ptr().wrapping_add(channel);
+                                let from = (from, conv.packed.zeros.as_ptr());
+                                point_at_taps(shape, &inner, from, tile.clone(), at);
                             }
                         }
                         at = at.add(tile.len() * taps);
@@ -304,63 +322,112 @@ impl Kernel for Run<'_> {
     }
 }
 
-/// The image, row and column of an output pixel counted over the batch.
-#[inline(always)]
-fn position(shape: &ConvShape, pixel: usize) -> (usize, usize, usize) {
-    let ImageShape { height, width, .. } = shape.output;
-    (pixel / (height * width), pixel / width % height, pixel % width)
+/// The image, line and column of an output pixel.
+#[derive(Clone, Copy)]
+struct Place {
+    image: usize,
+    y: usize,
+    x: usize,
 }
 
-/// Writes, for each tap, for each pixel of `tile`, where the tap's channels of `group` begin.
+impl Place {
+    /// Of pixel `pixel`, counted over the batch.
+    #[inline(always)]
+    fn of(shape: &ConvShape, pixel: usize) -> Place {
+        let ImageShape { height, width, .. } = shape.output;
+        Place { image: pixel / (height * width), y: pixel / width % height, x: pixel % width }
+    }
+
+    /// Moves on to the next pixel.
+    #[inline(always)]
+    fn advance(&mut self, shape: &ConvShape) {
+        self.x += 1;
+        if self.x == shape.output.width {
+            (self.x, self.y) = (0, self.y + 1);
+        }
+        if self.y == shape.output.height {
+            (self.y, self.image) = (0, self.image + 1);
+        }
+    }
+
+    /// Whether all its taps are inside the image: whether it is in the lines and columns `inner`.
+    #[inline(always)]
+    fn is_in(&self, inner: &[Range<usize>; 2]) -> bool {
+        inner[0].contains(&self.y) && inner[1].contains(&self.x)
+    }
+
+    /// Where the pixel's tap (`tap_y`, `tap_x`), which is inside the image, begins in the input.
+    #[inline(always)]
+    fn tap(&self, shape: &ConvShape, tap_y: usize, tap_x: usize) -> usize {
+        let ConvShape { input, window, .. } = shape;
+        let row = self.image * input.height + window.place(0, self.y, tap_y);
+        (row * input.width + window.place(1, self.x, tap_x)) * input.channels
+    }
+}
+
+/// Writes, for each tap, for each pixel of `tile`, where the tap's channels begin: in the input,
+/// from the first channel read on, or at the zeros. Pixels in `inner` have all taps inside.
 ///
 /// # Safety
-/// `input` holds the images of the tile, and `pointers` has room.
+/// The input holds the images of the tile, and `pointers` has room.
 #[inline(always)]
 unsafe fn point_at_taps(
     shape: &ConvShape,
-    input: &[f32],
+    inner: &[Range<usize>; 2],
+    (input, zeros): (*const f32, *const f32),
     tile: Range<usize>,
-    group: usize,
-    zeros: *const f32,
     pointers: *mut *const f32,
 ) {
-    let ConvShape { input: image, window, groups, .. } = shape;
+    let ConvShape { input: image, window, .. } = shape;
     let [height, width] = window.kernel;
+    let down = window.dilation[0] * image.width * image.channels;
+    let across = window.dilation[1] * image.channels;
     let rows = tile.len();
-    let first = input.as_ptr().wrapping_add(group * (image.channels / groups));
-    for (i, pixel) in tile.enumerate() {
-        let (n, y, x) = position(shape, pixel);
-        let (inside_y, inside_x) =
-            (window.taps(0, y, image.height), window.taps(1, x, image.width));
+    let mut place = Place::of(shape, tile.start);
+    for i in 0..rows {
         let mut at = pointers.wrapping_add(i);
-        for tap_y in 0..height {
-            let row = inside_y.contains(&tap_y).then(|| {
-                let row = n * image.height + window.place(0, y, tap_y);
-                first.wrapping_add(row * image.width * image.channels)
-            });
-            for tap_x in 0..width {
-                let pointer = match row {
-                    Some(row) if inside_x.contains(&tap_x) => {
-                        row.wrapping_add(window.place(1, x, tap_x) * image.channels)
-                    }
-                    _ => zeros,
-                };
-                // SAFETY: the caller gives room for every tap of every pixel.
-                unsafe { at.write(pointer) };
-                at = at.wrapping_add(rows);
+        // SAFETY: the caller gives room for every tap of every pixel.
+        let mut write = |pointer| unsafe {
+            at.write(pointer);
+            at = at.wrapping_add(rows);
+        };
+        if place.is_in(inner) {
+            let mut row = input.wrapping_add(place.tap(shape, 0, 0));
+            for _ in 0..height {
+                let mut tap = row;
+                for _ in 0..width {
+                    write(tap);
+                    tap = tap.wrapping_add(across);
+                }
+                row = row.wrapping_add(down);
+            }
+        } else {
+            let inside_y = window.taps(0, place.y, image.height);
+            let inside_x = window.taps(1, place.x, image.width);
+            for tap_y in 0..height {
+                for tap_x in 0..width {
+                    let inside = inside_y.contains(&tap_y) && inside_x.contains(&tap_x);
+                    write(match inside {
+                        true => input.wrapping_add(place.tap(shape, tap_y, tap_x)),
+                        false => zeros,
+                    });
+                }
             }
         }
+        place.advance(shape);
     }
 }
 
 /// Writes, for each row of taps, for each pixel of `tile`, where that row's taps begin: in the
-/// image, or in `patch` (one dot product's length a pixel) for windows that cross an edge.
+/// image, or in `patch` (one dot product's length a pixel) for windows that cross an edge. Pixels
+/// in `inner` have all taps inside.
 ///
 /// # Safety
 /// `input` holds the images of the tile, and `pointers` has room.
 #[inline(always)]
 unsafe fn point_at_rows_of_taps(
     shape: &ConvShape,
+    inner: &[Range<usize>; 2],
     input: &[f32],
     tile: Range<usize>,
     patch: &mut [f32],
@@ -369,31 +436,35 @@ unsafe fn point_at_rows_of_taps(
     let ConvShape { input: image, window, .. } = shape;
     let [height, width] = window.kernel;
     let (rows, channels) = (tile.len(), image.channels);
+    let down = window.dilation[0] * image.width * channels;
     let row_length = width * channels;
-    for ((i, pixel), patch) in tile.enumerate().zip(patch.chunks_exact_mut(height * row_length)) {
-        let (n, y, x) = position(shape, pixel);
-        let (inside_y, inside_x) =
-            (window.taps(0, y, image.height), window.taps(1, x, image.width));
+    let mut place = Place::of(shape, tile.start);
+    for (i, patch) in patch.chunks_exact_mut(height * row_length).enumerate() {
         let mut at = pointers.wrapping_add(i);
-        for (tap_y, patch) in patch.chunks_exact_mut(row_length).enumerate() {
-            let pointer = if inside_y.contains(&tap_y) && !inside_x.is_empty() {
-                let row = n * image.height + window.place(0, y, tap_y);
-                let start = (row * image.width + window.place(1, x, inside_x.start)) * channels;
-                if inside_x.len() == width {
-                    input[start..start + row_length].as_ptr()
-                } else {
-                    let inside = inside_x.start * channels..inside_x.end * channels;
-                    patch.fill(0.0);
-                    patch[inside.clone()].copy_from_slice(&input[start..start + inside.len()]);
-                    patch.as_ptr()
-                }
-            } else {
-                patch.fill(0.0);
-                patch.as_ptr()
-            };
-            // SAFETY: the caller gives room for every row of taps of every pixel.
-            unsafe { at.write(pointer) };
+        // SAFETY: the caller gives room for every row of taps of every pixel.
+        let mut write = |pointer| unsafe {
+            at.write(pointer);
             at = at.wrapping_add(rows);
+        };
+        if place.is_in(inner) {
+            let mut row = input.as_ptr().wrapping_add(place.tap(shape, 0, 0));
+            for _ in 0..height {
+                write(row);
+                row = row.wrapping_add(down);
+            }
+        } else {
+            let inside_y = window.taps(0, place.y, image.height);
+            let inside_x = window.taps(1, place.x, image.width);
+            for (tap_y, patch) in patch.chunks_exact_mut(row_length).enumerate() {
+                patch.fill(0.0);
+                if inside_y.contains(&tap_y) && !inside_x.is_empty() {
+                    let start = place.tap(shape, tap_y, inside_x.start);
+                    let inside = inside_x.start * channels..inside_x.end * channels;
+                    patch[inside.clone()].copy_from_slice(&input[start..start + inside.len()]);
+                }
+                write(patch.as_ptr());
+            }
         }
+        place.advance(shape);
     }
 }

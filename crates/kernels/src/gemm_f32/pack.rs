@@ -24,12 +24,13 @@ pub struct PackLayout {
 impl PackLayout {
     /// The layout for a `k` × `n` matrix.
     pub fn new(isa: Isa, k: usize, n: usize) -> Self {
+        let isa = isa.for_floats(n);
         let lanes = lanes(isa);
         let vectors = super::micro::panel_vectors(isa, n.div_ceil(lanes));
         Self { isa, k, n, lanes, vectors }
     }
 
-    /// The instruction set it is for.
+    /// The instruction set it is for: a narrower one than was given, where columns are few.
     pub fn isa(&self) -> Isa {
         self.isa
     }

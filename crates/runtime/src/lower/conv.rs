@@ -107,7 +107,7 @@ fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
         let total = if by_blocks { packed.blocks() } else { lines };
         let cut = Cut::new(total, if by_blocks { 1 } else { 2 }, work, cx.threads);
         let bytes = packed.bytes();
-        let kernel = FloatDepthwise { isa: cx.isa, packed, finish, lines, by_blocks, cut };
+        let kernel = FloatDepthwise { packed, finish, lines, by_blocks, cut };
         return Ok(Some(Lowered::new(kernel).with_absorbed(&absorbed, bytes)));
     }
     let packed = PackedConv::new(cx.isa, shape, weights, strides);
@@ -115,7 +115,7 @@ fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
     let work = work * (dims.in_channels / op.groups);
     let cut = GridCut::new(rows, tile, packed.panels(), work, cx.threads);
     let (bytes, scratch) = (packed.bytes(), PerWorker::new(packed.scratch_bytes()));
-    let kernel = FloatConv { isa: cx.isa, packed, finish, cut, scratch };
+    let kernel = FloatConv { packed, finish, cut, scratch };
     let lowered = Lowered::new(kernel).with_absorbed(&absorbed, bytes);
     Ok(Some(lowered.with_scratch(scratch.planned(cx.threads))))
 }
@@ -128,7 +128,6 @@ fn constant_weights<'a>(cx: &LowerCx<'a>) -> OpResult<Option<&'a [f32]>> {
 }
 
 struct FloatConv {
-    isa: Isa,
     packed: PackedConv,
     finish: Finish,
     cut: GridCut,
@@ -153,7 +152,7 @@ impl Kernel for FloatConv {
     }
 
     fn describe(&self) -> String {
-        format!("conv {}", self.isa.name())
+        format!("conv {}", self.packed.isa().name())
     }
 
     fn why(&self) -> &'static str {
@@ -165,7 +164,6 @@ impl Kernel for FloatConv {
 }
 
 struct FloatDepthwise {
-    isa: Isa,
     packed: PackedDepthwise,
     finish: Finish,
     lines: usize,
@@ -192,7 +190,7 @@ impl Kernel for FloatDepthwise {
     }
 
     fn describe(&self) -> String {
-        format!("depthwise {}", self.isa.name())
+        format!("depthwise {}", self.packed.isa().name())
     }
 
     fn why(&self) -> &'static str {
