@@ -282,15 +282,15 @@ impl Work<'_> {
                             (false, true) => s.load(at),
                             (false, false) => s.load_n(at, n),
                         };
-                        for l in 0..LINES {
+                        for (l, acc) in acc.iter_mut().enumerate() {
                             if r < l * STRIDE || r >= l * STRIDE + SIZE {
                                 continue;
                             }
-                            for p in 0..PIXELS {
+                            for (p, sum) in acc.iter_mut().enumerate() {
                                 if i >= p * STRIDE && i < p * STRIDE + SIZE {
                                     let tap = (r - l * STRIDE) * SIZE + i - p * STRIDE;
                                     let w = s.load(weights.wrapping_add(tap * S::LANES));
-                                    acc[l][p] = s.fma(v, w, acc[l][p]);
+                                    *sum = s.fma(v, w, *sum);
                                 }
                             }
                         }

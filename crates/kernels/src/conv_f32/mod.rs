@@ -9,10 +9,12 @@
 #[cfg(test)]
 mod tests;
 mod transposed;
+mod winograd;
 
 use std::ops::Range;
 
 pub use transposed::{ConvTransposedF32, PackedConvTransposed};
+pub use winograd::{PackedWinograd, WinogradF32};
 
 use crate::aligned::Aligned;
 use crate::gemm_f32::micro;

@@ -160,6 +160,66 @@ fn convolutions_of_all_shapes_are_right() {
 }
 
 #[test]
+fn winograds_convolutions_are_right() {
+    let mut values = Values::new(8);
+    for isa in Isa::available() {
+        for (height, width, inputs, outputs, pad, grow) in [
+            (8, 8, 16, 16, 1, 2),
+            (9, 7, 17, 33, 1, 2),
+            (6, 9, 5, 50, 0, 0),
+            (1, 3, 20, 16, 2, 3),
+            (20, 20, 65, 100, 1, 2),
+        ] {
+            let shape = ConvShape {
+                input: image(height, width, inputs),
+                output: image(height + grow - 2, width + grow - 2, outputs),
+                window: window([3, 3], [1, 1], [1, 1], [pad, pad]),
+                groups: 1,
+            };
+            let n = 2;
+            let input = values.floats(n * shape.input.len() + 1);
+            let weights = values.floats(outputs * 9 * inputs);
+            let (bias, residual) = (values.floats(outputs), values.floats(n * shape.output.len()));
+            let packed =
+                PackedWinograd::new(isa, shape, &weights, WeightStrides::ohwi(3, 3, inputs));
+            let exact = naive(&shape, n, &input[1..], &weights, &bias);
+            for (activation, add) in
+                [(Unary::Clamp(-2.0, 2.0), true), (Unary::RELU, false), (Unary::Tanh, true)]
+            {
+                let residual_rows = Rows { data: &residual, stride: outputs };
+                let epilogue = Epilogue {
+                    bias: Some(&bias),
+                    activation,
+                    residual: add.then_some(residual_rows),
+                    after: Unary::RELU,
+                };
+                let conv = WinogradF32 { packed: &packed, epilogue };
+                let mut out = vec![f32::NAN; n * shape.output.len()];
+                let mut scratch = vec![0xff; packed.scratch_bytes()];
+                let tiles = n * packed.tiles();
+                let cut = values.below(tiles + 1);
+                let shared = SharedMut::new(&mut out);
+                for tiles in [0..cut, cut..tiles] {
+                    // SAFETY: one thread.
+                    unsafe { conv.run(tiles, &input[1..], shared, &mut scratch) };
+                }
+                let want: Vec<f64> = exact
+                    .iter()
+                    .zip(&residual)
+                    .map(|(&x, &r)| match add {
+                        true => unary(Unary::RELU, unary(activation, x) + f64::from(r)),
+                        false => unary(activation, x),
+                    })
+                    .collect();
+                // As precise as sums by the definition are asked to be.
+                let bound = (9 * inputs + 4) as f64 * 3e-7;
+                assert_close(&format!("{isa:?} {shape:?}"), &out, &want, bound);
+            }
+        }
+    }
+}
+
+#[test]
 fn weights_in_either_order_pack_the_same() {
     let shape = ConvShape {
         input: image(4, 4, 6),

@@ -9,7 +9,8 @@ use kinglet_graph::ops::conv::{Conv, ConvTranspose, conv_dims};
 use kinglet_graph::ops::window::{Layout, WeightLayout};
 use kinglet_graph::{Dims, OpResult};
 use kinglet_kernels::conv_f32::{
-    ConvF32, ConvShape, ConvTransposedF32, PackedConv, PackedConvTransposed, WeightStrides,
+    ConvF32, ConvShape, ConvTransposedF32, PackedConv, PackedConvTransposed, PackedWinograd,
+    WeightStrides, WinogradF32,
 };
 use kinglet_kernels::depthwise_f32::{DepthwiseF32, PackedDepthwise};
 use kinglet_kernels::elementwise::Unary;
@@ -110,6 +111,18 @@ fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
         let kernel = FloatDepthwise { packed, finish, lines, by_blocks, cut };
         return Ok(Some(Lowered::new(kernel).with_absorbed(&absorbed, bytes)));
     }
+    if PackedWinograd::suits(&shape) {
+        let packed = PackedWinograd::new(cx.isa, shape, weights, strides);
+        let work = work / 9 * 4 * dims.in_channels;
+        let (tiles, block) = (batch * packed.tiles(), packed.block_tiles());
+        // Short images have few tiles, of which each thread is to have some.
+        let grain = if tiles >= 2 * block * cx.threads { block } else { 1 };
+        let cut = Cut::new(tiles, grain, work, cx.threads);
+        let (bytes, scratch) = (packed.bytes(), PerWorker::new(packed.scratch_bytes()));
+        let lowered = Lowered::new(FloatWinograd { packed, finish, cut, scratch });
+        let lowered = lowered.with_absorbed(&absorbed, bytes);
+        return Ok(Some(lowered.with_scratch(scratch.planned(cx.threads))));
+    }
     let packed = PackedConv::new(cx.isa, shape, weights, strides);
     let (rows, tile) = (batch * output.pixels(), packed.tile_rows());
     let work = work * (dims.in_channels / op.groups);
@@ -160,6 +173,39 @@ impl Kernel for FloatConv {
             true => "a product of matrices: windows of one pixel are read in place",
             false => "a product of matrices: windows are gathered a few at a time",
         }
+    }
+}
+
+struct FloatWinograd {
+    packed: PackedWinograd,
+    finish: Finish,
+    /// Of the tiles.
+    cut: Cut,
+    scratch: PerWorker,
+}
+
+impl Kernel for FloatWinograd {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let conv = WinogradF32 { packed: &self.packed, epilogue: self.finish.epilogue(io)? };
+        let input = io.input(0)?;
+        let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
+        let (pool, planned) = (io.pool, SharedMut::new(&mut *io.scratch));
+        io.pool.run(self.cut.tasks, |task, worker| {
+            // SAFETY: every task has its own tiles, every worker its own scratch.
+            unsafe {
+                let scratch = self.scratch.of(pool, planned, worker);
+                conv.run(self.cut.part(task), input, out, scratch);
+            }
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("winograd conv {}", self.packed.isa().name())
+    }
+
+    fn why(&self) -> &'static str {
+        "3 × 3 windows of many channels: 16 products for four pixels, not 36"
     }
 }
 

@@ -6,6 +6,7 @@
 //! node on.
 
 mod broadcast;
+mod cast;
 mod concat;
 mod conv;
 mod elementwise;
@@ -48,6 +49,7 @@ const FAMILIES: &[Family] = &[
     order::lower,
     transpose::lower,
     concat::lower,
+    cast::lower,
     quantized::lower,
     rows::lower,
 ];

@@ -83,6 +83,9 @@ pub(super) fn bytes(
     Ok(kernel.map(ByteArithmetic::Fixed))
 }
 
+/// The most elements of a short line and its copies.
+const REPEATED: usize = 512;
+
 /// The lines of the result, shared out to threads.
 struct Walk {
     lines: Lines,
@@ -116,6 +119,32 @@ impl Walk {
             return;
         }
         let len = columns.size;
+        if let Some(i) = self.lines.repeats().filter(|_| 2 * len <= REPEATED) {
+            // Short lines that all meet the same one: it is repeated, and lines are joined.
+            let whole = [a, b][1 - i];
+            let mut line = [[a, b][i][0]; REPEATED];
+            let count = REPEATED / len;
+            for copy in line.chunks_exact_mut(len) {
+                copy.copy_from_slice(&[a, b][i][..len]);
+            }
+            pool.run(self.tasks, |task, _| {
+                let mut lines = part(self.lines.count(), self.tasks, task);
+                while !lines.is_empty() {
+                    let end = lines.end.min(lines.start + count);
+                    let range = lines.start * len..end * len;
+                    let (whole, line) = (&whole[range.clone()], &line[..range.len()]);
+                    // SAFETY: each task has its own lines of the output.
+                    let out = unsafe { out.slice(range) };
+                    if i == 0 {
+                        f(line, whole, out)
+                    } else {
+                        f(whole, line, out)
+                    }
+                    lines.start = end;
+                }
+            });
+            return;
+        }
         pool.run(self.tasks, |i, _| {
             for line in part(self.lines.count(), self.tasks, i) {
                 let [at_a, at_b] = self.lines.starts(line);
