@@ -131,12 +131,33 @@ impl Kernel for Run<'_> {
             let (a_zero, b_zero) = (W::splat(zero_points[0]), W::splat(zero_points[1]));
             match self.op.arithmetic {
                 QArithmetic::Sum { a, b, out } => {
-                    let (a, b, out) = (Scale::<W>::new(a), Scale::new(b), Scale::new(out));
-                    self.each(|x: W, y: W| {
-                        let x = a.apply(x.sub(a_zero).shift_left(LEFT_SHIFT));
-                        let y = b.apply(y.sub(b_zero).shift_left(LEFT_SHIFT));
-                        out.apply(x.add(y))
-                    });
+                    let out = Scale::<W>::new(out);
+                    // `ADD` halves the operand of the larger scale, which is a shorter shift.
+                    let half = |x: W| x.shift_left(LEFT_SHIFT - 1);
+                    match (a == Multiplier::HALF, b == Multiplier::HALF) {
+                        (true, _) => {
+                            let b = Scale::new(b);
+                            self.each(|x: W, y: W| {
+                                let y = b.apply(y.sub(b_zero).shift_left(LEFT_SHIFT));
+                                out.apply(half(x.sub(a_zero)).add(y))
+                            });
+                        }
+                        (false, true) => {
+                            let a = Scale::new(a);
+                            self.each(|x: W, y: W| {
+                                let x = a.apply(x.sub(a_zero).shift_left(LEFT_SHIFT));
+                                out.apply(x.add(half(y.sub(b_zero))))
+                            });
+                        }
+                        (false, false) => {
+                            let (a, b) = (Scale::<W>::new(a), Scale::new(b));
+                            self.each(|x: W, y: W| {
+                                let x = a.apply(x.sub(a_zero).shift_left(LEFT_SHIFT));
+                                let y = b.apply(y.sub(b_zero).shift_left(LEFT_SHIFT));
+                                out.apply(x.add(y))
+                            });
+                        }
+                    }
                 }
                 QArithmetic::Product { out } => {
                     let out = Scale::<W>::new(out);

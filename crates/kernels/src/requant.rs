@@ -128,7 +128,7 @@ impl FixedFactors {
             shift: vec![0; padded],
             left: vec![0; padded],
             sign: vec![0; padded],
-            general: once,
+            general: false,
             once,
         };
         for (channel, multiplier) in multipliers.iter().enumerate() {
@@ -147,7 +147,8 @@ impl FixedFactors {
             factors.shift[channel] = right;
             factors.left[channel] = shift.max(0);
             factors.sign[channel] = if right > 0 && !once { -1 } else { 0 };
-            factors.general |= right == 0;
+            // Rounding once adds nothing that a shift of zero would have to leave out.
+            factors.general |= if once { shift > 0 } else { right == 0 };
         }
         factors
     }

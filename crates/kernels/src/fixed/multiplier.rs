@@ -10,6 +10,9 @@ pub struct Multiplier {
 }
 
 impl Multiplier {
+    /// One half.
+    pub const HALF: Multiplier = Multiplier { mantissa: 1 << 30, shift: 0 };
+
     /// The nearest multiplier to `real`. Magnitudes below about `2^-32` are flushed to zero.
     /// `None` when `real` is not finite or its magnitude is `2^31` or more.
     pub fn new(real: f64) -> Option<Self> {

@@ -46,7 +46,7 @@ unsafe fn fixed_steps(factors: &FixedFactors, channel: usize, mut x: __m256i) ->
             x = _mm256_sllv_epi32(x, load(factors.left.as_ptr().add(channel)));
         }
         let mut sign = _mm256_srai_epi32::<31>(x);
-        if factors.general {
+        if factors.general || factors.once {
             sign = _mm256_and_si256(sign, load(factors.sign.as_ptr().add(channel)));
         }
         let twice = _mm256_add_epi32(x, x);

@@ -10,7 +10,7 @@ use super::{Byte, ByteOutput, FixedFactors, Tile};
 pub(super) unsafe fn fixed(factors: &FixedFactors, output: &ByteOutput, first: usize, tile: Tile) {
     // Without the correction negative accumulators still give no steps above zero, so limits that
     // start at the zero point hide it.
-    let corrected = output.min < output.zero_point;
+    let corrected = output.min < output.zero_point && !factors.once;
     // SAFETY: the factors are padded to whole vectors beyond the tile's channels.
     unsafe {
         match (factors.general, corrected) {

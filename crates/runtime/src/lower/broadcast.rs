@@ -62,14 +62,6 @@ impl Lines {
         }
         at
     }
-
-    /// The operand, if there is one, of which every line is the same, where the other is as long
-    /// as the result.
-    pub fn repeats(&self) -> Option<usize> {
-        let Lines { columns, rows, outer } = self;
-        let plain = outer.is_empty() && columns.strides == [1, 1];
-        (0..2).find(|&i| plain && rows.strides[i] == 0 && rows.strides[1 - i] == columns.size)
-    }
 }
 
 #[cfg(test)]
@@ -90,16 +82,6 @@ mod tests {
             [axis(2, 4, 0), axis(3, 0, 1), axis(4, 1, 0)]
         );
         assert_eq!(of(&[1, 1], &[1], &[1, 1]), []);
-    }
-
-    #[test]
-    fn a_line_that_repeats_is_found() {
-        let repeats = |out: &[usize], a: &[usize], b: &[usize]| Lines::new(out, a, b).repeats();
-        assert_eq!(repeats(&[2, 3, 4], &[2, 3, 4], &[4]), Some(1));
-        assert_eq!(repeats(&[2, 3, 4], &[1, 3, 4], &[2, 3, 4]), Some(0));
-        assert_eq!(repeats(&[2, 3, 4], &[2, 3, 4], &[2, 3, 4]), None);
-        assert_eq!(repeats(&[2, 3, 4], &[2, 3, 4], &[3, 1]), None);
-        assert_eq!(repeats(&[2, 3, 4], &[2, 1, 4], &[3, 4]), None);
     }
 
     #[test]

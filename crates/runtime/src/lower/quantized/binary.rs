@@ -83,8 +83,10 @@ pub(super) fn bytes(
     Ok(kernel.map(ByteArithmetic::Fixed))
 }
 
-/// The most elements of a short line and its copies.
-const REPEATED: usize = 512;
+/// Lines of at most so many elements are joined, a call for each would cost more than they.
+const SHORT: usize = 64;
+/// The most elements of joined lines.
+const JOINED: usize = 512;
 
 /// The lines of the result, shared out to threads.
 struct Walk {
@@ -119,28 +121,21 @@ impl Walk {
             return;
         }
         let len = columns.size;
-        if let Some(i) = self.lines.repeats().filter(|_| 2 * len <= REPEATED) {
-            // Short lines that all meet the same one: it is repeated, and lines are joined.
-            let whole = [a, b][1 - i];
-            let mut line = [[a, b][i][0]; REPEATED];
-            let count = REPEATED / len;
-            for copy in line.chunks_exact_mut(len) {
-                copy.copy_from_slice(&[a, b][i][..len]);
-            }
+        if len <= SHORT {
             pool.run(self.tasks, |task, _| {
+                let mut joined = [[a[0]; JOINED], [b[0]; JOINED]];
                 let mut lines = part(self.lines.count(), self.tasks, task);
                 while !lines.is_empty() {
-                    let end = lines.end.min(lines.start + count);
-                    let range = lines.start * len..end * len;
-                    let (whole, line) = (&whole[range.clone()], &line[..range.len()]);
+                    let in_block = self.lines.rows.size - lines.start % self.lines.rows.size;
+                    let count = (JOINED / len).min(in_block).min(lines.len());
+                    let starts = self.lines.starts(lines.start);
+                    let [first, second] = &mut joined;
+                    let a = self.join((a, first), (0, starts[0]), count);
+                    let b = self.join((b, second), (1, starts[1]), count);
+                    let range = lines.start * len..(lines.start + count) * len;
                     // SAFETY: each task has its own lines of the output.
-                    let out = unsafe { out.slice(range) };
-                    if i == 0 {
-                        f(line, whole, out)
-                    } else {
-                        f(whole, line, out)
-                    }
-                    lines.start = end;
+                    f(a, b, unsafe { out.slice(range) });
+                    lines.start += count;
                 }
             });
             return;
@@ -155,6 +150,31 @@ impl Walk {
                 });
             }
         });
+    }
+}
+
+impl Walk {
+    /// `count` lines of operand `i`, which begin at `start` in `from`, as they lie in the result:
+    /// where they are, or copied to `to`.
+    fn join<'a, T: Copy>(
+        &self,
+        (from, to): (&'a [T], &'a mut [T; JOINED]),
+        (i, start): (usize, usize),
+        count: usize,
+    ) -> &'a [T] {
+        let Lines { columns, rows, .. } = &self.lines;
+        let (len, stride, apart) = (columns.size, columns.strides[i], rows.strides[i]);
+        if stride == 1 && (apart == len || count == 1) {
+            return &from[start..start + count * len];
+        }
+        for (row, to) in to.chunks_exact_mut(len).take(count).enumerate() {
+            let at = start + row * apart;
+            match stride {
+                0 => to.fill(from[at]),
+                _ => to.copy_from_slice(&from[at..at + len]),
+            }
+        }
+        &to[..count * len]
     }
 }
 
