@@ -224,7 +224,7 @@ impl CodeLayout {
         for (panel, out) in panels.zip(out.chunks_exact_mut(self.panel_bytes())) {
             let rows = panel * PANEL..self.m.min((panel + 1) * PANEL);
             let rows = &weights[rows.start * row..rows.end * row];
-            pack::pack_panel(self.encoding, &self.form, blocks, rows, row, out);
+            pack::pack_panel(self.isa, self.encoding, &self.form, blocks, rows, row, out);
         }
     }
 
