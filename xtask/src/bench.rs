@@ -77,7 +77,9 @@ fn compare(peers: &Peers) -> Result<()> {
                 // The others can be measured all the same; the table says why this one was not.
                 Err(error) => {
                     eprintln!("bench: {name}: {error:#}");
-                    measure.arg("--missing").arg(format!("{name}={error}"))
+                    let said = error.to_string();
+                    let line = said.lines().next().unwrap_or_default();
+                    measure.arg("--missing").arg(format!("{name}={line}"))
                 }
             },
             ["model", name, encoding] => {

@@ -112,8 +112,10 @@ fn build_llama(package: &str, pin: &str, folder: &Path) -> Result<()> {
     command::run(&mut download)?;
     for archive in fs::read_dir(&downloads)? {
         let mut unpack = Command::new("tar");
-        unpack.args(["--extract", "--strip-components=2", "--wildcards", "*/vendor/llama.cpp"]);
-        command::run(unpack.arg("--file").arg(archive?.path()).arg("--directory").arg(folder))?;
+        unpack.arg("--extract").arg("--file").arg(archive?.path()).arg("--directory").arg(folder);
+        let name = pin.replace('-', "_").replace("==", "-");
+        unpack.args(["--strip-components=2", &format!("{name}/vendor/llama.cpp")]);
+        command::run(&mut unpack)?;
     }
     fs::remove_dir_all(&downloads).with_context(|| downloads.display().to_string())?;
     for (i, (cpu, architecture)) in CPUS.iter().enumerate() {
