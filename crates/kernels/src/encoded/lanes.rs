@@ -147,15 +147,21 @@ pub(super) trait Lanes: Copy {
     /// Turns a tile's sums from an order of their own into rows, and back.
     #[inline(always)]
     fn turn<const R: usize, const C: usize>(self, _acc: &mut [[Self::F; C]; R]) {}
-    /// Stores a block's quads as a tile reads them, every [`SIDE`] · 64 bytes.
+    /// Stores quads of a block, an even number, each made by `code`, as a tile reads them: every
+    /// [`SIDE`] · 64 bytes.
     ///
     /// # Safety
     /// There is room.
     #[inline(always)]
-    unsafe fn store_quads(self, to: *mut u8, quads: [Self::B; 8]) {
+    unsafe fn store_quads<const N: usize>(
+        self,
+        to: *mut u8,
+        quads: [Self::B; N],
+        code: impl Fn(Self::B) -> Self::B,
+    ) {
         for (j, quad) in quads.into_iter().enumerate() {
             // SAFETY: the caller's promise.
-            unsafe { self.store(to.add(j * SIDE * 64), quad) };
+            unsafe { self.store(to.add(j * SIDE * 64), code(quad)) };
         }
     }
     /// Lanes of four bytes as integers.

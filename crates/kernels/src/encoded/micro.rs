@@ -441,7 +441,7 @@ impl<const BITS: usize, const TABLE: bool> Work for ExpandBits<'_, BITS, TABLE> 
                 for b in first..first + here {
                     let quads = unpack::<L, BITS, TABLE>(l, table, p);
                     p = p.add(64 * BITS);
-                    l.store_quads(codes.add((b * 8 * SIDE + side) * 64), quads);
+                    l.store_quads(codes.add((b * 8 * SIDE + side) * 64), quads, |quad| quad);
                 }
             }
         }

@@ -770,7 +770,12 @@ impl<P: Products> Lanes for Fours<P> {
         }
     }
     #[inline(always)]
-    unsafe fn store_quads(self, to: *mut u8, quads: [[uint8x16_t; 4]; 8]) {
+    unsafe fn store_quads<const N: usize>(
+        self,
+        to: *mut u8,
+        quads: [[uint8x16_t; 4]; N],
+        code: impl Fn([uint8x16_t; 4]) -> [uint8x16_t; 4],
+    ) {
         let zip = |a: uint8x16_t, b: uint8x16_t| {
             // SAFETY: every aarch64 CPU has these instructions.
             let both = unsafe {
@@ -781,7 +786,8 @@ impl<P: Products> Lanes for Fours<P> {
             both.map(|v| unsafe { vreinterpretq_u8_u32(v) })
         };
         for (e, [a, b]) in quads.as_chunks::<2>().0.iter().enumerate() {
-            let mut pairs = [*a, *b];
+            let [a, b] = [code(*a), code(*b)];
+            let mut pairs = [a, b];
             if P::PAIRED {
                 let eights = four(|g| zip(a[g], b[g]));
                 pairs = [0, 2]

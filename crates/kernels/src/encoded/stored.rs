@@ -179,9 +179,11 @@ impl Work for Expanding<'_> {
                 for (half, row) in halves.0.iter_mut().zip(weights) {
                     *half = row.add(at).cast::<u16>().read_unaligned();
                 }
-                let halves_of_block = [0, 16].map(|at_half| l.transpose(weights, at + 2 + at_half));
-                let quads = std::array::from_fn(|j| wide(l, halves_of_block[j / 4][j % 4]));
-                l.store_quads(codes.add((b * 8 * SIDE + side) * 64), quads);
+                for part in 0..2 {
+                    let quads = l.transpose(weights, at + 2 + 16 * part);
+                    let to = codes.add(((b * 8 + 4 * part) * SIDE + side) * 64);
+                    l.store_quads(to, quads, |quad| wide(l, quad));
+                }
                 let scale = l.load_half(halves.0.as_ptr().cast());
                 l.store_f(scales.add((b * SIDE + side) * PANEL), scale);
             }
