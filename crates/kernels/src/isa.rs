@@ -121,10 +121,10 @@ impl Isa {
     /// The one whose vectors `columns` numbers of `f32` fill best. Vectors of half the width take
     /// half the time, or do on CPUs that have pipes of that width.
     pub(crate) fn for_floats(self, columns: usize) -> Isa {
-        match self {
+        match (self, columns) {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) | Isa::Avx512Vnni(_) if columns <= 8 => Isa::Avx2(Avx2(())),
-            isa => isa,
+            (Isa::Avx512(_) | Isa::Avx512Vnni(_), ..=8) => Isa::Avx2(Avx2(())),
+            (isa, _) => isa,
         }
     }
 

@@ -3,6 +3,7 @@
 
 use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
+use kinglet_graph::ops::cast::Cast;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
 use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
@@ -131,6 +132,46 @@ fn convolutions() {
         ..conv(1, same(), OutSpatialIn)
     };
     check(function, &residual);
+}
+
+#[test]
+fn convolutions_of_many_channels_take_winograds() {
+    use WeightLayout::{OutInSpatial, OutSpatialIn};
+    let same = || window(1, 1, Padding::SameUpper);
+    check(
+        conv(1, same(), OutInSpatial),
+        &[Data(&[2, 10, 9, 16]), Constant(&[20, 16, 3, 3]), Constant(&[20])],
+    );
+    let residual =
+        [Data(&[1, 12, 12, 18]), Constant(&[16, 3, 3, 18]), Data(&[16]), Data(&[1, 12, 12, 16])];
+    check(conv(1, window(1, 1, Padding::SameLower), OutSpatialIn), &residual);
+    let mut graph = Graph::new("chosen");
+    let x = graph.add_input("x", ValueType::new(DType::F32, &[1, 12, 12, 18][..]));
+    let w = graph.add_constant("w", data(&[16, 3, 3, 18], 1));
+    let y = graph.add_value("y", ValueType::new(DType::F32, kinglet_graph::Shape::unknown()));
+    graph.add_node("node", conv(1, same(), OutSpatialIn), vec![Some(x), Some(w)], vec![y]);
+    graph.outputs = vec![y];
+    let plan = Plan::new(&graph, &PlanOptions::default()).unwrap();
+    let step = plan.steps().next().unwrap();
+    assert!(step.kernel.starts_with("winograd conv"), "{}", step.kernel);
+    assert!(step.why.contains("16 products"), "{}", step.why);
+}
+
+#[test]
+fn integers_become_floats() {
+    let mut graph = Graph::new("cast");
+    let values = [0, 1, -1, 255, i32::MAX, i32::MIN, 16_777_217, -16_777_219];
+    let x = graph.add_input("x", ValueType::new(DType::I32, &[values.len()][..]));
+    let y = graph.add_value("y", ValueType::new(DType::F32, kinglet_graph::Shape::unknown()));
+    graph.add_node("node", Cast::new(DType::F32), vec![Some(x)], vec![y]);
+    graph.outputs = vec![y];
+    let given = Tensor::from_slice(&[values.len()], &values).unwrap();
+    let want = interpret(&graph, std::slice::from_ref(&given)).unwrap();
+    let mut plan = Plan::new(&graph, &PlanOptions::default()).unwrap();
+    assert_eq!(plan.steps().next().unwrap().kernel, "i32 to floats");
+    plan.set_input(0, &given.view()).unwrap();
+    plan.run().unwrap();
+    assert_eq!(plan.output(0).slice::<f32>().unwrap(), want[0].slice::<f32>().unwrap());
 }
 
 #[test]

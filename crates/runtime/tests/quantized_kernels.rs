@@ -300,7 +300,13 @@ fn accumulators_as_they_are() {
 #[test]
 fn element_by_element() {
     let quants = [per_tensor(0.03, 4), per_tensor(0.05, -9), per_tensor(0.06, 3)];
-    let cases: [(&[usize], &[usize]); 6] = [
+    let cases: [(&[usize], &[usize]); 11] = [
+        // Short lines, which are joined: with one that repeats, with single elements, with both.
+        (&[300, 3], &[3]),
+        (&[3], &[4, 301, 3]),
+        (&[2, 40, 1], &[2, 40, 17]),
+        (&[7, 40, 1], &[17]),
+        (&[5, 1, 6], &[90, 1]),
         (&[2, 3, 70], &[2, 3, 70]),
         (&[2, 3, 70], &[70]),
         (&[1], &[2, 3, 70]),
