@@ -64,7 +64,7 @@ pub(super) fn pack_panel(
             let rows = std::array::from_fn(|r| plain_codes(encoding, part(r)));
             run_on(isa, Planes { form, blocks: here, rows: &rows, codes });
         } else {
-            let rows = &std::array::from_fn(|r| part(r));
+            let rows = &std::array::from_fn(part);
             run_on(isa, Regroup { encoding, form, blocks: here, rows, codes });
         }
         out = rest;
