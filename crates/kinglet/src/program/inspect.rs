@@ -167,9 +167,8 @@ impl Inspect {
             seen.push(Stage { stage: PLANNED.stage.into(), graph: steps(&mut plan)? });
         }
         if let (Some(path), Some(drawing)) = (&self.svg, drawing) {
-            files::write(path, drawing.as_bytes()).map_err(|e| {
-                Error::input(format!("{}: cannot write the drawing: {e}", path.display()))
-            })?;
+            files::write(path, drawing.as_bytes())
+                .map_err(|e| super::cannot_write_file(path, "the drawing", &e))?;
         }
         if self.stage.is_some() {
             return self.print_stages(&seen);

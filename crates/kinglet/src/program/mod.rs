@@ -13,6 +13,7 @@ mod tensors;
 mod tokenize;
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use kinglet::Error;
@@ -139,6 +140,21 @@ fn cannot_write(error: io::Error) -> Result<(), Error> {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Ok(()),
         _ => Err(Error::work(format!("cannot write the answer: {error}"))),
+    }
+}
+
+/// That a file that was asked for can't be written: for its place, or in the course of the work.
+fn cannot_write_file(path: &Path, what: &str, error: &io::Error) -> Error {
+    let message = format!("{}: cannot write {what}: {error}", path.display());
+    match error.kind() {
+        io::ErrorKind::NotFound
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::InvalidFilename => Error::input(message),
+        _ => Error::work(message),
     }
 }
 

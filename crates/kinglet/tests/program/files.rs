@@ -68,8 +68,11 @@ fn a_write_that_is_cut_off_leaves_the_file_before() {
 fn a_device_is_written_to_as_it_is() {
     let model = fixture("onnx/dynamic_u8.onnx");
     let words = |to| ["inspect", model.to_str().unwrap(), "--quiet", "--svg", to];
-    let message = kinglet(words("/dev/full")).refusal();
-    assert!(message.contains("/dev/full: cannot write the drawing"), "{message}");
+    let full = kinglet(words("/dev/full"));
+    assert_eq!(full.status, 1, "{}", full.stderr);
+    assert!(full.stderr.contains("/dev/full: cannot write the drawing"), "{}", full.stderr);
+    let message = kinglet(words("/no/such/folder/graph.svg")).refusal();
+    assert!(message.contains("cannot write the drawing"), "{message}");
     assert_eq!(kinglet(words("/dev/null")).status, 0);
     use std::os::unix::fs::FileTypeExt;
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());

@@ -66,9 +66,7 @@ impl Bench {
         self.check()?;
         // Before the work, so that a place that can't be written to is known at once.
         let mut page = files::Aside::default();
-        let cannot = |path: &Path, error| {
-            Error::input(format!("{}: cannot write the page: {error}", path.display()))
-        };
+        let cannot = |path: &Path, error| super::cannot_write_file(path, "the page", &error);
         let file = match &self.html {
             Some(path) => Some((path, page.create(path).map_err(|e| cannot(path, e))?)),
             None => None,

@@ -373,9 +373,11 @@ impl Kernel for Conv {
         match (self.packed.reads_in_place(), self.by_panels) {
             (true, false) => "rows are read in place; threads share rows",
             (true, true) => "rows are read in place; weights outweigh them, so threads share these",
-            (false, false) => "windows, or bytes of another sign, are gathered; threads share rows",
+            (false, false) => {
+                "lines of windows, or bytes of another sign, are copied; threads share rows"
+            }
             (false, true) => {
-                "windows, or bytes of another sign, are gathered; threads share weights, which outweigh them"
+                "lines of windows, or bytes of another sign, are copied; threads share weights, which outweigh them"
             }
         }
     }
