@@ -91,10 +91,15 @@ impl PackedWinograd {
 
     /// Tiles that are computed together: threads do well to cut tiles at multiples of it.
     pub fn block_tiles(&self) -> usize {
-        // Transformed tiles of about this size stay in the second-level cache.
-        const BYTES: usize = 64 << 10;
+        // Transformed tiles of this size stay in the first-level cache, and are what every thread
+        // has room for without asking.
+        const BYTES: usize = 28 << 10;
         let rows = self.layout.tile_rows();
-        (BYTES / size_of::<f32>() / (self.elements() * rows)).max(1) * rows
+        match BYTES / (size_of::<f32>() * self.elements() * rows) {
+            // Products of half as many rows are little slower, and plans half as large.
+            0 => rows.div_ceil(2),
+            times => times * rows,
+        }
     }
 
     /// Elements of a tile, transformed, before and after the products.
