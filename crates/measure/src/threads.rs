@@ -2,8 +2,12 @@
 
 use crate::profile::{CoreRate, Profile};
 
-/// The number of threads that gets work done soonest, where all get equal shares of it and the
-/// fastest cores are taken first: `n` of them take as long as the slowest needs for its nth.
+/// The pieces that work is cut into for each thread, about.
+const PIECES: f64 = 4.0;
+
+/// The number of threads that gets work done soonest, where the fastest cores are taken first and all
+/// claim piece by piece, each as it can: together they are as fast as the sum of them, and at last
+/// the slowest is waited for while it does one piece.
 ///
 /// Cores of one kind count as equally fast, by the median of the kind: a core that another program
 /// used while it was measured is not left out for that. What counts as fast is the lower of a core's
@@ -24,7 +28,10 @@ pub fn choose(profile: &Profile) -> usize {
     }
     speeds.sort_by(|a, b| b.total_cmp(a));
     speeds.truncate(profile.usable);
-    let together = |count: usize| count as f64 * speeds[count - 1];
+    let together = |count: usize| {
+        let (sum, slowest) = (speeds[..count].iter().sum::<f64>(), speeds[count - 1]);
+        1.0 / (1.0 / sum + 1.0 / (PIECES * count as f64 * slowest))
+    };
     // Where nothing was measured of cores, all are taken.
     (1..=speeds.len())
         .max_by(|a, b| together(*a).total_cmp(&together(*b)))
@@ -62,10 +69,10 @@ mod tests {
 
     #[test]
     fn slow_cores_are_left_out_where_they_would_be_waited_for() {
-        assert_eq!(choose(&device(&[&[0.3; 4], &[1.0; 4]], 8)), 4);
+        assert_eq!(choose(&device(&[&[0.15; 4], &[1.0; 4]], 8)), 4);
         assert_eq!(choose(&device(&[&[0.6; 4], &[1.0; 4]], 8)), 8);
         // One prime core, three big, four little, as phones have them.
-        assert_eq!(choose(&device(&[&[0.25; 4], &[0.8; 3], &[1.0]], 8)), 4);
+        assert_eq!(choose(&device(&[&[0.15; 4], &[0.8; 3], &[1.0]], 8)), 4);
     }
 
     #[test]
@@ -80,7 +87,7 @@ mod tests {
     fn no_more_than_the_quota_allows() {
         assert_eq!(choose(&device(&[&[1.0; 8]], 2)), 2);
         assert_eq!(choose(&device(&[&[0.3; 4], &[1.0; 4]], 2)), 2);
-        assert_eq!(choose(&device(&[&[0.3; 4], &[1.0; 4]], 6)), 4);
+        assert_eq!(choose(&device(&[&[0.15; 4], &[1.0; 4]], 6)), 4);
         assert_eq!(choose(&device(&[&[1.0]], 1)), 1);
     }
 

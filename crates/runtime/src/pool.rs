@@ -344,6 +344,19 @@ mod tests {
     }
 
     #[test]
+    fn a_slower_worker_takes_fewer_tasks() {
+        let pool = Pool::new(2);
+        let taken = [AtomicUsize::new(0), AtomicUsize::new(0)];
+        pool.run(40, |_, worker| {
+            // A core of a tenth of the other's speed.
+            thread::sleep(std::time::Duration::from_millis(if worker == 1 { 20 } else { 2 }));
+            taken[worker].fetch_add(1, Ordering::Relaxed);
+        });
+        let [fast, slow] = taken.map(|n| n.into_inner());
+        assert!(fast + slow == 40 && slow < 20, "{fast} and {slow}");
+    }
+
+    #[test]
     fn a_caller_sleeps_while_a_worker_is_kept_from_its_task() {
         let pool = Pool::new(2);
         for _ in 0..20 {

@@ -109,14 +109,20 @@ pub(super) struct Cut {
 /// Work of fewer operations than this is done before another thread would have begun.
 const SMALL: usize = 20_000;
 
+/// Operations of a task, at least, where there are more tasks than threads: some microseconds.
+const TASK: usize = 500_000;
+
+/// Tasks for each thread, at most. Threads claim them one by one, so that each does what its core is
+/// able to: unequal cores get unequal shares.
+const MOST_TASKS: usize = 4;
+
 impl Cut {
     /// Cuts `total` pieces, at multiples of `grain`, of about `work` operations in all.
     pub fn new(total: usize, grain: usize, work: usize, threads: usize) -> Cut {
         let grain = grain.max(1);
         let units = total.div_ceil(grain);
-        // Many small tasks even out what the threads are given; few waste nothing.
-        let wanted = if units >= 16 * threads { 2 * threads } else { threads };
-        let tasks = if work < SMALL { 1 } else { wanted };
+        let wanted = (work / TASK).clamp(threads, MOST_TASKS * threads);
+        let tasks = if work < SMALL || threads <= 1 { 1 } else { wanted };
         Cut { tasks: tasks.min(units).max(1), total, grain }
     }
 
@@ -168,6 +174,13 @@ impl GridCut {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_work_is_cut_so_that_unequal_cores_take_unequal_shares() {
+        let tasks = |work, threads| Cut::new(1000, 1, work, threads).tasks;
+        assert_eq!([tasks(1 << 30, 8), tasks(1 << 30, 1), tasks(100, 8)], [32, 1, 1]);
+        assert_eq!([tasks(SMALL, 8), tasks(10 * TASK, 8)], [8, 10]);
+    }
 
     #[test]
     fn cuts_cover_everything_once() {
