@@ -8,9 +8,11 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
 mod cost;
 mod dim;
 mod dtype;
+mod gradient;
 mod graph;
 mod infer;
 mod interpret;
@@ -22,15 +24,15 @@ mod tensor;
 mod types;
 mod verify;
 
+pub use builder::Builder;
 pub use cost::{Cost, GraphCost};
 pub use dim::{Bindings, Dim};
 pub use dtype::{Bool, DType, Element};
+pub use gradient::{Gradient, Gradients};
 pub use graph::{Graph, GraphError, Metadata, Node, NodeId, State, StateId, Value, ValueId};
 pub use infer::{Fold, infer, is_settled, set_input_shapes};
 pub use interpret::{Interpreter, interpret};
 pub use kinglet_kernels::encoding::Encoding;
-pub use op::{
-    Gradient, InferCx, Inputs, Known, Op, OpError, OpResult, Outputs, Runner, Slot, StateMut,
-};
+pub use op::{InferCx, Inputs, Known, Op, OpError, OpResult, Outputs, Runner, Slot, StateMut};
 pub use tensor::{AlignedBytes, Bytes, Tensor, TensorView};
 pub use types::{Dims, Quant, Shape, ValueType, elements};

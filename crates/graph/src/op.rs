@@ -3,7 +3,7 @@
 use crate::ops::unary::Unary;
 use crate::tensor::cast_mut;
 use crate::{Cost, DType, Dim, Element, Graph, Quant, Shape, StateId, Tensor, TensorView};
-use crate::{Dims, ValueId, ValueType};
+use crate::{Dims, Gradient, Gradients, ValueType};
 use smallvec::SmallVec;
 use std::any::Any;
 use std::cell::Cell;
@@ -63,10 +63,17 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         Cost::traffic(inputs, outputs)
     }
 
-    /// The gradient rule: builds, in `g`, the gradients with respect to the inputs. The default
-    /// says that there is none.
-    fn gradient(&self, _g: &mut Gradient<'_>) -> OpResult<Vec<Option<ValueId>>> {
-        Err(OpError::new(format!("{} has no gradient rule", self.name())))
+    /// The gradient rule: builds, in `g`, the gradient of the loss with respect to each input, from
+    /// those with respect to the outputs. `None` is a gradient of zero: of what is not wanted
+    /// ([`Gradient::wants`]), of integers, and of all inputs of a function that is constant but for
+    /// jumps. The default says that there is no rule.
+    ///
+    /// A rule is made of other ops; it is asked only where the gradient of an output is there.
+    fn gradient(&self, _g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        Err(OpError::new(format!(
+            "{} has no gradient rule: train nothing before it, or replace it",
+            self.name()
+        )))
     }
 
     /// `Some(i)` where output 0 is the very bytes of input `i` under other sizes or another type.
@@ -496,19 +503,6 @@ fn slot_bytes<'s>(
             }
         }
     }
-}
-
-/// What a gradient rule works with: the node's values, the gradients of its outputs (`None`:
-/// nothing depends on that output), and the graph to build in.
-pub struct Gradient<'a> {
-    /// The training graph under construction.
-    pub graph: &'a mut Graph,
-    /// The node's inputs.
-    pub inputs: &'a [Option<ValueId>],
-    /// The node's outputs.
-    pub outputs: &'a [ValueId],
-    /// The gradient of the loss with respect to each output.
-    pub output_gradients: &'a [Option<ValueId>],
 }
 
 /// `Dims` of a shape that must be known by now.

@@ -6,8 +6,11 @@
 use crate::number::{Number, to_f64s};
 use crate::ops::activation::Activation;
 use crate::ops::broadcast::{Offsets, broadcast_inputs};
+use crate::ops::logic::{Compare, Where};
 use crate::ops::unary::{Unary, is_number};
-use crate::{InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
+use crate::{
+    Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueId, ValueType,
+};
 use std::fmt;
 use std::sync::Arc;
 
@@ -191,6 +194,23 @@ impl Op for Binary {
         Ok((0..n).map(one).collect())
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (a, b) = (g.input(0)?, g.input(1)?);
+        let dy = g.of_first()?;
+        let dy = g.before(self.activation, dy, || Arc::new(Binary::new(self.function)))?;
+        let y = g.output(0);
+        let mut gradients = vec![None, None];
+        for (i, input) in [a, b].into_iter().enumerate() {
+            if !g.wants(i) {
+                continue;
+            }
+            if let Some(wide) = self.function.gradient(g, i, dy)? {
+                gradients[i] = Some(g.summed_to(wide, y, input)?);
+            }
+        }
+        Ok(gradients)
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
         let dims = &outputs.dims(self, inputs)?[0];
@@ -212,6 +232,81 @@ impl Op for Binary {
     fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
         let activation = self.activation.then(function)?;
         Some(Arc::new(Binary { activation, ..*self }))
+    }
+}
+
+impl BinaryFn {
+    /// The gradient with respect to operand `i`, before any broadcast of it is undone. Where the
+    /// function has a kink, all of it goes to the first operand.
+    fn gradient(self, g: &mut Gradient<'_>, i: usize, dy: ValueId) -> OpResult<Option<ValueId>> {
+        let (a, b) = (g.input(0)?, g.input(1)?);
+        Ok(Some(match (self, i) {
+            (BinaryFn::FloorDiv, _) => return Ok(None),
+            (BinaryFn::Add, _) | (BinaryFn::Sub | BinaryFn::FloorMod | BinaryFn::Fmod, 0) => dy,
+            (BinaryFn::Sub, _) => g.apply(Unary::Neg, &[dy])?,
+            (BinaryFn::Mul, _) => g.mul(dy, [b, a][i])?,
+            (BinaryFn::Div, 0) => g.div(dy, b)?,
+            (BinaryFn::Div, _) => {
+                let quotient = g.div(a, b)?;
+                let slope = g.div(quotient, b)?;
+                let back = g.mul(dy, slope)?;
+                g.apply(Unary::Neg, &[back])?
+            }
+            // a = b ⌊a/b⌋ + the remainder, and the whole quotient is constant but for jumps.
+            (BinaryFn::FloorMod | BinaryFn::Fmod, _) => {
+                let rest = g.binary(self, a, b)?;
+                let whole = g.sub(rest, a)?;
+                let slope = g.div(whole, b)?;
+                g.mul(dy, slope)?
+            }
+            (BinaryFn::Pow, _) if g.dtype(a) != g.dtype(b) => {
+                return Err(OpError::new(
+                    "has a gradient rule where base and exponent are of one type",
+                ));
+            }
+            (BinaryFn::Pow, 0) => {
+                let one = g.scalar(1.0, b)?;
+                let less = g.sub(b, one)?;
+                let power = g.binary(BinaryFn::Pow, a, less)?;
+                let slope = g.mul(b, power)?;
+                g.mul(dy, slope)?
+            }
+            (BinaryFn::Pow, _) => {
+                let power = g.binary(BinaryFn::Pow, a, b)?;
+                let log = g.apply(Unary::Log, &[a])?;
+                let slope = g.mul(power, log)?;
+                g.mul(dy, slope)?
+            }
+            (BinaryFn::Min | BinaryFn::Max, _) => {
+                let first = if self == BinaryFn::Max {
+                    Compare::GreaterOrEqual
+                } else {
+                    Compare::LessOrEqual
+                };
+                let other = if self == BinaryFn::Max { Compare::Less } else { Compare::Greater };
+                let chosen = g.apply([first, other][i], &[a, b])?;
+                g.only_where(chosen, dy)?
+            }
+            (BinaryFn::SquaredDifference, _) => {
+                let difference = g.sub(a, b)?;
+                let slope = g.scaled(difference, [2.0, -2.0][i])?;
+                g.mul(dy, slope)?
+            }
+            (BinaryFn::Atan2, _) => {
+                let (aa, bb) = (g.mul(a, a)?, g.mul(b, b)?);
+                let square = g.add(aa, bb)?;
+                let slope = g.div([b, a][i], square)?;
+                let back = g.mul(dy, slope)?;
+                if i == 0 { back } else { g.apply(Unary::Neg, &[back])? }
+            }
+            (BinaryFn::PRelu, _) => {
+                let zero = g.scalar(0.0, a)?;
+                let below = g.apply(Compare::Less, &[a, zero])?;
+                let slope = g.mul(dy, [b, a][i])?;
+                let above = if i == 0 { dy } else { zero };
+                g.apply(Where, &[below, slope, above])?
+            }
+        }))
     }
 }
 

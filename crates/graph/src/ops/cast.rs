@@ -1,7 +1,10 @@
 //! Conversions between element types.
 
 use super::convert::{self, Rounding};
-use crate::{DType, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::{
+    DType, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
+    ValueType,
+};
 
 /// The elements of input 0 as numbers of another type.
 ///
@@ -35,6 +38,13 @@ impl Op for Cast {
     fn sizes(&self, cx: &InferCx<'_>) -> OpResult<Option<Vec<crate::Dim>>> {
         let wide = |d| matches!(d, DType::I64 | DType::I32);
         if wide(cx.dtype(0)?) && wide(self.to) { cx.sizes(0) } else { Ok(None) }
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, dy) = (g.input(0)?, g.of_first()?);
+        let from = g.dtype(x);
+        // What was an integer has no gradient.
+        Ok(vec![if from.is_float() { Some(g.apply(Cast::new(from), &[dy])?) } else { None }])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

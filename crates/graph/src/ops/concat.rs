@@ -2,7 +2,11 @@
 
 use super::movement::{axis_of, count, fail, ints_of, whole, write_whole};
 use crate::op::{OpError, OpResult};
-use crate::{DType, Dim, Dims, InferCx, Inputs, Op, Outputs, Quant, Shape, ValueType};
+use crate::ops::reshape::ShapeOf;
+use crate::{
+    DType, Dim, Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, Quant, Shape, ValueId,
+    ValueType,
+};
 
 /// Inputs: any number, of the same sizes but along `axis`. Output: one after the other.
 ///
@@ -40,6 +44,17 @@ pub struct Unstack {
 /// Sizes before, of, and after an axis, as counts.
 fn around(dims: &[usize], axis: usize) -> OpResult<(usize, usize, usize)> {
     Ok((count(&dims[..axis])?, dims[axis], count(&dims[axis + 1..])?))
+}
+
+/// The gradient of output `i`, zeros where there is none.
+fn part_gradient(g: &mut Gradient<'_>, i: usize) -> OpResult<ValueId> {
+    match g.opt(i) {
+        Some(dy) => Ok(dy),
+        None => {
+            let part = g.output(i);
+            g.zeros_like(part)
+        }
+    }
 }
 
 impl Op for Concat {
@@ -98,6 +113,21 @@ impl Op for Concat {
             }
         }
         Ok(Some(all))
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let dy = g.of_first()?;
+        let axis = axis_of(self.axis, g.rank(dy)?)?;
+        let mut sizes = Vec::with_capacity(g.inputs());
+        for i in 0..g.inputs() {
+            let part = g.input(i)?;
+            let (start, end) = (axis as i64, Some(axis as i64 + 1));
+            sizes.push(g.apply(ShapeOf { start, end, dtype: DType::I64 }, &[part])?);
+        }
+        let sizes = g.apply(Concat { axis: 0 }, &sizes)?;
+        let count = g.inputs();
+        let parts = g.apply_all(Split { axis: self.axis }, &[Some(dy), Some(sizes)], count)?;
+        Ok(parts.into_iter().map(Some).collect())
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -260,6 +290,12 @@ impl Op for Split {
             .collect()
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let parts = (0..g.outputs()).map(|i| part_gradient(g, i)).collect::<OpResult<Vec<_>>>()?;
+        let dx = g.apply(Concat { axis: self.axis }, &parts)?;
+        Ok(g.first_only(Some(dx)))
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let data = inputs.get(0)?;
         let axis = axis_of(self.axis, data.dims.len())?;
@@ -327,6 +363,12 @@ impl Op for Stack {
         Ok(Some(all))
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (dy, count) = (g.of_first()?, g.inputs());
+        let parts = g.apply_all(Unstack { axis: self.axis }, &[Some(dy)], count)?;
+        Ok(parts.into_iter().map(Some).collect())
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let first = inputs.get(0)?;
         let axis = axis_of(self.axis, first.dims.len() + 1)?;
@@ -369,6 +411,12 @@ impl Op for Unstack {
             }
         };
         Ok(vec![ValueType { dtype: ty.dtype, shape, quant: one_scale }; cx.outputs()])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let parts = (0..g.outputs()).map(|i| part_gradient(g, i)).collect::<OpResult<Vec<_>>>()?;
+        let dx = g.apply(Stack { axis: self.axis }, &parts)?;
+        Ok(vec![Some(dx)])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

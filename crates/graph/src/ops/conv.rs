@@ -4,8 +4,11 @@ use crate::number::Number;
 use crate::ops::activation::Activation;
 use crate::ops::broadcast::{Offsets, strides};
 use crate::ops::unary::Unary;
-use crate::ops::window::{AxisWindow, Layout, WeightLayout, Window, Windows};
-use crate::{Cost, DType, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::ops::window::{AxisWindow, Layout, Padding, WeightLayout, Window, Windows};
+use crate::{
+    Cost, DType, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
+    ValueId, ValueType,
+};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
@@ -116,6 +119,52 @@ impl Op for Conv {
             check_same(&residual.shape, &out.shape)?;
         }
         Ok(vec![out])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, weights) = (g.input(0)?, g.input(1)?);
+        let dy = g.of_first()?;
+        let dy = g.before(self.activation, dy, || {
+            Arc::new(Conv { activation: Activation::None, ..self.clone() })
+        })?;
+        let mut gradients = vec![None; g.inputs()];
+        if g.wants(0) {
+            let (x_dims, w_dims) = (g.dims(x)?, g.fixed(weights)?);
+            let spatial = self.layout.split(&x_dims)?.2;
+            let spatial: Option<Vec<usize>> = spatial.iter().map(Dim::fixed).collect();
+            let spatial = spatial.ok_or_else(|| {
+                OpError::new("the sizes of images must be known to train what lies before them")
+            })?;
+            let (_, _, kernel) = self.weight_layout.split(&w_dims)?;
+            let windows = self.window.resolve(&spatial, &kernel, false)?;
+            let back = ConvTranspose {
+                window: explicit(&self.window, &windows),
+                output_padding: windows.iter().map(unread).collect(),
+                groups: self.groups,
+                layout: self.layout,
+                weight_layout: self.weight_layout.transposed(),
+                activation: Activation::None,
+            };
+            gradients[0] = Some(g.apply(back, &[dy, weights])?);
+        }
+        if g.wants(1) {
+            let (_, _, kernel) = self.weight_layout.split(&g.fixed(weights)?)?;
+            let op = ConvWeightGradient {
+                window: self.window.clone(),
+                kernel,
+                groups: self.groups,
+                layout: self.layout,
+                weight_layout: self.weight_layout,
+            };
+            gradients[1] = Some(g.apply(op, &[x, dy])?);
+        }
+        if g.opt_input(2).is_some() && g.wants(2) {
+            gradients[2] = Some(bias_gradient(g, self.layout, dy)?);
+        }
+        if g.opt_input(3).is_some() {
+            gradients[3] = Some(dy);
+        }
+        Ok(gradients)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -277,6 +326,48 @@ impl Op for ConvTranspose {
         Ok(vec![ValueType::new(dtype, self.shape(cx)?)])
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, weights) = (g.input(0)?, g.input(1)?);
+        let dy = g.of_first()?;
+        let dy = g.before(self.activation, dy, || {
+            Arc::new(ConvTranspose { activation: Activation::None, ..self.clone() })
+        })?;
+        let (x_dims, w_dims, y_dims) = (g.fixed(x)?, g.fixed(weights)?, g.fixed(g.output(0))?);
+        let (_, _, spatial) = self.layout.split(&y_dims)?;
+        let wanted = g.opt_input(3).is_some();
+        let dims = self.dims(&x_dims, &w_dims, &spatial, wanted)?;
+        let (window, kernel) = (
+            explicit(&self.window, &dims.windows),
+            dims.windows.iter().map(|w| w.kernel).collect(),
+        );
+        let weight_layout = self.weight_layout.transposed();
+        let mut gradients = vec![None; g.inputs()];
+        if g.wants(0) {
+            let back = Conv {
+                window: window.clone(),
+                groups: self.groups,
+                layout: self.layout,
+                weight_layout,
+                activation: Activation::None,
+            };
+            gradients[0] = Some(g.apply(back, &[dy, weights])?);
+        }
+        if g.wants(1) {
+            let op = ConvWeightGradient {
+                window,
+                kernel,
+                groups: self.groups,
+                layout: self.layout,
+                weight_layout,
+            };
+            gradients[1] = Some(g.apply(op, &[dy, x])?);
+        }
+        if g.opt_input(2).is_some() && g.wants(2) {
+            gradients[2] = Some(bias_gradient(g, self.layout, dy)?);
+        }
+        Ok(gradients)
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (x, weights) = (inputs.get(0)?, inputs.get(1)?);
         let out_dims = &inputs.output_dims(self, 1)?[0];
@@ -328,6 +419,123 @@ impl Op for ConvTranspose {
         };
         Cost::traffic(inputs, outputs).with_macs(macs)
     }
+}
+
+/// The gradient of a [`Conv`] with respect to its weights, from x and the gradient of its output:
+/// each weight meets what it was multiplied with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConvWeightGradient {
+    /// Strides, dilations, padding of the convolution.
+    pub window: Window,
+    /// Spatial sizes of the weights.
+    pub kernel: Vec<usize>,
+    /// Groups that the channels are split into.
+    pub groups: usize,
+    /// Layout of x and the output.
+    pub layout: Layout,
+    /// Layout of the weights.
+    pub weight_layout: WeightLayout,
+}
+
+impl Op for ConvWeightGradient {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        let dtype = float(cx, 2)?;
+        let (Some(x), Some(dy)) = (cx.dims(0)?, cx.dims(1)?) else {
+            return Ok(vec![ValueType::new(dtype, Shape::unknown())]);
+        };
+        let (_, channels, spatial) = self.layout.split(x)?;
+        let (_, out, of_output) = self.layout.split(dy)?;
+        check_groups(self.groups, channels.fixed(), None, out.fixed())?;
+        let per_group = channels.fixed().filter(|c| c % self.groups == 0).map(|c| c / self.groups);
+        let per_group = per_group.ok_or_else(|| {
+            OpError::new(format!("{channels} channels do not split into {} groups", self.groups))
+        })?;
+        check_same(
+            &self.window.output_dims(&spatial, &self.kernel, false)?.into(),
+            &of_output.into(),
+        )?;
+        let kernel: Vec<Dim> = self.kernel.iter().map(|k| Dim::from(*k)).collect();
+        let shape = self.weight_layout.join(out, per_group.into(), &kernel);
+        Ok(vec![ValueType::new(dtype, shape)])
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (x, dy) = (inputs.get(0)?, inputs.get(1)?);
+        let w_dims = &outputs.dims(self, inputs)?[0];
+        let layouts = (self.layout, self.weight_layout);
+        let dims = conv_dims(&self.window, self.groups, layouts, x.dims, w_dims)?;
+        let of_output: Vec<usize> = dims.windows.iter().map(|w| w.output).collect();
+        if self.layout.join(dims.batch, dims.out_channels, &of_output) != dy.dims {
+            return Err(OpError::new(format!("x of {:?} with dy of {:?}", x.dims, dy.dims)));
+        }
+        crate::dispatch_float!(x.dtype, T => {
+            let x_at = ImageStrides::of(self.layout, x.dims)?;
+            let w_at = WeightStrides::of(self.weight_layout, w_dims)?;
+            let y_at = ImageStrides::of(self.layout, dy.dims)?;
+            let (x, dy) = (inputs.slice::<T>(0)?, inputs.slice::<T>(1)?);
+            let (per_in, per_out) =
+                (dims.in_channels / self.groups, dims.out_channels / self.groups);
+            let out = outputs.slice::<T>(0, w_dims)?;
+            let mut sums = vec![0f64; out.len()];
+            for_each_window(&dims.windows, &x_at, &w_at, &y_at, |_, spatial, taps| {
+                for n in 0..dims.batch {
+                    for oc in 0..dims.out_channels {
+                        let first = oc / per_out * per_in;
+                        let by = dy[n * y_at.batch + oc * y_at.channel + spatial].wide();
+                        for (x_tap, w_tap) in taps {
+                            let from = n * x_at.batch + first * x_at.channel + x_tap;
+                            let weight = oc * w_at.output + w_tap;
+                            for ic in 0..per_in {
+                                sums[weight + ic * w_at.input] +=
+                                    x[from + ic * x_at.channel].wide() * by;
+                            }
+                        }
+                    }
+                }
+            });
+            for (to, sum) in out.iter_mut().zip(sums) {
+                *to = T::narrow(sum);
+            }
+            Ok(())
+        }, else => Err(OpError::new(format!("ConvWeightGradient does not take {}", x.dtype))))
+    }
+
+    fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
+        let dy = inputs.get(1).copied().flatten().and_then(|ty| ty.shape.fixed());
+        let weights =
+            outputs.first().and_then(|w| self.weight_layout.split(&w.shape.fixed()?).ok());
+        let macs = match (dy, weights) {
+            (Some(dy), Some((_, per_group, kernel))) => {
+                let taps = kernel.iter().chain([&per_group]);
+                dy.iter().chain(taps).fold(1u64, |n, d| n.saturating_mul(*d as u64))
+            }
+            _ => 0,
+        };
+        Cost::traffic(inputs, outputs).with_macs(macs)
+    }
+}
+
+/// `window` with its padding as numbers.
+fn explicit(window: &Window, resolved: &[AxisWindow]) -> Window {
+    let padding = Padding::Explicit {
+        before: resolved.iter().map(|w| w.pad_before).collect(),
+        after: resolved.iter().map(|w| w.pad_after).collect(),
+    };
+    Window { padding, ..window.clone() }
+}
+
+/// Elements at the end of the padded input that no window reads.
+fn unread(w: &AxisWindow) -> usize {
+    let reach = w.output.saturating_sub(1) * w.stride + w.span();
+    (w.pad_before + w.input + w.pad_after).saturating_sub(reach)
+}
+
+/// The sum over everything but the channels.
+fn bias_gradient(g: &mut Gradient<'_>, layout: Layout, dy: ValueId) -> OpResult<ValueId> {
+    let rank = g.rank(dy)?;
+    let channel = if layout == Layout::ChannelsFirst { 1 } else { rank - 1 };
+    let axes: Vec<usize> = (0..rank).filter(|a| *a != channel).collect();
+    g.sum(dy, &axes, false)
 }
 
 /// Strides of a batch of images, in elements.

@@ -1,7 +1,9 @@
 //! Sums of products named by letters.
 
 use super::convert::{floats, write_floats};
-use crate::{Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::{
+    Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType,
+};
 use std::collections::BTreeMap;
 
 /// A sum of products of elements, in the notation of NumPy's `einsum`: letters name dimensions, an
@@ -137,6 +139,33 @@ impl Op for Einsum {
         let (output, sizes) = self.sizes(&dims, super::broadcast::broadcast_dim)?;
         let out: Vec<Dim> = output.iter().map(|axis| sizes[axis].clone()).collect();
         Ok(vec![ValueType::new(dtype, out)])
+    }
+
+    /// The product of the gradient and all other terms, summed to the letters of the one left out.
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let dy = g.of_first()?;
+        let mut gradients = vec![None; g.inputs()];
+        let wanted: Vec<usize> = (0..self.inputs.len()).filter(|i| g.wants(*i)).collect();
+        for i in wanted {
+            let own = &self.inputs[i];
+            let mut terms = vec![self.output.clone()];
+            let mut values = vec![dy];
+            for (j, term) in self.inputs.iter().enumerate().filter(|(j, _)| *j != i) {
+                terms.push(term.clone());
+                values.push(g.input(j)?);
+            }
+            let alone = |label: &Label| !terms.iter().any(|t| t.contains(label));
+            let repeated = (1..own.len()).any(|k| own[..k].contains(&own[k]));
+            if repeated || own.iter().any(alone) {
+                return Err(OpError::new(
+                    "has a gradient rule for terms whose letters each stand there once and in another term",
+                ));
+            }
+            let back = Einsum { inputs: terms, output: own.clone() };
+            let (wide, input) = (g.apply(back, &values)?, g.input(i)?);
+            gradients[i] = Some(g.summed_to(wide, wide, input)?);
+        }
+        Ok(gradients)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -3,7 +3,7 @@
 use super::broadcast::{broadcast_dim, broadcast_dims};
 use super::movement::{Walk, count, fail, ints_in, row_major, whole, write_whole};
 use crate::op::{OpError, OpResult};
-use crate::{Dim, Dims, InferCx, Inputs, Op, Outputs, Shape, ValueType};
+use crate::{Dim, Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, Shape, ValueType};
 
 /// Inputs: data, shape (integers). Broadcasts the data and the shape against each other, as NumPy
 /// does (ONNX `Expand`, TFLite `BROADCAST_TO`).
@@ -51,6 +51,12 @@ impl Op for Expand {
         }])
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, y, dy) = (g.input(0)?, g.output(0), g.of_first()?);
+        let dx = g.summed_to(dy, y, x)?;
+        Ok(g.first_only(Some(dx)))
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let data = inputs.get(0)?;
         let shape = sizes_of(&ints_in(inputs, 1)?)?;
@@ -90,6 +96,11 @@ impl Op for Tile {
             shape,
             quant: ty.quant.clone().filter(|q| q.axis.is_none()),
         }])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let others = g.others();
+        g.moved(Tile, &others)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

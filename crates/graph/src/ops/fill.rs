@@ -3,7 +3,10 @@
 use super::movement::{axis_of, count, fail, fill, ints_in, ints_of, whole, write_whole};
 use crate::number::Number;
 use crate::op::{OpError, OpResult};
-use crate::{DType, Dim, Dims, InferCx, Inputs, Op, Outputs, Shape, TensorView, ValueType};
+use crate::{
+    DType, Dim, Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, Shape, TensorView,
+    ValueType,
+};
 
 /// Inputs: shape (integers), value (one element). Output: copies of the value (ONNX
 /// `ConstantOfShape`, TFLite `FILL`).
@@ -100,6 +103,10 @@ impl Op for ZerosLike {
         Ok(vec![ValueType::new(cx.dtype(0)?, cx.ty(0)?.shape.clone())])
     }
 
+    fn gradient(&self, _g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        Ok(vec![None])
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let data = inputs.get(0)?;
         outputs.bytes(0, data.dtype, data.dims)?.fill(0);
@@ -190,6 +197,10 @@ impl Op for EyeLike {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let ty = cx.ty(0)?;
         Ok(vec![ValueType::new(self.dtype.unwrap_or(ty.dtype), ty.shape.clone())])
+    }
+
+    fn gradient(&self, _g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        Ok(vec![None])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -304,6 +315,11 @@ impl Op for Trilu {
             Some(rank) if rank < 2 => fail(format!("{ty} is no matrix")),
             _ => Ok(vec![ty.clone()]),
         }
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let others = g.others();
+        g.moved(self.clone(), &others)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

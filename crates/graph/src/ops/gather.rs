@@ -1,8 +1,9 @@
 //! Elements picked by index.
 
 use super::movement::{Indices, axis_of, count, fail, row_major, whole, write_whole};
-use crate::op::OpResult;
-use crate::{Dim, Dims, InferCx, Inputs, Op, Outputs, Shape, ValueType};
+use super::scatter::{Reduction, ScatterElements, ScatterNdZeros};
+use crate::op::{OpError, OpResult};
+use crate::{Dim, Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, Shape, ValueType};
 
 /// Inputs: data, indices (integers). Replaces dimension `axis` of the data by the dimensions of
 /// the indices, batch dimensions left out. Negative indices count from the end.
@@ -75,6 +76,38 @@ impl Op for Gather {
             .map(Some)
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, indices, dy) = (g.input(0)?, g.input(1)?, g.of_first()?);
+        let (rank, places) = (g.rank(x)?, g.rank(indices)?);
+        let (axis, batch) = self.places(rank, places)?;
+        if batch > 0 {
+            return Err(OpError::new("has a gradient rule for indices without batch dimensions"));
+        }
+        // What was picked comes first, as rows that are added to those of the data.
+        let last = rank - 1 + places;
+        let picked = axis..axis + places;
+        let order: Vec<usize> =
+            picked.clone().chain((0..last).filter(|a| !picked.contains(a))).collect();
+        let rows = g.transposed(dy, &order)?;
+        let dims = g.dims(x)?;
+        let rest = dims.iter().enumerate().filter(|(i, _)| *i != axis);
+        let rest: Option<Vec<i64>> = rest.map(|(_, d)| d.fixed().map(|d| d as i64)).collect();
+        let rest = rest.ok_or_else(|| OpError::new("only the indexed size may be a symbol"))?;
+        let rows = g.reshaped(rows, &[&[-1], &rest[..]].concat())?;
+        let sizes = match axis {
+            0 => g.sizes_of(x)?,
+            _ => {
+                let size = g.fixed(x)?[axis] as i64;
+                g.ints(&[&[size], &rest[..]].concat())?
+            }
+        };
+        let indices = g.reshaped(indices, &[-1, 1])?;
+        let sums = g.apply(ScatterNdZeros, &[indices, rows, sizes])?;
+        let back: Vec<usize> = (1..=axis).chain([0]).chain(axis + 1..rank).collect();
+        let dx = g.transposed(sums, &back)?;
+        Ok(g.first_only(Some(dx)))
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (data, places) = (inputs.get(0)?, inputs.get(1)?);
         let (axis, batch) = self.places(data.dims.len(), places.dims.len())?;
@@ -123,6 +156,14 @@ impl Op for GatherElements {
             }
         }
         Ok(vec![ValueType::new(ty.dtype, indices.shape.clone())])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, indices, dy) = (g.input(0)?, g.input(1)?, g.of_first()?);
+        let zeros = g.zeros_like(x)?;
+        let op = ScatterElements { axis: self.axis, reduction: Reduction::Add };
+        let dx = g.apply(op, &[zeros, indices, dy])?;
+        Ok(g.first_only(Some(dx)))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -188,6 +229,16 @@ impl Op for GatherNd {
             _ => Shape::unknown(),
         };
         Ok(vec![ValueType::new(ty.dtype, shape)])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        if self.batch_dims > 0 {
+            return Err(OpError::new("has a gradient rule for indices without batch dimensions"));
+        }
+        let (x, indices, dy) = (g.input(0)?, g.input(1)?, g.of_first()?);
+        let sizes = g.sizes_of(x)?;
+        let dx = g.apply(ScatterNdZeros, &[indices, dy, sizes])?;
+        Ok(g.first_only(Some(dx)))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -3,7 +3,9 @@
 use crate::number::Number;
 use crate::ops::broadcast::{Offsets, broadcast_inputs};
 use crate::ops::unary::is_number;
-use crate::{Bool, DType, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
+use crate::{
+    Bool, DType, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType,
+};
 
 /// Compares elements of inputs 0 and 1, of one type, broadcast as in NumPy. The output is bool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -281,6 +283,21 @@ impl Op for Where {
             return Err(OpError::new(format!("Where does not take {condition}, {a} and {b}")));
         }
         Ok(vec![ValueType::new(a, broadcast_inputs(cx, 0..3)?)])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (condition, y, dy) = (g.input(0)?, g.output(0), g.of_first()?);
+        let zero = g.scalar(0.0, dy)?;
+        let mut gradients = vec![None; 3];
+        for i in [1, 2] {
+            if g.wants(i) {
+                let (a, b) = if i == 1 { (dy, zero) } else { (zero, dy) };
+                let chosen = g.apply(Where, &[condition, a, b])?;
+                let input = g.input(i)?;
+                gradients[i] = Some(g.summed_to(chosen, y, input)?);
+            }
+        }
+        Ok(gradients)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

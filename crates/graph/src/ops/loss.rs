@@ -2,9 +2,18 @@
 
 use crate::number::{put_f64s, to_f64s};
 use crate::ops::broadcast::AroundAxis;
+use crate::ops::cast::Cast;
 use crate::ops::conv::float;
-use crate::ops::softmax::log_softmax;
-use crate::{Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::ops::gather::Gather;
+use crate::ops::logic::{Compare, Where};
+use crate::ops::reshape::SizeOf;
+use crate::ops::scatter::{Reduction, ScatterElements};
+use crate::ops::softmax::{Softmax, log_softmax};
+use crate::ops::unary::Unary;
+use crate::{
+    DType, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
+    Tensor, ValueType,
+};
 
 /// What becomes of the losses of the single targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +68,70 @@ impl Op for ClassLoss {
             types.push(ValueType::new(dtype, x.shape.clone()));
         }
         Ok(types)
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, targets, dy) = (g.input(0)?, g.input(1)?, g.of_first()?);
+        if g.wants(2) {
+            return Err(OpError::new("has no gradient rule for the weights of classes"));
+        }
+        // The share of each target in the loss, and a class in range for those that do not count.
+        let one = g.scalar(1.0, x)?;
+        let (mut share, mut classes) = (None, targets);
+        if let Some(ignore) = self.ignore {
+            let [ignore, first] = [ignore, 0].map(|v| match g.dtype(targets) {
+                DType::I32 => i32::try_from(v).map(Tensor::scalar).ok(),
+                DType::I64 => Some(Tensor::scalar(v)),
+                _ => None,
+            });
+            let (Some(ignore), Some(first)) = (ignore, first) else {
+                return Err(OpError::new("has a gradient rule for targets of i32 and i64"));
+            };
+            let (ignore, first) =
+                (g.graph.add_constant("", ignore), g.graph.add_constant("", first));
+            let counts = g.apply(Compare::NotEqual, &[targets, ignore])?;
+            classes = g.apply(Where, &[counts, targets, first])?;
+            let zero = g.scalar(0.0, x)?;
+            share = Some(g.apply(Where, &[counts, one, zero])?);
+        }
+        if let Some(weights) = g.opt_input(2) {
+            let weight = g.apply(Gather::default(), &[weights, classes])?;
+            share = Some(match share {
+                Some(share) => g.mul(share, weight)?,
+                None => weight,
+            });
+        }
+        let mut scale = dy;
+        if self.reduction == LossReduction::Mean {
+            let total = match share {
+                Some(share) => {
+                    let axes: Vec<usize> = (0..g.rank(share)?).collect();
+                    g.sum(share, &axes, false)?
+                }
+                None => {
+                    let count = g.apply(SizeOf, &[targets])?;
+                    let dtype = g.dtype(x);
+                    g.apply(Cast::new(dtype), &[count])?
+                }
+            };
+            scale = g.div(dy, total)?;
+        }
+        let share = match share {
+            Some(share) => g.mul(share, scale)?,
+            None if self.reduction == LossReduction::None => scale,
+            None => g.expanded_like(scale, targets)?,
+        };
+        let (share, places) = (g.unsqueezed(share, &[1])?, g.unsqueezed(classes, &[1])?);
+        let to_class = ScatterElements { axis: 1, reduction: Reduction::Add };
+        let lost = g.apply(Unary::Neg, &[share])?;
+        let spread = if self.softmax {
+            let probabilities = g.apply(Softmax::new(1), &[x])?;
+            g.mul(probabilities, share)?
+        } else {
+            g.zeros_like(x)?
+        };
+        let dx = g.apply(to_class, &[spread, places, lost])?;
+        Ok(g.first_only(Some(dx)))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

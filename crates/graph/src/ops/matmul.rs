@@ -4,7 +4,10 @@ use crate::number::{Number, Wide};
 use crate::ops::activation::Activation;
 use crate::ops::broadcast::{Offsets, broadcast_dim, broadcast_dims, broadcast_shapes};
 use crate::ops::unary::{Unary, is_number};
-use crate::{Cost, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::{
+    Cost, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
+    ValueType,
+};
 use crate::{TensorView, elements};
 use std::sync::Arc;
 
@@ -134,6 +137,62 @@ impl Op for MatMul {
             }
         }
         Ok(vec![ValueType::new(dtype, out)])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (a, b) = (g.input(0)?, g.input(1)?);
+        let dy = g.of_first()?;
+        let plain = MatMul { activation: Activation::None, ..*self };
+        let dy = g.before(self.activation, dy, || Arc::new(plain))?;
+        let mut gradients = vec![None; g.inputs()];
+        if let (Some(bias), true) = (g.opt_input(2), g.wants(2)) {
+            let y = g.output(0);
+            gradients[2] = Some(g.summed_to(dy, y, bias)?);
+        }
+        // A vector is a matrix of one row or column, whose gradient is told the vector's sizes last.
+        let (rank_a, rank_b) = (g.rank(a)?, g.rank(b)?);
+        let (a_matrix, b_matrix) = (
+            if rank_a == 1 { g.unsqueezed(a, &[0])? } else { a },
+            if rank_b == 1 { g.unsqueezed(b, &[1])? } else { b },
+        );
+        let mut of_matrix = dy;
+        if rank_b == 1 {
+            let last = g.rank(of_matrix)?;
+            of_matrix = g.unsqueezed(of_matrix, &[last])?;
+        }
+        if rank_a == 1 {
+            let before_last = g.rank(of_matrix)? - 1;
+            of_matrix = g.unsqueezed(of_matrix, &[before_last])?;
+        }
+        let (ta, tb) = (self.transpose_a && rank_a > 1, self.transpose_b && rank_b > 1);
+        let product = |transpose_a, transpose_b| MatMul {
+            transpose_a,
+            transpose_b,
+            activation: Activation::None,
+        };
+        if g.wants(0) {
+            let wide = match ta {
+                false => g.apply(product(false, !tb), &[of_matrix, b_matrix])?,
+                true => g.apply(product(tb, true), &[b_matrix, of_matrix])?,
+            };
+            let summed = g.summed_to(wide, wide, a_matrix)?;
+            gradients[0] = Some(g.reshaped_like(summed, a)?);
+        }
+        if g.wants(1) {
+            // One matrix for all of a batch: its rows are multiplied as one.
+            let shared = rank_b <= 2 && rank_a > 2 && !ta;
+            let (a_rows, dy_rows) = match shared {
+                true => (g.rows(a_matrix)?, g.rows(of_matrix)?),
+                false => (a_matrix, of_matrix),
+            };
+            let wide = match tb {
+                false => g.apply(product(!ta, false), &[a_rows, dy_rows])?,
+                true => g.apply(product(true, ta), &[dy_rows, a_rows])?,
+            };
+            let summed = g.summed_to(wide, wide, b_matrix)?;
+            gradients[1] = Some(g.reshaped_like(summed, b)?);
+        }
+        Ok(gradients)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

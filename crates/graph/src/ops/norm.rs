@@ -1,12 +1,17 @@
 //! Normalisation: shifting and scaling by statistics of the data, or by given ones.
 
 use crate::number::{put_f64s, to_f64s};
+use crate::ops::binary::BinaryFn;
 use crate::ops::broadcast::{AroundAxis, Offsets, axis_of, broadcast_dims};
 use crate::ops::conv::{ImageStrides, float};
-use crate::ops::reduce::moments;
-use crate::ops::unary::is_number;
+use crate::ops::logic::Compare;
+use crate::ops::reduce::{ReduceKind, moments};
+use crate::ops::unary::{Unary, is_number};
 use crate::ops::window::Layout;
-use crate::{DType, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::{
+    DType, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
+    ValueId, ValueType,
+};
 
 /// Batch normalisation with given statistics: scale (x − mean) / √(variance + ε) + bias per
 /// channel. Inputs x, scale, bias, mean, variance.
@@ -123,6 +128,102 @@ fn channel_of(at: &ImageStrides, channels: usize, i: usize) -> usize {
     i / at.channel.max(1) % channels.max(1)
 }
 
+/// Where the channels of input 0 lie, for gradient rules.
+struct Channels {
+    /// Their axis.
+    axis: usize,
+    /// All other axes.
+    others: Vec<usize>,
+}
+
+impl Channels {
+    fn of(g: &Gradient<'_>, layout: Layout) -> OpResult<Channels> {
+        let rank = g.rank(g.input(0)?)?;
+        let axis = if layout == Layout::ChannelsFirst { 1 } else { rank - 1 };
+        Ok(Channels { axis, others: (0..rank).filter(|a| *a != axis).collect() })
+    }
+
+    /// One element for each channel, as a tensor that broadcasts to the image.
+    fn spread(&self, g: &mut Gradient<'_>, v: ValueId) -> OpResult<ValueId> {
+        let after: Vec<usize> = (1..=self.others.len() - self.axis).collect();
+        g.unsqueezed(v, &after)
+    }
+
+    /// The sum over each channel.
+    fn summed(&self, g: &mut Gradient<'_>, v: ValueId) -> OpResult<ValueId> {
+        g.sum(v, &self.others, false)
+    }
+}
+
+/// 1 / √(v + ε).
+fn inverse_deviation(g: &mut Gradient<'_>, v: ValueId, epsilon: f32) -> OpResult<ValueId> {
+    let epsilon = g.scalar(epsilon.into(), v)?;
+    let sum = g.add(v, epsilon)?;
+    g.apply(Unary::Rsqrt, &[sum])
+}
+
+/// Of y = scale u + bias, where u is x divided by the root of its mean square over `axes`, its mean
+/// taken out first where `centre`: the gradients with respect to x, and to the scale before the sum
+/// over what it was broadcast to. `scale` broadcasts to x.
+///
+/// u is computed again: x is at hand anyway, and u need not be kept.
+fn normalised(
+    g: &mut Gradient<'_>,
+    x: ValueId,
+    dy: ValueId,
+    scale: Option<ValueId>,
+    axes: &[usize],
+    epsilon: f32,
+    centre: bool,
+) -> OpResult<(ValueId, ValueId)> {
+    let mut centred = x;
+    if centre {
+        let mean = g.reduce(ReduceKind::Mean, x, axes, true)?;
+        centred = g.sub(x, mean)?;
+    }
+    let square = g.mul(centred, centred)?;
+    let square = g.reduce(ReduceKind::Mean, square, axes, true)?;
+    let inverse = inverse_deviation(g, square, epsilon)?;
+    let unit = g.mul(centred, inverse)?;
+    let by_unit = g.mul(dy, unit)?;
+    let (mut du, mut along) = (dy, by_unit);
+    if let Some(scale) = scale {
+        (du, along) = (g.mul(dy, scale)?, g.mul(by_unit, scale)?);
+    }
+    // dx = (du − mean du − u mean(du u)) / √(variance + ε).
+    let along = g.reduce(ReduceKind::Mean, along, axes, true)?;
+    let along = g.mul(unit, along)?;
+    let mut off = g.sub(du, along)?;
+    if centre {
+        let level = g.reduce(ReduceKind::Mean, du, axes, true)?;
+        off = g.sub(off, level)?;
+    }
+    Ok((g.mul(off, inverse)?, by_unit))
+}
+
+/// The gradients of a norm of all from an axis on, with a scale and perhaps a bias.
+fn scaled_line_gradient(
+    g: &mut Gradient<'_>,
+    x: ValueId,
+    scale: ValueId,
+    dy: ValueId,
+    axis: i64,
+    epsilon: f32,
+    centre: bool,
+) -> OpResult<Gradients> {
+    let rank = g.rank(x)?;
+    let axes: Vec<usize> = (axis_of(axis, rank)?..rank).collect();
+    let (dx, by_unit) = normalised(g, x, dy, Some(scale), &axes, epsilon, centre)?;
+    let mut gradients = g.first_only(Some(dx));
+    if g.wants(1) {
+        gradients[1] = Some(g.summed_to(by_unit, x, scale)?);
+    }
+    if let (Some(bias), true) = (g.opt_input(2), g.wants(2)) {
+        gradients[2] = Some(g.summed_to(dy, x, bias)?);
+    }
+    Ok(gradients)
+}
+
 impl Op for BatchNorm {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let dtype = float(cx, 1)?;
@@ -130,6 +231,43 @@ impl Op for BatchNorm {
         let channels = channels(self.layout, shape)?;
         check_vectors(cx, 1..5, &[channels.as_ref()])?;
         Ok(vec![ValueType::new(dtype, shape.clone())])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, dy) = (g.input(0)?, g.of_first()?);
+        let shape = Channels::of(g, self.layout)?;
+        let [scale, mean, variance] = [1, 3, 4].map(|i| g.input(i));
+        let (scale, mean) = (shape.spread(g, scale?)?, shape.spread(g, mean?)?);
+        let inverse = inverse_deviation(g, variance?, self.epsilon)?;
+        let inverse = shape.spread(g, inverse)?;
+        let centred = g.sub(x, mean)?;
+        let unit = g.mul(centred, inverse)?;
+        let mut gradients = vec![None; 5];
+        let by_unit = g.mul(dy, unit)?;
+        let steep = g.mul(scale, inverse)?;
+        if g.wants(0) {
+            gradients[0] = Some(g.mul(dy, steep)?);
+        }
+        if g.wants(1) {
+            gradients[1] = Some(shape.summed(g, by_unit)?);
+        }
+        if g.wants(2) {
+            gradients[2] = Some(shape.summed(g, dy)?);
+        }
+        if g.wants(3) {
+            let back = g.mul(dy, steep)?;
+            let back = shape.summed(g, back)?;
+            gradients[3] = Some(g.apply(Unary::Neg, &[back])?);
+        }
+        if g.wants(4) {
+            // d (v + ε)^-½ / dv = −½ (v + ε)^-½ / (v + ε).
+            let back = g.mul(by_unit, scale)?;
+            let back = g.mul(back, inverse)?;
+            let back = g.mul(back, inverse)?;
+            let back = shape.summed(g, back)?;
+            gradients[4] = Some(g.scaled(back, -0.5)?);
+        }
+        Ok(gradients)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -161,6 +299,19 @@ impl Op for BatchNormTraining {
             ValueType::new(mean.dtype, mean.shape.clone()),
             ValueType::new(variance.dtype, variance.shape.clone()),
         ])
+    }
+
+    /// The running statistics take no part in y and pass no gradient on.
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, scale, dy) = (g.input(0)?, g.input(1)?, g.of_first()?);
+        let shape = Channels::of(g, self.layout)?;
+        let scale = shape.spread(g, scale)?;
+        let (dx, by_unit) = normalised(g, x, dy, Some(scale), &shape.others, self.epsilon, true)?;
+        let mut gradients = vec![None; 5];
+        gradients[0] = Some(dx);
+        gradients[1] = Some(shape.summed(g, by_unit)?);
+        gradients[2] = Some(shape.summed(g, dy)?);
+        Ok(gradients)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -208,6 +359,47 @@ impl Op for GroupNorm {
             return Err(OpError::new(format!("{c} channels do not split into {groups} groups")));
         }
         Ok(vec![ValueType::new(dtype, shape.clone())])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, scale, bias, dy) = (g.input(0)?, g.input(1)?, g.input(2)?, g.of_first()?);
+        let dims = g.fixed(x)?;
+        let (_, channels, spatial) = self.layout.split(&dims)?;
+        let groups = self.groups.unwrap_or(channels);
+        let each = channels / groups;
+        // Channels [groups, each] in place of one dimension; or each group alone has a scale.
+        let split = self.layout.join(
+            vec![dims[0]],
+            vec![groups, each],
+            &spatial.iter().map(|s| vec![*s]).collect::<Vec<_>>(),
+        );
+        let split: Vec<i64> = split.concat().iter().map(|d| *d as i64).collect();
+        let (group, inside) = match self.layout {
+            Layout::ChannelsFirst => (1, 2),
+            Layout::ChannelsLast => (split.len() - 2, split.len() - 1),
+        };
+        let whole: Vec<usize> = (1..split.len()).filter(|a| *a != group).collect();
+        let others: Vec<usize> = (0..split.len()).filter(|a| *a != group && *a != inside).collect();
+        let per_channel = g.fixed(scale)?[0] == channels;
+        let (x_split, dy_split) = (g.reshaped(x, &split)?, g.reshaped(dy, &split)?);
+        let wide =
+            g.reshaped(scale, &[groups as i64, if per_channel { each } else { 1 } as i64])?;
+        let after = split.len() - 1 - inside;
+        let back: Vec<usize> = (2..2 + after).collect();
+        let wide = g.unsqueezed(wide, &back)?;
+        let (dx, by_unit) =
+            normalised(g, x_split, dy_split, Some(wide), &whole, self.epsilon, true)?;
+        let summed = |g: &mut Gradient<'_>, v, like| {
+            let mut axes = others.clone();
+            axes.extend((!per_channel).then_some(inside));
+            let sum = g.sum(v, &axes, false)?;
+            g.reshaped_like(sum, like)
+        };
+        Ok(vec![
+            Some(g.reshaped_like(dx, x)?),
+            Some(summed(g, by_unit, scale)?),
+            Some(summed(g, dy_split, bias)?),
+        ])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -286,6 +478,11 @@ impl Op for LayerNorm {
         Ok(types)
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, scale, dy) = (g.input(0)?, g.input(1)?, g.of_first()?);
+        scaled_line_gradient(g, x, scale, dy, self.axis, self.epsilon, true)
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let out_dims = outputs.dims(self, inputs)?;
         let x = inputs.get(0)?;
@@ -336,6 +533,11 @@ impl Op for RmsNorm {
         Ok(vec![ValueType::new(dtype, shape.clone())])
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, scale, dy) = (g.input(0)?, g.input(1)?, g.of_first()?);
+        scaled_line_gradient(g, x, scale, dy, self.axis, self.epsilon, false)
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
         let around = tail(x.dims, self.axis)?;
@@ -357,6 +559,31 @@ impl Op for LpNorm {
         let shape = &cx.ty(0)?.shape;
         shape.rank().map(|rank| axis_of(self.axis, rank)).transpose()?;
         Ok(vec![ValueType::new(dtype, shape.clone())])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, y, dy) = (g.input(0)?, g.output(0), g.of_first()?);
+        let kind = match self.p {
+            1.0 => ReduceKind::L1,
+            2.0 => ReduceKind::L2,
+            p => return Err(OpError::new(format!("has no gradient rule for the norm of p = {p}"))),
+        };
+        let axes = [axis_of(self.axis, g.rank(x)?)?];
+        let norm = g.reduce(kind, x, &axes, true)?;
+        let epsilon = g.scalar(self.epsilon.into(), x)?;
+        let divisor = g.binary(BinaryFn::Max, norm, epsilon)?;
+        // dx = (dy − (Σ dy y) d‖x‖ / dx) / ‖x‖, the second part where ε does not rule.
+        let slope = match kind {
+            ReduceKind::L1 => g.apply(Unary::Sign, &[x])?,
+            _ => g.div(x, divisor)?,
+        };
+        let along = g.mul(dy, y)?;
+        let along = g.sum(along, &axes, true)?;
+        let free = g.apply(Compare::Greater, &[norm, epsilon])?;
+        let along = g.only_where(free, along)?;
+        let along = g.mul(along, slope)?;
+        let off = g.sub(dy, along)?;
+        Ok(vec![Some(g.div(off, divisor)?)])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -1,9 +1,13 @@
 //! What stands where in order: the place of the largest, and the k largest.
 
+use super::scatter::{Reduction, ScatterElements};
 use crate::number::Number;
 use crate::ops::broadcast::{AroundAxis, axis_of};
 use crate::ops::unary::is_number;
-use crate::{DType, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::{
+    DType, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
+    ValueType,
+};
 use std::cmp::Ordering;
 
 /// The index of the largest or smallest element along an axis. A NaN stands before all others.
@@ -136,6 +140,14 @@ impl Op for TopK {
         };
         let both = [ValueType::new(dtype, shape.clone()), ValueType::new(self.index, shape)];
         Ok(both.into())
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, places, dy) = (g.input(0)?, g.output(1), g.of_first()?);
+        let zeros = g.zeros_like(x)?;
+        let op = ScatterElements { axis: self.axis, reduction: Reduction::Add };
+        let dx = g.apply(op, &[zeros, places, dy])?;
+        Ok(g.first_only(Some(dx)))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -4,7 +4,8 @@ use super::movement::{
     Ints, axes_of, each_index, fail, fill, ints_of, opt_ints_in, row_major, whole, write_whole,
 };
 use crate::op::{OpError, OpResult};
-use crate::{Dim, Dims, InferCx, Inputs, Op, Outputs, TensorView, ValueType};
+use crate::ops::unary::Unary;
+use crate::{Dim, Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, TensorView, ValueType};
 use smallvec::SmallVec;
 
 /// What stands in the border.
@@ -149,6 +150,21 @@ impl Op for Pad {
             (Some(dims), ..) => cx.unknown_dims(dims.len()),
         };
         Ok(vec![ValueType { dtype: ty.dtype, shape, quant }])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        if g.wants(2) {
+            return Err(OpError::new("has no gradient rule for the value of the border"));
+        }
+        let (dy, pads) = (g.of_first()?, g.input(1)?);
+        if self.mode != PadMode::Constant {
+            let others = g.others();
+            return g.moved(self.clone(), &others);
+        }
+        let back = g.apply(Unary::Neg, &[pads])?;
+        let axes = g.opt_input(3);
+        let dx = g.apply_all(Pad::default(), &[Some(dy), Some(back), None, axes], 1)?[0];
+        Ok(g.first_only(Some(dx)))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

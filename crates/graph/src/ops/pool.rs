@@ -1,11 +1,15 @@
 //! Pooling: one number from each window of an image, or from the whole.
 
-use crate::number::Number;
+use crate::number::{Number, put_f64s, to_f64s};
 use crate::ops::activation::Activation;
 use crate::ops::conv::{ImageStrides, WeightStrides, float, for_each_window};
+use crate::ops::reduce::ReduceKind;
 use crate::ops::unary::{Unary, is_number};
 use crate::ops::window::{AxisWindow, Layout, Window};
-use crate::{DType, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::{
+    DType, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
+    ValueType,
+};
 use std::fmt;
 use std::sync::Arc;
 
@@ -60,6 +64,21 @@ impl PoolKind {
             PoolKind::Lp { p } => sum.powf(1.0 / f64::from(p)),
             PoolKind::RootMeanSquare => (sum / count as f64).sqrt(),
             _ => sum / count as f64,
+        }
+    }
+
+    /// The derivative of the value y of a window of `count` elements by the element x.
+    fn slope(self, x: f64, y: f64, count: usize, padded: usize) -> f64 {
+        match self {
+            PoolKind::Average { include_padding: true } => 1.0 / padded as f64,
+            PoolKind::Average { .. } => 1.0 / count as f64,
+            _ if x == 0.0 => 0.0,
+            PoolKind::Lp { p } => {
+                let p = f64::from(p);
+                x.signum() * (x.abs() / y).powf(p - 1.0)
+            }
+            PoolKind::RootMeanSquare => x / (y * count as f64),
+            PoolKind::Max => unreachable!("the largest element is looked for"),
         }
     }
 
@@ -137,6 +156,13 @@ impl Op for Pool {
         Ok(vec![ValueType::new(dtype, shape)])
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, dy) = (g.input(0)?, g.of_first()?);
+        let plain = Pool { activation: Activation::None, ..self.clone() };
+        let dy = g.before(self.activation, dy, || Arc::new(plain.clone()))?;
+        Ok(vec![Some(g.apply(PoolGradient { pool: plain }, &[x, dy])?)])
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
         let out_dims = &outputs.dims(self, inputs)?[0];
@@ -205,6 +231,23 @@ impl Op for GlobalPool {
         Ok(vec![ValueType::new(dtype, self.layout.join(batch, channels, &ones))])
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, y, dy) = (g.input(0)?, g.output(0), g.of_first()?);
+        let rank = g.rank(x)?;
+        let axes: Vec<usize> = match self.layout {
+            Layout::ChannelsFirst => (2..rank).collect(),
+            Layout::ChannelsLast => (1..rank - 1).collect(),
+        };
+        let kind = match self.kind {
+            PoolKind::Max => ReduceKind::Max,
+            PoolKind::Average { .. } => ReduceKind::Mean,
+            PoolKind::Lp { p: 1.0 } => ReduceKind::L1,
+            PoolKind::Lp { p: 2.0 } => ReduceKind::L2,
+            _ => return Err(OpError::new("has no gradient rule for its kind of mean")),
+        };
+        Ok(vec![Some(kind.gradient(g, x, y, dy, &axes)?)])
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
         let (_, channels, spatial) = self.layout.split(x.dims)?;
@@ -224,6 +267,60 @@ impl Op for GlobalPool {
             }
             Ok(())
         }, else => Err(OpError::new(format!("{} does not take {}", self.name(), x.dtype))))
+    }
+}
+
+/// The gradient of a [`Pool`] with respect to its input, from that input and the gradient of the
+/// pool's result before its activation. Of equal largest elements the first of the window gets all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolGradient {
+    /// The pool; its activation does not matter.
+    pub pool: Pool,
+}
+
+impl Op for PoolGradient {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        Ok(vec![ValueType::new(float(cx, 2)?, cx.ty(0)?.shape.clone())])
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let Pool { kind, kernel, window, ceil, layout, .. } = &self.pool;
+        let (x, dy) = (inputs.get(0)?, inputs.get(1)?);
+        let (batch, channels, spatial) = layout.split(x.dims)?;
+        let windows = window.resolve(&spatial, kernel, *ceil)?;
+        let of_output: Vec<usize> = windows.iter().map(|w| w.output).collect();
+        if layout.join(batch, channels, &of_output) != dy.dims {
+            return Err(OpError::new(format!("x of {:?} with dy of {:?}", x.dims, dy.dims)));
+        }
+        let (x_at, y_at) =
+            (ImageStrides::of(*layout, x.dims)?, ImageStrides::of(*layout, dy.dims)?);
+        let none = WeightStrides { output: 0, input: 0, spatial: vec![0; spatial.len()] };
+        let (values, by) = (to_f64s(&x)?, to_f64s(&dy)?);
+        let mut sums = vec![0.0; values.len()];
+        for_each_window(&windows, &x_at, &none, &y_at, |position, at, taps| {
+            let padded = padded_taps(&windows, position);
+            for n in 0..batch {
+                for c in 0..channels {
+                    let from = n * x_at.batch + c * x_at.channel;
+                    let by = by[n * y_at.batch + c * y_at.channel + at];
+                    let window = || taps.iter().map(|(tap, _)| values[from + tap]);
+                    if *kind == PoolKind::Max {
+                        let max = largest(window());
+                        let best = taps.iter().find(|(tap, _)| values[from + tap] == max);
+                        if let Some((tap, _)) = best {
+                            sums[from + tap] += by;
+                        }
+                        continue;
+                    }
+                    let y = kind.of(window(), padded);
+                    for (tap, _) in taps {
+                        let x = values[from + tap];
+                        sums[from + tap] += by * kind.slope(x, y, taps.len(), padded);
+                    }
+                }
+            }
+        });
+        put_f64s(outputs, 0, x.dtype, x.dims, &sums)
     }
 }
 
@@ -250,6 +347,19 @@ impl Op for MaxPoolWithIndices {
         let x = &cx.ty(0)?.shape;
         let shape = pool_shape(&self.window, &self.kernel, self.ceil, self.layout, x)?;
         Ok(vec![ValueType::new(dtype, shape.clone()), ValueType::new(DType::I64, shape)])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, dy) = (g.input(0)?, g.of_first()?);
+        let pool = Pool {
+            kind: PoolKind::Max,
+            kernel: self.kernel.clone(),
+            window: self.window.clone(),
+            ceil: self.ceil,
+            layout: self.layout,
+            activation: Activation::None,
+        };
+        Ok(vec![Some(g.apply(PoolGradient { pool }, &[x, dy])?)])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

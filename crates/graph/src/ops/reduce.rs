@@ -2,8 +2,12 @@
 
 use crate::number::{Number, Wide, put_f64s, to_f64s};
 use crate::ops::broadcast::{AroundAxis, Offsets, axes_of, axis_of, strides};
-use crate::ops::unary::is_number;
-use crate::{Bool, DType, Dim, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape, ValueType};
+use crate::ops::logic::Compare;
+use crate::ops::unary::{Unary, is_number};
+use crate::{
+    Bool, DType, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
+    ValueId, ValueType,
+};
 
 /// What a [`Reduce`] makes of the elements that fall together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,6 +110,65 @@ impl ReduceKind {
     }
 }
 
+impl ReduceKind {
+    /// The gradient with respect to x, where y and dy keep the reduced dimensions as 1. Of equal
+    /// largest or smallest elements each gets its part.
+    pub(crate) fn gradient(
+        self,
+        g: &mut Gradient<'_>,
+        x: ValueId,
+        y: ValueId,
+        dy: ValueId,
+        axes: &[usize],
+    ) -> OpResult<ValueId> {
+        let slope = match self {
+            ReduceKind::Sum => return g.expanded_like(dy, x),
+            ReduceKind::Mean => {
+                let ones = g.scalar(1.0, x)?;
+                let ones = g.expanded_like(ones, x)?;
+                let count = g.sum(ones, axes, true)?;
+                let share = g.div(dy, count)?;
+                return g.expanded_like(share, x);
+            }
+            ReduceKind::Max | ReduceKind::Min => {
+                let chosen = g.apply(Compare::Equal, &[x, y])?;
+                let one = g.scalar(1.0, x)?;
+                let chosen = g.only_where(chosen, one)?;
+                let count = g.sum(chosen, axes, true)?;
+                let share = g.div(dy, count)?;
+                return g.mul(chosen, share);
+            }
+            ReduceKind::Product => {
+                let [axis] = axes else {
+                    return Err(OpError::new("has a gradient rule for products along one axis"));
+                };
+                // The product of all others, which a zero does not spoil.
+                let axis = g.ints(&[*axis as i64])?;
+                let [before, after] = [false, true].map(|reverse| Cumulative {
+                    product: true,
+                    exclusive: true,
+                    reverse,
+                });
+                let (before, after) = (g.apply(before, &[x, axis])?, g.apply(after, &[x, axis])?);
+                g.mul(before, after)?
+            }
+            ReduceKind::L1 => g.apply(Unary::Sign, &[x])?,
+            ReduceKind::L2 => g.div(x, y)?,
+            ReduceKind::LogSum => {
+                let less = g.apply(Unary::Neg, &[y])?;
+                g.apply(Unary::Exp, &[less])?
+            }
+            ReduceKind::LogSumExp => {
+                let less = g.sub(x, y)?;
+                g.apply(Unary::Exp, &[less])?
+            }
+            ReduceKind::SumSquare => g.scaled(x, 2.0)?,
+        };
+        let dx = g.mul(dy, slope)?;
+        g.expanded_like(dx, x)
+    }
+}
+
 impl Op for Reduce {
     fn name(&self) -> &'static str {
         match self.kind {
@@ -137,6 +200,18 @@ impl Op for Reduce {
             }
         };
         Ok(vec![ValueType::new(dtype, shape)])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, dy) = (g.input(0)?, g.of_first()?);
+        let rank = g.rank(x)?;
+        let axes = self.axes(g.constant_ints(1)?.as_deref(), rank)?;
+        let (mut y, mut dy) = (g.output(0), dy);
+        if !self.keep_dims {
+            (y, dy) = (g.unsqueezed(y, &axes)?, g.unsqueezed(dy, &axes)?);
+        }
+        let dx = self.kind.gradient(g, x, y, dy, &axes)?;
+        Ok(g.first_only(Some(dx)))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -196,6 +271,16 @@ impl Op for Cumulative {
         Ok(vec![ValueType::new(ty.dtype, ty.shape.clone())])
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        if self.product {
+            return Err(OpError::new("has no gradient rule for running products"));
+        }
+        let (axis, dy) = (g.input(1)?, g.of_first()?);
+        let back = Cumulative { reverse: !self.reverse, ..*self };
+        let dx = g.apply(back, &[dy, axis])?;
+        Ok(g.first_only(Some(dx)))
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
         let axis = single_axis(&inputs.get(1)?.ints()?, x.dims.len())?;
@@ -243,6 +328,27 @@ impl Op for MeanVarianceNorm {
         let shape = &cx.ty(0)?.shape;
         shape.rank().map(|rank| axes_of(&self.axes, rank)).transpose()?;
         Ok(vec![ValueType::new(dtype, shape.clone())])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, y, dy) = (g.input(0)?, g.output(0), g.of_first()?);
+        let axes = axes_of(&self.axes, g.rank(x)?)?.to_vec();
+        // y = c / (σ + ε), σ = √ mean c²: dx = (dy − mean dy − c mean(dy y) / σ) / (σ + ε).
+        let mean = g.reduce(ReduceKind::Mean, x, &axes, true)?;
+        let centred = g.sub(x, mean)?;
+        let square = g.mul(centred, centred)?;
+        let variance = g.reduce(ReduceKind::Mean, square, &axes, true)?;
+        let deviation = g.apply(Unary::Sqrt, &[variance])?;
+        let epsilon = g.scalar(1e-9, x)?;
+        let divisor = g.add(deviation, epsilon)?;
+        let unit = g.div(centred, deviation)?;
+        let along = g.mul(dy, y)?;
+        let along = g.reduce(ReduceKind::Mean, along, &axes, true)?;
+        let along = g.mul(unit, along)?;
+        let level = g.reduce(ReduceKind::Mean, dy, &axes, true)?;
+        let off = g.sub(dy, level)?;
+        let off = g.sub(off, along)?;
+        Ok(vec![Some(g.div(off, divisor)?)])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

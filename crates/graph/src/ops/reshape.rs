@@ -2,7 +2,10 @@
 
 use super::movement::{axes_of, count, fail, ints_in, ints_of, opt_ints_in, product};
 use crate::op::OpResult;
-use crate::{Cost, DType, Dim, Dims, InferCx, Inputs, Op, Outputs, Shape, TensorView, ValueType};
+use crate::{
+    Cost, DType, Dim, Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, Shape, TensorView,
+    ValueType,
+};
 
 /// Inputs: data, shape (integers). A size of -1 is what the others leave; a size of 0 is the
 /// data's own, unless `allow_zero`.
@@ -147,6 +150,17 @@ impl Reshape {
     }
 }
 
+/// The gradient of a view is the gradient under the sizes of input 0.
+macro_rules! gradient_of_a_view {
+    () => {
+        fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+            let (x, dy) = (g.input(0)?, g.of_first()?);
+            let dx = g.reshaped_like(dy, x)?;
+            Ok(g.first_only(Some(dx)))
+        }
+    };
+}
+
 /// The elements of a view are those of input 0.
 macro_rules! passes_sizes_on {
     () => {
@@ -179,6 +193,8 @@ impl Op for Reshape {
         }
     }
 
+    gradient_of_a_view!();
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let dims = self.dims(inputs.get(0)?.dims, &ints_in(inputs, 1)?)?;
         put_as(inputs, outputs, &dims)
@@ -206,6 +222,8 @@ impl Op for Flatten {
         let (rows, columns) = dims.split_at(self.axis(dims.len())?);
         viewed(cx, vec![product(rows), product(columns)])
     }
+
+    gradient_of_a_view!();
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let dims = inputs.get(0)?.dims;
@@ -240,6 +258,8 @@ impl Op for Squeeze {
         let kept = dims.iter().enumerate().filter(|(i, _)| !dropped.contains(i));
         viewed(cx, kept.map(|(_, d)| d.clone()).collect::<Vec<_>>())
     }
+
+    gradient_of_a_view!();
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let dims = inputs.get(0)?.dims;
@@ -285,6 +305,8 @@ impl Op for Unsqueeze {
         }
     }
 
+    gradient_of_a_view!();
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let data = inputs.get(0)?;
         let axes = ints_of(&inputs.get(1)?)?;
@@ -304,6 +326,8 @@ impl Op for Identity {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         Ok(vec![cx.ty(0)?.clone()])
     }
+
+    gradient_of_a_view!();
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         outputs.put(0, &inputs.get(0)?)

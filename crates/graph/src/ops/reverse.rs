@@ -4,7 +4,7 @@ use super::movement::{
     Indices, Walk, axes_of, axis_of, fail, ints_in, row_major, whole, write_whole,
 };
 use crate::op::OpResult;
-use crate::{InferCx, Inputs, Op, Outputs, ValueType};
+use crate::{Gradient, Gradients, InferCx, Inputs, Op, Outputs, ValueType};
 
 /// Inputs: data, axes (integers). Reverses these dimensions (TFLite `REVERSE_V2`).
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,13 @@ pub struct ReverseSequence {
 impl Op for Reverse {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         Ok(vec![cx.ty(0)?.clone()])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let mut inputs = vec![Some(g.of_first()?)];
+        inputs.extend(g.others());
+        let dx = g.apply_all(self.clone(), &inputs, 1)?[0];
+        Ok(g.first_only(Some(dx)))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -59,6 +66,13 @@ impl Op for ReverseSequence {
             self.axes(dims.len())?;
         }
         Ok(vec![cx.ty(0)?.clone()])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let mut inputs = vec![Some(g.of_first()?)];
+        inputs.extend(g.others());
+        let dx = g.apply_all(self.clone(), &inputs, 1)?[0];
+        Ok(g.first_only(Some(dx)))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -1,11 +1,14 @@
 //! Elements put where indices say.
 
 use super::gather::check_nd;
+use super::gather::{GatherElements, GatherNd};
 use super::movement::write_whole;
 use super::movement::{Indices, axis_of, count, each_index, fail, ints_in, row_major, whole};
 use crate::number::Number;
 use crate::op::{OpError, OpResult};
-use crate::{DType, Dims, InferCx, Inputs, Op, Outputs, Shape, TensorView, ValueType};
+use crate::{
+    DType, Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, Shape, TensorView, ValueType,
+};
 
 /// What an update does to what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,6 +123,29 @@ impl Op for ScatterElements {
         Ok(vec![ty.clone()])
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (indices, updates, dy) = (g.input(1)?, g.input(2)?, g.of_first()?);
+        let of_data = match self.reduction {
+            Reduction::Add => dy,
+            // What was replaced has no part in the result; of several updates of one element only
+            // the last has, which indices alone do not tell.
+            Reduction::None if !g.wants(2) => {
+                let zeros = g.zeros_like(updates)?;
+                g.apply(self.clone(), &[dy, indices, zeros])?
+            }
+            other => {
+                return Err(OpError::new(format!(
+                    "has no gradient rule for updates that are put by {other:?}"
+                )));
+            }
+        };
+        let of_updates = match g.wants(2) {
+            true => Some(g.apply(GatherElements { axis: self.axis }, &[dy, indices])?),
+            false => None,
+        };
+        Ok(vec![Some(of_data), None, of_updates])
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (data, places, updates) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
         same_dtype(data.dtype, updates.dtype)?;
@@ -211,6 +237,29 @@ impl Op for ScatterNd {
         Ok(vec![ty.clone()])
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (indices, updates, dy) = (g.input(1)?, g.input(2)?, g.of_first()?);
+        let of_data = match self.reduction {
+            Reduction::Add => dy,
+            // What was replaced has no part in the result; of several updates of one element only
+            // the last has, which indices alone do not tell.
+            Reduction::None if !g.wants(2) => {
+                let zeros = g.zeros_like(updates)?;
+                g.apply(self.clone(), &[dy, indices, zeros])?
+            }
+            other => {
+                return Err(OpError::new(format!(
+                    "has no gradient rule for updates that are put by {other:?}"
+                )));
+            }
+        };
+        let of_updates = match g.wants(2) {
+            true => Some(g.apply(GatherNd::default(), &[dy, indices])?),
+            false => None,
+        };
+        Ok(vec![Some(of_data), None, of_updates])
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (data, places, updates) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
         same_dtype(data.dtype, updates.dtype)?;
@@ -236,6 +285,11 @@ impl Op for ScatterNdZeros {
             },
         };
         Ok(vec![ValueType::new(cx.dtype(1)?, shape)])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (indices, dy) = (g.input(0)?, g.of_first()?);
+        Ok(vec![None, Some(g.apply(GatherNd::default(), &[dy, indices])?), None])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

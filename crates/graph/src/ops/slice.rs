@@ -3,8 +3,8 @@
 use super::movement::{
     Ints, Walk, axes_of, axis_of, fail, ints_in, opt_ints_in, whole, write_whole,
 };
-use crate::op::OpResult;
-use crate::{Dim, Dims, InferCx, Inputs, Op, Outputs, Shape, ValueType};
+use crate::op::{OpError, OpResult};
+use crate::{Dim, Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, Shape, ValueType};
 
 /// Inputs: data, starts, ends, axes (optional: the first ones), steps (optional: 1); integers.
 /// As in Python: negative positions count from the end, all are clamped, a negative step walks
@@ -164,6 +164,31 @@ impl Op for Slice {
         }
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, dy) = (g.input(0)?, g.of_first()?);
+        let starts = g.constant_ints(1)?.unwrap_or_default();
+        let ends = g.constant_ints(2)?.unwrap_or_default();
+        let steps = g.constant_ints(4)?.unwrap_or_else(|| vec![1; starts.len()]);
+        if steps.iter().any(|s| *s != 1) {
+            let others = g.others();
+            return g.moved(Slice, &others);
+        }
+        let dims = g.dims(x)?;
+        let axes = match g.constant_ints(3)? {
+            Some(axes) => axes_of(&axes, dims.len())?,
+            None => (0..starts.len()).collect(),
+        };
+        let mut dx = dy;
+        for ((axis, start), end) in axes.into_iter().zip(starts).zip(ends) {
+            let size = dims[axis].fixed().ok_or_else(|| {
+                OpError::new(format!("dimension {axis} of size {}: give the sizes", dims[axis]))
+            })?;
+            let (start, count) = clamp(start, end, 1, size)?;
+            dx = g.padded(dx, axis, start as i64, (size - start - count) as i64)?;
+        }
+        Ok(g.first_only(Some(dx)))
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let dims = inputs.get(0)?.dims;
         let (starts, ends) = (ints_in(inputs, 1)?, ints_in(inputs, 2)?);
@@ -252,6 +277,11 @@ impl Op for SliceSizes {
             _ => sizes[i].clone(),
         };
         part(cx, (0..rank).map(size).collect::<Vec<_>>())
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let others = g.others();
+        g.moved(SliceSizes, &others)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -401,6 +431,11 @@ impl Op for StridedSlice {
             }
             _ => Ok(None),
         }
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let others = g.others();
+        g.moved(self.clone(), &others)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

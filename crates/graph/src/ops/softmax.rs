@@ -3,7 +3,8 @@
 use crate::number::Number;
 use crate::ops::broadcast::{AroundAxis, axis_of};
 use crate::ops::conv::float;
-use crate::{InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
+use crate::ops::unary::Unary;
+use crate::{Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, ValueType};
 
 /// eˣ / Σ eˣ over an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,9 +96,29 @@ fn largest(line: &[f64]) -> f64 {
     line.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
+/// The axes of input 0 that a line lies along.
+fn line_axes(g: &Gradient<'_>, axis: i64, flatten: bool) -> OpResult<Vec<usize>> {
+    let rank = g.rank(g.input(0)?)?;
+    if (flatten && usize::try_from(axis) == Ok(rank)) || rank == 0 {
+        return Ok(Vec::new());
+    }
+    let axis = axis_of(axis, rank)?;
+    Ok((axis..if flatten { rank } else { axis + 1 }).collect())
+}
+
 impl Op for Softmax {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         infer(cx, self.axis, self.flatten)
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (y, dy) = (g.output(0), g.of_first()?);
+        let axes = line_axes(g, self.axis, self.flatten)?;
+        let weighed = g.mul(dy, y)?;
+        let mean = g.sum(weighed, &axes, true)?;
+        let off = g.sub(dy, mean)?;
+        let dx = g.mul(y, off)?;
+        Ok(vec![Some(g.scaled(dx, self.beta.into())?)])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -118,6 +139,15 @@ impl Op for LogSoftmax {
         infer(cx, self.axis, self.flatten)
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (y, dy) = (g.output(0), g.of_first()?);
+        let axes = line_axes(g, self.axis, self.flatten)?;
+        let total = g.sum(dy, &axes, true)?;
+        let share = g.apply(Unary::Exp, &[y])?;
+        let shared = g.mul(share, total)?;
+        Ok(vec![Some(g.sub(dy, shared)?)])
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let around = lines(inputs.get(0)?.dims, self.axis, self.flatten)?;
         each_line(inputs, outputs, around, log_softmax)
@@ -134,6 +164,10 @@ pub(crate) fn log_softmax(line: &mut [f64]) {
 impl Op for Hardmax {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         infer(cx, self.axis, self.flatten)
+    }
+
+    fn gradient(&self, _g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        Ok(vec![None])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -5,7 +5,7 @@ use super::movement::{
 };
 use super::window::Layout;
 use crate::op::{OpError, OpResult};
-use crate::{Dim, Dims, InferCx, Inputs, Op, Outputs, Shape, ValueType};
+use crate::{Dim, Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, Shape, ValueType};
 
 /// Where a group of channels goes when it becomes a block of space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +129,11 @@ impl Op for DepthToSpace {
         same_kind(cx, join(self.layout, out).to_vec().into())
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let others = g.others();
+        g.moved(self.clone(), &others)
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let dims = inputs.get(0)?.dims;
         let (b, square) = (self.block, check_block(self.block)?);
@@ -155,6 +160,11 @@ impl Op for SpaceToDepth {
         let (h, w) = (divided_dim(&h, self.block)?, divided_dim(&w, self.block)?);
         let out = [n, c.mul(&Dim::from(square)), h, w];
         same_kind(cx, join(self.layout, out).to_vec().into())
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let others = g.others();
+        g.moved(self.clone(), &others)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
@@ -249,6 +259,11 @@ impl Op for SpaceToBatch {
         })
     }
 
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let others = g.others();
+        g.moved(self.clone(), &others)
+    }
+
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let data = inputs.get(0)?;
         let (blocks, pads): (Ints, Ints) = (ints_in(inputs, 1)?, ints_in(inputs, 2)?);
@@ -317,6 +332,11 @@ impl Op for BatchToSpace {
             }
             Ok(out)
         })
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let others = g.others();
+        g.moved(self.clone(), &others)
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

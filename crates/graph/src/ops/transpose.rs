@@ -2,7 +2,7 @@
 
 use super::movement::{Walk, axes_of, fail, ints_of, row_major, whole, write_whole};
 use crate::op::OpResult;
-use crate::{Dims, InferCx, Inputs, Op, Outputs, ValueType};
+use crate::{Dims, Gradient, Gradients, InferCx, Inputs, Op, Outputs, ValueType};
 
 /// Inputs: data, permutation (integers, optional: the reverse order). Dimension `i` of the output
 /// is dimension `permutation[i]` of the data.
@@ -34,6 +34,17 @@ impl Op for Transpose {
             order.iter().map(|i| dims[*i].clone()).collect::<Vec<_>>().into()
         };
         Ok(vec![ValueType { dtype: ty.dtype, shape, quant: one_scale }])
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, dy) = (g.input(0)?, g.of_first()?);
+        let order = order(g.constant_ints(1)?.as_deref(), g.rank(x)?)?;
+        let mut back = vec![0; order.len()];
+        for (i, from) in order.iter().enumerate() {
+            back[*from] = i;
+        }
+        let dx = g.transposed(dy, &back)?;
+        Ok(g.first_only(Some(dx)))
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {

@@ -363,6 +363,35 @@ impl WeightLayout {
         };
         Ok((out.clone(), input.clone(), spatial.to_vec()))
     }
+
+    /// The sizes of weights.
+    pub fn join<T: Clone>(self, out: T, input: T, spatial: &[T]) -> Vec<T> {
+        use WeightLayout::*;
+        let ends = |first: T, last: T| [&[first], spatial, &[last]].concat();
+        match self {
+            OutInSpatial => [&[out, input], spatial].concat(),
+            InOutSpatial => [&[input, out], spatial].concat(),
+            OutSpatialIn => ends(out, input),
+            InSpatialOut => ends(input, out),
+            SpatialInOut => [spatial, &[input, out]].concat(),
+            SpatialOutIn => [spatial, &[out, input]].concat(),
+        }
+    }
+
+    /// The layout of the same numbers when inputs and outputs change places, as they do between a
+    /// convolution and its transpose.
+    #[must_use]
+    pub fn transposed(self) -> WeightLayout {
+        use WeightLayout::*;
+        match self {
+            OutInSpatial => InOutSpatial,
+            InOutSpatial => OutInSpatial,
+            OutSpatialIn => InSpatialOut,
+            InSpatialOut => OutSpatialIn,
+            SpatialInOut => SpatialOutIn,
+            SpatialOutIn => SpatialInOut,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,20 @@
 //! Attention of rows over what their sequences hold.
 
+use super::attention_gradient::RowAttentionGradient;
 use super::linear::dot;
-use super::{expect, f32_of, floats, row_numbers, typed};
+use super::{expect, reals, row_numbers, typed};
+use crate::number::Number;
+use crate::tensor::cast_mut;
 use crate::{
-    Cost, DType, Dims, InferCx, Inputs, Op, OpError, OpResult, Outputs, StateId, ValueType,
+    Cost, DType, Dims, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs,
+    StateId, StateMut, TensorView, ValueType,
 };
 use kinglet_kernels::encoding::Encoding;
 use kinglet_kernels::isa::Isa;
-use kinglet_kernels::rows_attention::{Held, Pages};
+use kinglet_kernels::rows_attention::{Held, Pages, Part};
 use smallvec::smallvec;
+use std::iter::StepBy;
+use std::ops::RangeFrom;
 
 pub use kinglet_kernels::rows_attention::PAGE;
 
@@ -19,12 +25,13 @@ pub use kinglet_kernels::rows_attention::PAGE;
 /// value] (left out where [`RowAttention::value_in_key`]); of each row its sequence, position,
 /// parent and slot, i32 [n]; the pages of each sequence, i32 [sequences, pages]; sinks, f32
 /// [heads], which may be left out: a logit a head that takes its share and gives nothing
-/// (gpt-oss). Output: f32 [n, heads × value].
+/// (gpt-oss). Output: f32 [n, heads × value]. Where the queries are f64, so are all of these.
 ///
 /// A row whose chain of parents has a rows, itself included, sees the cells of positions below
 /// its own + 1 − a, and the slots of the chain. The state holds f32, f16 or blocks of Q8_0: [pages,
-/// kv_heads, [`PAGE`], key + value], in which each page of a head lies as [`Pages`] says. What is not held in f32 is rounded as it is taken in, also for the rows of
-/// the same step: how a prompt is cut into steps changes nothing.
+/// kv_heads, [`PAGE`], key + value], in which each page of a head lies as [`Pages`] says. What is not
+/// held in f32 is rounded as it is taken in, also for the rows of the same step: how a prompt is cut
+/// into steps changes nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct RowAttention {
     /// Where keys and values are held.
@@ -172,7 +179,25 @@ pub struct RowTables<'a> {
     pub per_sequence: usize,
 }
 
-impl RowTables<'_> {
+impl<'a> RowTables<'a> {
+    /// The tables in inputs `first` and the four after it.
+    pub(super) fn of(inputs: &Inputs<'a>, first: usize) -> OpResult<RowTables<'a>> {
+        let pages = inputs.get(first + 4)?;
+        Ok(RowTables {
+            sequences: inputs.slice(first)?,
+            positions: inputs.slice(first + 1)?,
+            parents: inputs.slice(first + 2)?,
+            slots: inputs.slice(first + 3)?,
+            pages: pages.slice()?,
+            per_sequence: *pages.dims.last().unwrap_or(&0),
+        })
+    }
+
+    /// The rows that are no padding.
+    pub(super) fn live(&self) -> impl Iterator<Item = usize> {
+        (0..self.sequences.len()).filter(|i| self.sequences[*i] >= 0)
+    }
+
     /// Row `i`, its parent, and so on.
     pub fn chain(&self, i: usize) -> impl Iterator<Item = usize> {
         let parent = |row: &usize| usize::try_from(self.parents[*row]).ok().filter(|p| p < row);
@@ -185,6 +210,196 @@ impl RowTables<'_> {
     }
 }
 
+/// The cells that a state holds.
+pub(super) struct Cells<'a> {
+    op: &'a RowAttention,
+    /// How they lie; `None`: in f64, which gradients are checked in, each element where a single
+    /// would lie.
+    pages: Option<Pages>,
+    state: StateMut<'a>,
+}
+
+impl<'a> Cells<'a> {
+    /// The cells that `state` holds for `op`.
+    pub fn new(op: &'a RowAttention, state: StateMut<'a>) -> OpResult<Cells<'a>> {
+        let [held, ..] = *state.dims else { return Err(OpError::new("a state of no sizes")) };
+        if *state.dims != *op.state_dims(held) {
+            return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
+        }
+        let pages = match state.dtype {
+            DType::F64 => None,
+            dtype => Some(op.pages(dtype)?),
+        };
+        Ok(Cells { op, pages, state })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.state.dims[0] * PAGE
+    }
+
+    /// Where the elements of a part lie, among those of a state in f64.
+    fn places(&self, cell: usize, head: usize, part: Part) -> StepBy<RangeFrom<usize>> {
+        let RowAttention { kv_heads, key, value, .. } = *self.op;
+        let page = (cell / PAGE * kv_heads + head) * PAGE * self.op.cell();
+        let within = cell % PAGE;
+        match part {
+            Part::Key => (page + within..).step_by(PAGE),
+            Part::Value => (page + PAGE * key + within * value..).step_by(1),
+        }
+    }
+
+    /// Takes in a key and, where values are held by themselves, a value.
+    fn take_in<T: Number>(&mut self, cell: usize, head: usize, key: &[T], value: &[T]) -> OpResult {
+        let Some(pages) = self.pages else {
+            let keys = self.places(cell, head, Part::Key).zip(key);
+            let values = self.places(cell, head, Part::Value).zip(value);
+            let held: &mut [f64] = cast_mut(self.state.bytes)?;
+            keys.chain(values).for_each(|(at, v)| held[at] = v.to_f64());
+            return Ok(());
+        };
+        let singles = |part: &[T]| part.iter().map(|v| v.to_f64() as f32).collect::<Vec<_>>();
+        let page = &mut self.state.bytes[pages.page_of(cell, head)];
+        pages.take_in(Isa::Portable, page, cell, &singles(key), &singles(value));
+        Ok(())
+    }
+
+    /// Reads the key or the value of a head in a cell.
+    pub fn read(&self, cell: usize, head: usize, part: Part, out: &mut [f64]) -> OpResult {
+        let part = if self.op.value_in_key { Part::Key } else { part };
+        let Some(pages) = self.pages else {
+            let StateMut { dtype, dims, bytes } = &self.state;
+            let held = TensorView { dtype: *dtype, dims, bytes, quant: None };
+            let held = held.slice::<f64>()?;
+            out.iter_mut().zip(self.places(cell, head, part)).for_each(|(o, at)| *o = held[at]);
+            return Ok(());
+        };
+        let page = &self.state.bytes[pages.page_of(cell, head)];
+        let mut singles = vec![0.0; if part == Part::Key { pages.key } else { pages.value }];
+        match part {
+            Part::Key => pages.key(Isa::Portable, page, cell, &mut singles),
+            Part::Value => pages.value(Isa::Portable, page, cell, &mut singles),
+        }
+        out.iter_mut().zip(singles).for_each(|(o, v)| *o = v.into());
+        Ok(())
+    }
+}
+
+/// What one row sees, in the order of its scores.
+pub(super) struct Seen {
+    /// The cell and its position.
+    pub cells: Vec<(usize, usize)>,
+    /// For each of them the row of the step that it was taken in from, if it was.
+    pub rows: Vec<Option<usize>>,
+    position: usize,
+}
+
+impl Seen {
+    /// What live row `i` sees.
+    pub fn by(op: &RowAttention, rows: &RowTables<'_>, i: usize) -> Seen {
+        let (sequence, position) = (rows.sequences[i] as usize, rows.positions[i] as usize);
+        let chain: Vec<usize> = rows.chain(i).collect();
+        let past = (0..position + 1 - chain.len()).map(|p| (rows.cell(sequence, p), p, None));
+        let own =
+            chain.iter().map(|r| (rows.slots[*r] as usize, rows.positions[*r] as usize, Some(*r)));
+        let within =
+            |(_, p, _): &(usize, usize, Option<usize>)| op.window.is_none_or(|w| position - p < w);
+        let seen: Vec<_> = past.chain(own).filter(within).collect();
+        Seen {
+            cells: seen.iter().map(|(cell, p, _)| (*cell, *p)).collect(),
+            rows: seen.iter().map(|(.., row)| *row).collect(),
+            position,
+        }
+    }
+}
+
+/// The shares that a head's query gives to what it sees.
+pub(super) struct Shares {
+    /// Of each cell.
+    pub of: Vec<f64>,
+    /// Of the sink.
+    pub sink: f64,
+    /// The slope of each score where it was capped: 1 without a cap.
+    pub slope: Vec<f64>,
+}
+
+impl RowAttention {
+    /// The head of keys that a head reads.
+    pub(super) fn group(&self, head: usize) -> usize {
+        head / (self.heads / self.kv_heads)
+    }
+
+    /// The shares of what `head` sees by its query.
+    pub(super) fn shares<T: Number>(
+        &self,
+        cells: &Cells<'_>,
+        seen: &Seen,
+        head: usize,
+        query: &[T],
+        sink: Option<f64>,
+    ) -> OpResult<Shares> {
+        let mut key = vec![0.0; self.key];
+        let (mut of, mut slope) = (Vec::new(), Vec::new());
+        for (cell, p) in &seen.cells {
+            cells.read(*cell, self.group(head), Part::Key, &mut key)?;
+            let mut score = dot(query, &key) * f64::from(self.scale);
+            let mut steep = 1.0;
+            if let Some(cap) = self.softcap.map(f64::from) {
+                let tanh = (score / cap).tanh();
+                (score, steep) = (cap * tanh, 1.0 - tanh * tanh);
+            }
+            of.push(score - f64::from(self.slope(head)) * (seen.position - p) as f64);
+            slope.push(steep);
+        }
+        let largest = of.iter().copied().chain(sink).fold(f64::MIN, f64::max);
+        let sink = sink.map_or(0.0, |s| (s - largest).exp());
+        of.iter_mut().for_each(|s| *s = (*s - largest).exp());
+        let total = sink + of.iter().sum::<f64>();
+        of.iter_mut().for_each(|s| *s /= total);
+        Ok(Shares { of, sink: sink / total, slope })
+    }
+
+    fn attend<T: Number>(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (q, k) = (inputs.slice::<T>(0)?, inputs.slice::<T>(1)?);
+        let v = if self.value_in_key { &[] } else { inputs.slice::<T>(2)? };
+        let rows = RowTables::of(inputs, 3)?;
+        let sinks = inputs.opt(8).map(|s| s.slice::<T>()).transpose()?;
+        let n = rows.sequences.len();
+        let mut cells = Cells::new(self, outputs.take_state()?)?;
+        RowAttention::check_rows(&rows, cells.count())?;
+        for i in rows.live() {
+            let slot = rows.slots[i] as usize;
+            for head in 0..self.kv_heads {
+                let at = i * self.kv_heads + head;
+                let key = &k[at * self.key..][..self.key];
+                let value =
+                    if self.value_in_key { &[] } else { &v[at * self.value..][..self.value] };
+                cells.take_in(slot, head, key, value)?;
+            }
+        }
+        let out = outputs.slice::<T>(0, &[n, self.heads * self.value])?;
+        out.fill(T::of_f64(0.0));
+        let mut value = vec![0.0; self.value];
+        for i in rows.live() {
+            let seen = Seen::by(self, &rows, i);
+            for head in 0..self.heads {
+                let at = i * self.heads + head;
+                let query = &q[at * self.key..][..self.key];
+                let sink = sinks.map(|s| s[head].to_f64());
+                let shares = self.shares(&cells, &seen, head, query, sink)?;
+                let mut sum = vec![0.0; self.value];
+                for ((cell, _), share) in seen.cells.iter().zip(shares.of) {
+                    cells.read(*cell, self.group(head), Part::Value, &mut value)?;
+                    sum.iter_mut().zip(&value).for_each(|(s, v)| *s += share * v);
+                }
+                let out = &mut out[at * self.value..][..self.value];
+                out.iter_mut().zip(sum).for_each(|(o, s)| *o = T::of_f64(s));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Op for RowAttention {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         if self.kv_heads == 0 || !self.heads.is_multiple_of(self.kv_heads) {
@@ -194,100 +409,47 @@ impl Op for RowAttention {
         if self.value_in_key && self.value > self.key {
             return Err(OpError::new("values longer than the keys that hold them"));
         }
-        let q = floats(cx, 0, 2)?;
+        let (dtype, q) = reals(cx, 0, 2)?;
         expect("the width of queries", &q[1], self.heads * self.key)?;
-        expect("the width of keys", &floats(cx, 1, 2)?[1], self.kv_heads * self.key)?;
+        expect("the width of keys", &typed(cx, 1, dtype, 2)?[1], self.kv_heads * self.key)?;
         if !self.value_in_key {
-            expect("the width of values", &floats(cx, 2, 2)?[1], self.kv_heads * self.value)?;
+            let values = typed(cx, 2, dtype, 2)?;
+            expect("the width of values", &values[1], self.kv_heads * self.value)?;
         }
         row_numbers(cx, 3..7)?;
         typed(cx, 7, DType::I32, 2)?;
         if cx.opt(8).is_some() {
-            expect("the number of sinks", &floats(cx, 8, 1)?[0], self.heads)?;
+            expect("the number of sinks", &typed(cx, 8, dtype, 1)?[0], self.heads)?;
         }
-        Ok(f32_of(vec![q[0].clone(), (self.heads * self.value).into()]))
+        let dims = vec![q[0].clone(), (self.heads * self.value).into()];
+        Ok(vec![ValueType::new(dtype, dims)])
     }
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        let (q, k) = (inputs.slice::<f32>(0)?, inputs.slice::<f32>(1)?);
-        let v = if self.value_in_key { &[] } else { inputs.slice::<f32>(2)? };
-        let pages = inputs.get(7)?;
-        let rows = RowTables {
-            sequences: inputs.slice(3)?,
-            positions: inputs.slice(4)?,
-            parents: inputs.slice(5)?,
-            slots: inputs.slice(6)?,
-            pages: pages.slice()?,
-            per_sequence: *pages.dims.last().unwrap_or(&0),
-        };
-        let sinks = inputs.opt(8).map(|s| s.slice::<f32>()).transpose()?;
-        let n = rows.sequences.len();
-        let state = outputs.take_state()?;
-        let [pages_held, ..] = *state.dims else { return Err(OpError::new("a state of no sizes")) };
-        if *state.dims != *self.state_dims(pages_held) {
-            return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
+        match inputs.get(0)?.dtype {
+            DType::F64 => self.attend::<f64>(inputs, outputs),
+            _ => self.attend::<f32>(inputs, outputs),
         }
-        RowAttention::check_rows(&rows, pages_held * PAGE)?;
-        let (held, isa) = (self.pages(state.dtype)?, Isa::Portable);
-        let live: Vec<usize> = (0..n).filter(|i| rows.sequences[*i] >= 0).collect();
-        for &i in &live {
-            let slot = rows.slots[i] as usize;
-            for head in 0..self.kv_heads {
-                let at = i * self.kv_heads + head;
-                let key = &k[at * self.key..][..self.key];
-                let value =
-                    if self.value_in_key { &[] } else { &v[at * self.value..][..self.value] };
-                let page = &mut state.bytes[held.page_of(slot, head)];
-                held.take_in(isa, page, slot, key, value);
-            }
+    }
+
+    /// What the sequences held before the step is constant.
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (q, dy) = (g.input(0)?, g.of_first()?);
+        let mut inputs = vec![Some(q), Some(dy)];
+        inputs.extend((3..8).map(|i| g.opt_input(i)));
+        let sinks = g.opt_input(8);
+        inputs.extend(sinks.map(Some));
+        let count = 2 + usize::from(!self.value_in_key) + usize::from(sinks.is_some());
+        let found = g.apply_all(RowAttentionGradient { forward: *self }, &inputs, count)?;
+        let mut gradients = vec![None; g.inputs()];
+        (gradients[0], gradients[1]) = (Some(found[0]), Some(found[1]));
+        if !self.value_in_key {
+            gradients[2] = Some(found[2]);
         }
-        let out = outputs.slice::<f32>(0, &[n, self.heads * self.value])?;
-        out.fill(0.0);
-        let (mut key, mut value) = (vec![0.0; self.key], vec![0.0; self.value]);
-        for &i in &live {
-            let (sequence, position) = (rows.sequences[i] as usize, rows.positions[i] as usize);
-            let chain: Vec<usize> = rows.chain(i).collect();
-            let past = (0..position + 1 - chain.len()).map(|p| (rows.cell(sequence, p), p));
-            let own = chain.iter().map(|r| (rows.slots[*r] as usize, rows.positions[*r] as usize));
-            let seen: Vec<(usize, usize)> = past
-                .chain(own)
-                .filter(|(_, p)| self.window.is_none_or(|w| position - p < w))
-                .collect();
-            for head in 0..self.heads {
-                let group = head / (self.heads / self.kv_heads);
-                let at = i * self.heads + head;
-                let query = &q[at * self.key..][..self.key];
-                let mut scores = Vec::with_capacity(seen.len());
-                for (cell, p) in &seen {
-                    held.key(isa, &state.bytes[held.page_of(*cell, group)], *cell, &mut key);
-                    let mut score = dot(query, &key) * f64::from(self.scale);
-                    if let Some(cap) = self.softcap.map(f64::from) {
-                        score = cap * (score / cap).tanh();
-                    }
-                    scores.push(score - f64::from(self.slope(head)) * (position - p) as f64);
-                }
-                let sink = sinks.map(|s| f64::from(s[head]));
-                let largest = scores.iter().copied().chain(sink).fold(f64::MIN, f64::max);
-                let mut total = sink.map_or(0.0, |s| (s - largest).exp());
-                let mut sum = vec![0.0; self.value];
-                for ((cell, _), score) in seen.iter().zip(scores) {
-                    let page = &state.bytes[held.page_of(*cell, group)];
-                    match self.value_in_key {
-                        true => {
-                            held.key(isa, page, *cell, &mut key);
-                            value.copy_from_slice(&key[..self.value]);
-                        }
-                        false => held.value(isa, page, *cell, &mut value),
-                    }
-                    let weight = (score - largest).exp();
-                    total += weight;
-                    sum.iter_mut().zip(&value).for_each(|(s, v)| *s += weight * f64::from(*v));
-                }
-                let out = &mut out[at * self.value..][..self.value];
-                out.iter_mut().zip(sum).for_each(|(o, s)| *o = (s / total) as f32);
-            }
+        if sinks.is_some() {
+            gradients[8] = found.last().copied();
         }
-        Ok(())
+        Ok(gradients)
     }
 
     fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {

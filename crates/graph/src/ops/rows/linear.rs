@@ -2,18 +2,21 @@
 
 use super::weights::{check, decode_row};
 use super::{expect, f32_of, floats, typed};
+use crate::number::Number;
 use crate::ops::activation::Activation;
+use crate::ops::matmul::MatMul;
 use crate::ops::norm::{LayerNorm, RmsNorm};
 use crate::ops::unary::Unary;
 use crate::{
-    Cost, DType, Dims, InferCx, Inputs, Op, OpError, OpResult, Outputs, Slot, Tensor, TensorView,
-    ValueType,
+    Cost, DType, Dims, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Slot,
+    Tensor, TensorView, ValueType, elements,
 };
 use std::sync::Arc;
 
 /// x Wᵀ + bias: each row of x by each row of the weights. Inputs: x, f32 [.., k]; the weights
 /// [m, k], floats or any encoding; a bias, f32 [m], which may be left out; what is added to the
-/// result, of its sizes, which may be left out too. Output: f32 [.., m].
+/// result, of its sizes, which may be left out too. Output: f32 [.., m]. Where x is f64, so are all
+/// but the weights.
 ///
 /// The reference decodes the weights and sums in f64. Kernels may round x to 8 bits for encodings
 /// of 8 bits and less, in blocks of 32 with an f32 scale each, each row of x by itself.
@@ -36,38 +39,38 @@ impl Linear {
             let m = format!("{x} by weights of {w}: must be [.., k] and [m, k]");
             return Err(OpError::new(m));
         };
-        if x.dtype != DType::F32 {
+        if !matches!(x.dtype, DType::F32 | DType::F64) {
             return Err(OpError::new(format!("takes f32, was given {x}")));
         }
         if let Some(k) = k.fixed() {
             expect("the length of the weights' rows", columns, k)?;
         }
         if let (Some(_), Some(m)) = (cx.opt(weights + 1), m.fixed()) {
-            expect("the length of the bias", &floats(cx, weights + 1, 1)?[0], m)?;
+            expect("the length of the bias", &typed(cx, weights + 1, x.dtype, 1)?[0], m)?;
         }
         let mut out = lead.to_vec();
         out.push(m.clone());
-        Ok(ValueType::new(DType::F32, out))
+        Ok(ValueType::new(x.dtype, out))
     }
 
     /// Computes that product of `x`, [.., k], plus `residual`, into `out`.
-    fn multiply(
+    fn multiply<T: Number<Wide = f64>>(
         &self,
-        (x, k): (&[f32], usize),
+        (x, k): (&[T], usize),
         inputs: &Inputs<'_>,
         weights: usize,
-        residual: Option<&[f32]>,
-        out: &mut [f32],
+        residual: Option<&[T]>,
+        out: &mut [T],
     ) -> OpResult {
-        let bias = inputs.opt(weights + 1).map(|b| b.slice::<f32>()).transpose()?;
+        let bias = inputs.opt(weights + 1).map(|b| b.slice::<T>()).transpose()?;
         let weights = inputs.get(weights)?;
         let &[m, _] = weights.dims else { return Err(OpError::new("takes weights [m, k]")) };
         let mut row = vec![0.0; k];
         for j in 0..m {
             decode_row(&weights, j, &mut row)?;
-            let bias = bias.map_or(0.0, |b| f64::from(b[j]));
+            let bias = bias.map_or(0.0, |b| b[j].to_f64());
             for (i, x) in x.chunks_exact(k.max(1)).enumerate() {
-                let residual = residual.map_or(0.0, |r| f64::from(r[i * m + j]));
+                let residual = residual.map_or(0.0, |r| r[i * m + j].to_f64());
                 out[i * m + j] = self.activation.on(dot(x, &row) + bias + residual);
             }
         }
@@ -116,14 +119,43 @@ impl Op for Linear {
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
         let dims = product_dims(&x, inputs, 1)?;
-        let residual = inputs.opt(RESIDUAL).map(|r| r.slice::<f32>()).transpose()?;
         let k = x.dims.last().copied().unwrap_or(0);
-        let out = outputs.slice::<f32>(0, &dims)?;
-        self.multiply((x.slice()?, k), inputs, 1, residual, out)
+        crate::dispatch!(x.dtype, T in [F64 f64, F32 f32] => {
+            let residual = inputs.opt(RESIDUAL).map(|r| r.slice::<T>()).transpose()?;
+            let out = outputs.slice::<T>(0, &dims)?;
+            self.multiply((x.slice::<T>()?, k), inputs, 1, residual, out)
+        }, else => Err(OpError::new(format!("takes f32, was given {}", x.dtype))))
     }
 
     fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
         cost(inputs, outputs, std::iter::once(1))
+    }
+
+    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        let (x, weights) = (g.input(0)?, g.input(1)?);
+        let dy = g.of_first()?;
+        let dy = g.before(self.activation, dy, || Arc::new(Linear::default()))?;
+        let mut gradients = vec![None; g.inputs()];
+        if g.wants(0) {
+            gradients[0] = Some(g.apply(LinearTranspose, &[dy, weights])?);
+        }
+        if g.wants(1) {
+            if g.dtype(weights) != g.dtype(dy) {
+                let dtype = g.dtype(weights);
+                return Err(OpError::new(format!("weights of {dtype} can't be trained")));
+            }
+            let (dy, x) = (g.rows(dy)?, g.rows(x)?);
+            let product = MatMul { transpose_a: true, ..MatMul::new() };
+            gradients[1] = Some(g.apply(product, &[dy, x])?);
+        }
+        if g.opt_input(2).is_some() && g.wants(2) {
+            let rows = g.rows(dy)?;
+            gradients[2] = Some(g.sum(rows, &[0], false)?);
+        }
+        if g.opt_input(RESIDUAL).is_some() && g.wants(RESIDUAL) {
+            gradients[RESIDUAL] = Some(dy);
+        }
+        Ok(gradients)
     }
 
     fn then(&self, function: Unary) -> Option<Arc<dyn Op>> {
@@ -159,14 +191,43 @@ impl Linears {
     pub fn weights(part: usize) -> usize {
         3 + 2 * part
     }
+
+    /// Computes all parts of `x`, input 0.
+    fn multiply<T: Number<Wide = f64>>(
+        &self,
+        x: &TensorView<'_>,
+        inputs: &Inputs<'_>,
+        outputs: &mut Outputs<'_>,
+    ) -> OpResult {
+        let k = x.dims.last().copied().unwrap_or(0);
+        let normed = self.norm.map(|norm| norm.on(inputs)).transpose()?;
+        let rows: &[T] = match &normed {
+            Some(normed) => normed.slice()?,
+            None => x.slice()?,
+        };
+        for (i, part) in self.parts.iter().enumerate() {
+            let weights = Linears::weights(i);
+            let dims = product_dims(x, inputs, weights)?;
+            if !self.gated || i == 0 {
+                part.multiply((rows, k), inputs, weights, None, outputs.slice(i, &dims)?)?;
+                continue;
+            }
+            let mut factors = vec![T::of_f64(0.0); dims.iter().product()];
+            part.multiply((rows, k), inputs, weights, None, &mut factors)?;
+            let out = outputs.slice::<T>(0, &dims)?;
+            out.iter_mut().zip(factors).for_each(|(o, f)| *o = T::of_f64(o.to_f64() * f.to_f64()));
+        }
+        Ok(())
+    }
 }
 
 impl Op for Linears {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
-        let k = cx.ty(0)?.shape.dims().and_then(|dims| dims.last()?.fixed());
+        let x = cx.ty(0)?;
+        let k = x.shape.dims().and_then(|dims| dims.last()?.fixed());
         for i in [1, 2] {
             if let (Some(_), Some(k)) = (cx.opt(i), k) {
-                expect("the length of a norm's values", &floats(cx, i, 1)?[0], k)?;
+                expect("the length of a norm's values", &typed(cx, i, x.dtype, 1)?[0], k)?;
             }
         }
         let parts = (0..self.parts.len()).map(|i| Linear::product(cx, Linears::weights(i)));
@@ -186,25 +247,9 @@ impl Op for Linears {
 
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let x = inputs.get(0)?;
-        let k = x.dims.last().copied().unwrap_or(0);
-        let normed = self.norm.map(|norm| norm.on(inputs)).transpose()?;
-        let rows: &[f32] = match &normed {
-            Some(normed) => normed.slice()?,
-            None => x.slice()?,
-        };
-        for (i, part) in self.parts.iter().enumerate() {
-            let weights = Linears::weights(i);
-            let dims = product_dims(&x, inputs, weights)?;
-            if !self.gated || i == 0 {
-                part.multiply((rows, k), inputs, weights, None, outputs.slice(i, &dims)?)?;
-                continue;
-            }
-            let mut factors = vec![0.0; dims.iter().product()];
-            part.multiply((rows, k), inputs, weights, None, &mut factors)?;
-            let out = outputs.slice::<f32>(0, &dims)?;
-            out.iter_mut().zip(factors).for_each(|(out, factor)| *out *= factor);
-        }
-        Ok(())
+        crate::dispatch!(x.dtype, T in [F64 f64, F32 f32] => {
+            self.multiply::<T>(&x, inputs, outputs)
+        }, else => Err(OpError::new(format!("takes f32, was given {}", x.dtype))))
     }
 
     fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
@@ -228,8 +273,69 @@ impl RowNorm {
     }
 }
 
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+pub(super) fn dot<T: Number>(a: &[T], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a.to_f64() * b).sum()
+}
+
+/// dy W: what [`Linear`] does the other way, as its gradient needs it. Inputs: dy, f32 or f64 [..,
+/// m]; the weights [m, k], floats or any encoding. Output: [.., k], of dy's type.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinearTranspose;
+
+impl Op for LinearTranspose {
+    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
+        let dy = cx.ty(0)?;
+        check(cx.dtype(1)?)?;
+        let (Some([lead @ .., m]), Some([rows, k])) = (dy.shape.dims(), cx.dims(1)?) else {
+            let w = cx.ty(1)?;
+            return Err(OpError::new(format!("{dy} by weights of {w}: must be [.., m], [m, k]")));
+        };
+        if !matches!(dy.dtype, DType::F32 | DType::F64) {
+            return Err(OpError::new(format!("takes f32, was given {dy}")));
+        }
+        if let Some(m) = m.fixed() {
+            expect("the number of the weights' rows", rows, m)?;
+        }
+        let mut out = lead.to_vec();
+        out.push(k.clone());
+        Ok(vec![ValueType::new(dy.dtype, out)])
+    }
+
+    fn reads_encoded(&self, input: usize) -> bool {
+        input == 1
+    }
+
+    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
+        let (dy, weights) = (inputs.get(0)?, inputs.get(1)?);
+        let ([lead @ .., m], &[rows, k]) = (dy.dims, weights.dims) else {
+            return Err(OpError::new("takes dy [.., m] and weights [m, k]"));
+        };
+        if *m != rows {
+            return Err(OpError::new(format!("{m} elements by weights of {rows} rows")));
+        }
+        let mut dims = lead.to_vec();
+        dims.push(k);
+        let mut row = vec![0.0; k];
+        crate::dispatch!(dy.dtype, T in [F64 f64, F32 f32] => {
+            let (dy, out) = (dy.slice::<T>()?, outputs.slice::<T>(0, &dims)?);
+            let mut sums = vec![0.0; out.len()];
+            for j in 0..rows {
+                decode_row(&weights, j, &mut row)?;
+                for (dy, sums) in dy.chunks_exact(rows).zip(sums.chunks_exact_mut(k.max(1))) {
+                    sums.iter_mut().zip(&row).for_each(|(s, w)| *s += dy[j].to_f64() * w);
+                }
+            }
+            out.iter_mut().zip(sums).for_each(|(o, s)| *o = T::of_f64(s));
+            Ok(())
+        }, else => Err(OpError::new(format!("takes f32, was given {}", dy.dtype))))
+    }
+
+    fn cost(&self, inputs: &[Option<&ValueType>], outputs: &[&ValueType]) -> Cost {
+        let m = inputs.first().copied().flatten().and_then(|dy| dy.shape.fixed());
+        let m = m.and_then(|dims| dims.last().copied()).unwrap_or(0) as u64;
+        let out = outputs.first().and_then(|o| elements(&o.shape.fixed()?)).unwrap_or(0) as u64;
+        Cost::traffic(inputs, outputs).with_macs(out * m)
+    }
 }
 
 /// [`Linear`] by weights that each row chooses: a mixture of experts. Inputs: x, f32 [n, k] (one
@@ -277,7 +383,7 @@ impl Op for ExpertLinear {
         let bias = inputs.opt(3).map(|b| b.slice::<f32>()).transpose()?;
         let (x, choices) = (x.slice::<f32>()?, choices.slice::<i32>()?);
         let out = outputs.slice::<f32>(0, &[*n, *each, *m])?;
-        let mut row = vec![0.0; *k];
+        let mut row = vec![0f64; *k];
         for (i, choice) in choices.iter().enumerate() {
             let out = &mut out[i * m..][..*m];
             let expert = usize::try_from(*choice).ok().filter(|e| e < experts);

@@ -14,6 +14,7 @@
 //! Row inputs are i32. A row of sequence −1 is padding: its outputs are 0, and it changes nothing.
 
 mod attention;
+mod attention_gradient;
 mod embedding;
 mod linear;
 mod recurrent;
@@ -21,9 +22,10 @@ mod rope;
 mod weights;
 
 pub use attention::{PAGE, RowAttention, RowTables};
+pub use attention_gradient::RowAttentionGradient;
 pub use embedding::Embedding;
 pub use kinglet_kernels::rows_attention::{Pages, Part};
-pub use linear::{ExpertLinear, Linear, Linears, RowNorm};
+pub use linear::{ExpertLinear, Linear, LinearTranspose, Linears, RowNorm};
 pub use recurrent::{DeltaRule, RowConv, SelectiveScan};
 pub use rope::{Angles, Rotate};
 
@@ -32,6 +34,15 @@ use crate::{DType, Dim, InferCx, Inputs, OpError, OpResult, ValueType};
 /// The sizes of input `i`, checked to be an f32 tensor of `rank` dimensions.
 fn floats<'a>(cx: &InferCx<'a>, i: usize, rank: usize) -> OpResult<&'a [Dim]> {
     typed(cx, i, DType::F32, rank)
+}
+
+/// The element type and the sizes of input `i`, checked to be an f32 or f64 tensor of `rank`
+/// dimensions. Kernels compute in f32; references also in f64, which gradients are checked in.
+fn reals<'a>(cx: &InferCx<'a>, i: usize, rank: usize) -> OpResult<(DType, &'a [Dim])> {
+    match cx.dtype(i)? {
+        DType::F64 => Ok((DType::F64, typed(cx, i, DType::F64, rank)?)),
+        _ => Ok((DType::F32, floats(cx, i, rank)?)),
+    }
 }
 
 /// Checks that inputs `range` are i32 vectors: one number a row.

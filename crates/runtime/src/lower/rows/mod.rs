@@ -11,7 +11,7 @@ pub(crate) use linear::MOST_PARTS;
 
 use super::{Family, LowerCx};
 use crate::kernel::Lowered;
-use kinglet_graph::OpResult;
+use kinglet_graph::{DType, OpResult};
 
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     const FAMILIES: &[Family] = &[
@@ -22,6 +22,10 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         attention::lower,
         memory::lower,
     ];
+    // Kernels compute in f32.
+    if cx.node.outputs.iter().any(|v| cx.graph.value(*v).ty.dtype == DType::F64) {
+        return Ok(None);
+    }
     for family in FAMILIES {
         if let Some(lowered) = family(cx)? {
             return Ok(Some(lowered));
