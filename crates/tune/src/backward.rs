@@ -12,20 +12,32 @@ use kinglet_graph::{Builder, Fold, Gradient, Graph, GraphError, Tensor, ValueId,
 /// Where a node between a value and the loss has no gradient rule; where the loss does not depend on
 /// a value; where sizes are missing that a rule needs. The node or the value is named.
 pub fn gradients(graph: &Graph, loss: ValueId, of: &[ValueId]) -> Result<Graph, GraphError> {
-    let mut graph = prepared(graph, of)?;
+    let (mut graph, data) = prepared(graph, of)?;
     let found = append(&mut graph, loss, of)?;
+    for (v, data) in of.iter().zip(data) {
+        graph.value_mut(*v).data = data;
+    }
     graph.outputs = [loss].into_iter().chain(found).collect();
     finished(graph)
 }
 
-/// A copy of `graph` with its types inferred, in which `trained` constants are floats of full width.
-pub(crate) fn prepared(graph: &Graph, trained: &[ValueId]) -> Result<Graph, GraphError> {
+/// A copy of `graph` with its types inferred, in which `trained` constants are floats of full width;
+/// and their data, which the copy lacks: what is computed from them alone must not be folded.
+pub(crate) fn prepared(
+    graph: &Graph,
+    trained: &[ValueId],
+) -> Result<(Graph, Vec<Option<Tensor>>), GraphError> {
     let mut graph = graph.clone();
+    let mut data = Vec::with_capacity(trained.len());
     for v in trained {
         widen(&mut graph, *v)?;
+        data.push(graph.value(*v).data.clone());
+    }
+    for v in trained {
+        graph.value_mut(*v).data = None;
     }
     infer(&mut graph, Fold::Shapes)?;
-    Ok(graph)
+    Ok((graph, data))
 }
 
 /// The graph without what its outputs do not need, inferred and checked.

@@ -7,6 +7,7 @@ use kinglet_graph::ops::reduce::ReduceKind;
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::{Builder, DType, OpResult, Shape, State, StateId, Tensor, ValueId, ValueType};
+use std::collections::BTreeMap;
 
 /// How gradients change what is trained. Names, meaning and defaults are PyTorch's.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,10 +96,23 @@ impl Optimiser {
 /// What the updates of all tensors of one step share.
 pub(crate) struct Step {
     optimiser: Optimiser,
-    /// The learning rate, a scalar of f32.
+    /// Scalars of the step, by the element type that they are wanted in.
+    numbers: BTreeMap<DType, Numbers>,
+    /// The same in f64.
+    exact: Numbers,
+}
+
+/// Scalars that updates need of the learning rate η and of the step's number t.
+#[derive(Clone, Copy)]
+struct Numbers {
+    /// η.
     rate: ValueId,
-    /// Scalars of f64 that an optimiser needs of the step's number.
-    numbers: Vec<ValueId>,
+    /// 1 − η times the weight decay; `None`: 1.
+    kept: Option<ValueId>,
+    /// AdamW: η / (1 − β₁ᵗ). Adafactor: the least of η and 1 / √t.
+    length: ValueId,
+    /// AdamW: √(1 − β₂ᵗ). Adafactor: the share of the new squared gradient.
+    second: ValueId,
 }
 
 /// One tensor in a step.
@@ -113,41 +127,71 @@ pub(crate) struct Parameter<'a> {
 }
 
 impl Step {
-    /// The beginning of a step: counts it, where the optimiser wants its number.
+    /// The beginning of a step: counts it, where the optimiser wants its number. `rate` is the
+    /// learning rate.
     pub fn new(optimiser: Optimiser, b: &mut Builder<'_>, rate: ValueId) -> OpResult<Step> {
-        let counts = matches!(optimiser, Optimiser::AdamW { .. } | Optimiser::Adafactor { .. });
-        let mut numbers = Vec::new();
-        if counts {
-            // In f64: 1 − 0.999ᵗ has few digits in f32.
-            let (state, before) = state(b, "step", ValueType::new(DType::F64, Shape::new(vec![])))?;
-            let one = b.scalar(1.0, before)?;
-            let count = b.add(before, one)?;
-            write(b, state, count);
-            numbers = match optimiser {
-                Optimiser::AdamW { beta1, beta2, .. } => {
-                    let [first, second] = [beta1, beta2].map(|beta| {
-                        let beta = b.scalar(beta, count)?;
-                        let power = b.binary(BinaryFn::Pow, beta, count)?;
-                        let one = b.scalar(1.0, count)?;
-                        b.sub(one, power)
-                    });
-                    let root = b.apply(Unary::Sqrt, &[second?])?;
-                    vec![first?, root]
-                }
-                Optimiser::Adafactor { decay, .. } => {
-                    let exponent = b.scalar(decay, count)?;
-                    let share = b.binary(BinaryFn::Pow, count, exponent)?;
-                    vec![share, b.apply(Unary::Rsqrt, &[count])?]
-                }
-                _ => unreachable!("only these count"),
-            };
+        // In f64: 1 − 0.999ᵗ has few digits in f32.
+        let rate = b.apply(Cast::new(DType::F64), &[rate])?;
+        let kept = match optimiser {
+            Optimiser::AdamW { weight_decay, .. }
+            | Optimiser::Lion { weight_decay, .. }
+            | Optimiser::Adafactor { weight_decay, .. }
+                if weight_decay != 0.0 =>
+            {
+                let part = b.scaled(rate, weight_decay)?;
+                let one = b.scalar(1.0, part)?;
+                Some(b.sub(one, part)?)
+            }
+            _ => None,
+        };
+        let (mut length, mut second) = (rate, rate);
+        match optimiser {
+            Optimiser::AdamW { beta1, beta2, .. } => {
+                let count = counted(b)?;
+                let mut rest = |beta: f64| {
+                    let beta = b.scalar(beta, count)?;
+                    let power = b.binary(BinaryFn::Pow, beta, count)?;
+                    let one = b.scalar(1.0, count)?;
+                    b.sub(one, power)
+                };
+                let (of_first, of_second) = (rest(beta1)?, rest(beta2)?);
+                length = b.div(rate, of_first)?;
+                second = b.apply(Unary::Sqrt, &[of_second])?;
+            }
+            Optimiser::Adafactor { decay, .. } => {
+                let count = counted(b)?;
+                let exponent = b.scalar(decay, count)?;
+                second = b.binary(BinaryFn::Pow, count, exponent)?;
+                let bound = b.apply(Unary::Rsqrt, &[count])?;
+                length = b.binary(BinaryFn::Min, rate, bound)?;
+            }
+            Optimiser::Sgd { .. } | Optimiser::Lion { .. } => {}
         }
-        Ok(Step { optimiser, rate, numbers })
+        let exact = Numbers { rate, kept, length, second };
+        Ok(Step { optimiser, numbers: BTreeMap::new(), exact })
+    }
+
+    /// The step's scalars in the element type of `like`.
+    fn numbers(&mut self, b: &mut Builder<'_>, like: ValueId) -> OpResult<Numbers> {
+        let dtype = b.dtype(like);
+        if let Some(numbers) = self.numbers.get(&dtype) {
+            return Ok(*numbers);
+        }
+        let mut cast = |v: ValueId| b.apply(Cast::new(dtype), &[v]);
+        let Numbers { rate, kept, length, second } = self.exact;
+        let numbers = Numbers {
+            rate: cast(rate)?,
+            kept: kept.map(&mut cast).transpose()?,
+            length: cast(length)?,
+            second: cast(second)?,
+        };
+        self.numbers.insert(dtype, numbers);
+        Ok(numbers)
     }
 
     /// Appends the update of one tensor, and returns its next value.
-    pub fn update(&self, b: &mut Builder<'_>, p: Parameter<'_>) -> OpResult<ValueId> {
-        let rate = self.as_of(b, self.rate, p.value)?;
+    pub fn update(&mut self, b: &mut Builder<'_>, p: Parameter<'_>) -> OpResult<ValueId> {
+        let numbers = self.numbers(b, p.value)?;
         match self.optimiser {
             Optimiser::Sgd { momentum, nesterov, weight_decay } => {
                 let mut g = p.gradient;
@@ -156,7 +200,7 @@ impl Step {
                     g = b.add(g, decay)?;
                 }
                 if momentum != 0.0 {
-                    let (state, before) = self.moment(b, p, "momentum")?;
+                    let (state, before) = moment(b, p, "momentum")?;
                     let kept = b.scaled(before, momentum)?;
                     let sum = b.add(kept, g)?;
                     write(b, state, sum);
@@ -166,61 +210,63 @@ impl Step {
                         None => sum,
                     };
                 }
-                let change = b.mul(g, rate)?;
+                let change = b.mul(g, numbers.rate)?;
                 b.sub(p.value, change)
             }
-            Optimiser::AdamW { beta1, beta2, epsilon, weight_decay } => {
-                let (first, old) = self.moment(b, p, "first")?;
+            Optimiser::AdamW { beta1, beta2, epsilon, weight_decay: _ } => {
+                let (first, old) = moment(b, p, "first")?;
                 let mean = mixed(b, old, p.gradient, beta1)?;
                 write(b, first, mean);
-                let (second, old) = self.moment(b, p, "second")?;
+                let (second, old) = moment(b, p, "second")?;
                 let square = b.apply(Unary::Square, &[p.gradient])?;
                 let square = mixed(b, old, square, beta2)?;
                 write(b, second, square);
                 let root = b.apply(Unary::Sqrt, &[square])?;
-                let (first, second) = (self.number(b, 0, p.value)?, self.number(b, 1, p.value)?);
-                let root = b.div(root, second)?;
+                let root = b.div(root, numbers.second)?;
                 let epsilon = b.scalar(epsilon, root)?;
                 let divisor = b.add(root, epsilon)?;
                 let direction = b.div(mean, divisor)?;
-                let length = b.div(rate, first)?;
-                let change = b.mul(direction, length)?;
-                let shrunk = shrunk(b, p.value, rate, weight_decay)?;
+                let change = b.mul(direction, numbers.length)?;
+                let shrunk = numbers.shrunk(b, p.value)?;
                 b.sub(shrunk, change)
             }
-            Optimiser::Lion { beta1, beta2, weight_decay } => {
-                let (state, old) = self.moment(b, p, "momentum")?;
+            Optimiser::Lion { beta1, beta2, weight_decay: _ } => {
+                let (state, old) = moment(b, p, "momentum")?;
                 let mean = mixed(b, old, p.gradient, beta1)?;
                 let direction = b.apply(Unary::Sign, &[mean])?;
                 let kept = mixed(b, old, p.gradient, beta2)?;
                 write(b, state, kept);
-                let change = b.mul(direction, rate)?;
-                let shrunk = shrunk(b, p.value, rate, weight_decay)?;
+                let change = b.mul(direction, numbers.rate)?;
+                let shrunk = numbers.shrunk(b, p.value)?;
                 b.sub(shrunk, change)
             }
-            Optimiser::Adafactor { decay: _, least, clip, weight_decay } => {
-                self.adafactor(b, p, rate, [least, clip, weight_decay])
-            }
+            Optimiser::Adafactor { least, clip, .. } => numbers.adafactor(b, p, least, clip),
         }
+    }
+}
+
+impl Numbers {
+    /// p before the step, after its decay.
+    fn shrunk(&self, b: &mut Builder<'_>, p: ValueId) -> OpResult<ValueId> {
+        self.kept.map_or(Ok(p), |kept| b.mul(p, kept))
     }
 
     fn adafactor(
         &self,
         b: &mut Builder<'_>,
         p: Parameter<'_>,
-        rate: ValueId,
-        [least, clip, weight_decay]: [f64; 3],
+        least: f64,
+        clip: f64,
     ) -> OpResult<ValueId> {
         let dims = b.fixed(p.value)?;
         let all: Vec<usize> = (0..dims.len()).collect();
-        let share = self.number(b, 0, p.value)?;
         let tiny = f64::from(f32::EPSILON);
         let square = b.apply(Unary::Square, &[p.gradient])?;
         let moved = |b: &mut Builder<'_>, name: &str, to: ValueId| {
             let ty = ValueType::new(b.dtype(to), &*b.fixed(to)?);
             let (state, old) = state(b, &format!("{}.{name}", p.name), ty)?;
             let way = b.sub(to, old)?;
-            let way = b.mul(way, share)?;
+            let way = b.mul(way, self.second)?;
             let new = b.add(old, way)?;
             write(b, state, new);
             Ok::<_, kinglet_graph::OpError>(new)
@@ -249,52 +295,34 @@ impl Step {
         let own = root_mean_square(b, p.value, &all)?;
         let floor = b.scalar(least, own)?;
         let own = b.binary(BinaryFn::Max, own, floor)?;
-        let bound = self.number(b, 1, p.value)?;
-        let relative = b.binary(BinaryFn::Min, rate, bound)?;
-        let length = b.mul(own, relative)?;
+        let length = b.mul(own, self.length)?;
         let length = b.div(length, excess)?;
         let change = b.mul(update, length)?;
-        let shrunk = shrunk(b, p.value, rate, weight_decay)?;
+        let shrunk = self.shrunk(b, p.value)?;
         b.sub(shrunk, change)
     }
+}
 
-    /// State of the sizes of a tensor, and what it holds before the step.
-    fn moment(
-        &self,
-        b: &mut Builder<'_>,
-        p: Parameter<'_>,
-        part: &str,
-    ) -> OpResult<(StateId, ValueId)> {
-        let ty = ValueType::new(b.dtype(p.value), &*b.fixed(p.value)?);
-        state(b, &format!("{}.{part}", p.name), ty)
-    }
+/// The number of the step, from 1 on, a scalar of f64.
+fn counted(b: &mut Builder<'_>) -> OpResult<ValueId> {
+    let (state, before) =
+        state(b, "optimiser.step", ValueType::new(DType::F64, Shape::new(Vec::new())))?;
+    let one = b.scalar(1.0, before)?;
+    let count = b.add(before, one)?;
+    write(b, state, count);
+    Ok(count)
+}
 
-    /// Number `i` of the step in the element type of `like`.
-    fn number(&self, b: &mut Builder<'_>, i: usize, like: ValueId) -> OpResult<ValueId> {
-        self.as_of(b, self.numbers[i], like)
-    }
-
-    fn as_of(&self, b: &mut Builder<'_>, number: ValueId, like: ValueId) -> OpResult<ValueId> {
-        let dtype = b.dtype(like);
-        if b.dtype(number) == dtype { Ok(number) } else { b.apply(Cast::new(dtype), &[number]) }
-    }
+/// State of the sizes of a tensor, and what it holds before the step.
+fn moment(b: &mut Builder<'_>, p: Parameter<'_>, part: &str) -> OpResult<(StateId, ValueId)> {
+    let ty = ValueType::new(b.dtype(p.value), &*b.fixed(p.value)?);
+    state(b, &format!("{}.{part}", p.name), ty)
 }
 
 /// `keep` of the old and the rest of the new.
 fn mixed(b: &mut Builder<'_>, old: ValueId, new: ValueId, keep: f64) -> OpResult<ValueId> {
     let (old, new) = (b.scaled(old, keep)?, b.scaled(new, 1.0 - keep)?);
     b.add(old, new)
-}
-
-/// p (1 − η `weight_decay`).
-fn shrunk(b: &mut Builder<'_>, p: ValueId, rate: ValueId, weight_decay: f64) -> OpResult<ValueId> {
-    if weight_decay == 0.0 {
-        return Ok(p);
-    }
-    let part = b.scaled(rate, weight_decay)?;
-    let one = b.scalar(1.0, part)?;
-    let kept = b.sub(one, part)?;
-    b.mul(p, kept)
 }
 
 fn root_mean_square(b: &mut Builder<'_>, x: ValueId, axes: &[usize]) -> OpResult<ValueId> {

@@ -5,7 +5,8 @@ use crate::backward::{append, finished, place, prepared};
 use crate::optimiser::{Parameter, Step, clipped, write};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
-    Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, ValueId, ValueType,
+    Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, Tensor, ValueId,
+    ValueType,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,9 +62,9 @@ pub fn differentiate(
     if trained.is_empty() {
         return Err(GraphError::new("trained", "nothing is to be trained: name a tensor"));
     }
-    let mut graph = prepared(graph, trained)?;
+    let (mut graph, data) = prepared(graph, trained)?;
     let forward_states = graph.states().len();
-    let names = make_states(&mut graph, trained)?;
+    let names = make_states(&mut graph, trained, data)?;
     let gradients = append(&mut graph, loss, trained)?;
     let backward = graph.nodes().len();
     let rate = ValueType::new(DType::F32, Shape::new(Vec::new()));
@@ -81,20 +82,24 @@ pub fn differentiate(
     Ok(Training { graph: finished(graph)?, trained })
 }
 
-/// Makes state of the constants `trained`, and returns its names.
-fn make_states(graph: &mut Graph, trained: &[ValueId]) -> Result<Vec<String>, GraphError> {
+/// Makes state of the constants `trained`, which held `data`, and returns its names.
+fn make_states(
+    graph: &mut Graph,
+    trained: &[ValueId],
+    data: Vec<Option<Tensor>>,
+) -> Result<Vec<String>, GraphError> {
     let mut taken: BTreeSet<String> = graph.states().iter().map(|s| s.name.clone()).collect();
     let mut names = Vec::with_capacity(trained.len());
     let mut reads = Vec::with_capacity(trained.len());
-    for (i, v) in trained.iter().enumerate() {
+    for (i, (v, data)) in trained.iter().zip(data).enumerate() {
         if trained[..i].contains(v) {
             return Err(GraphError::new(place(graph, *v), "is to be trained twice"));
         }
-        let value = graph.value_mut(*v);
-        let Some(data) = value.data.take() else {
+        let Some(data) = data else {
             let m = "is no constant: only constants are trained";
             return Err(GraphError::new(place(graph, *v), m));
         };
+        let value = graph.value(*v);
         let mut name = value.name.clone();
         if name.is_empty() || taken.contains(&name) {
             name = format!("{name}{v}");
@@ -137,7 +142,7 @@ fn updates(
         let (scaled, total) = clipped(&mut b, &gradients, most)?;
         (gradients, norm) = (scaled, Some(total));
     }
-    let step = Step::new(recipe.optimiser, &mut b, rate)?;
+    let mut step = Step::new(recipe.optimiser, &mut b, rate)?;
     for (i, (value, gradient)) in trained.iter().zip(gradients).enumerate() {
         let mut b = Builder::new(b.graph, format!("{}.update", names[i]));
         let parameter = Parameter { name: &names[i], value: *value, gradient };

@@ -6,6 +6,7 @@ use super::float::{Cut, GridCut, activation, constant, is_f32};
 use crate::kernel::{Io, Kernel, Lowered};
 use kinglet_graph::ops::broadcast::{Offsets, broadcast_dims};
 use kinglet_graph::ops::matmul::MatMul;
+use kinglet_graph::ops::rows::{Linear, LinearTranspose};
 use kinglet_graph::{OpError, OpResult};
 use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::gemm_f32::{Epilogue, Gemm, PackLayout, PackedB, Rows};
@@ -33,8 +34,19 @@ enum Added {
     Residual,
 }
 
+/// The product that a node is. Linear ops by weights that are computed, as in training, are products
+/// like any other; those by constant ones have kernels of their own.
+fn product(cx: &LowerCx<'_>) -> Option<MatMul> {
+    if let Some(op) = cx.op::<Linear>() {
+        let computed = cx.constant(1).is_none();
+        let product = MatMul { transpose_b: true, activation: op.activation, ..MatMul::new() };
+        return computed.then_some(product);
+    }
+    cx.op::<LinearTranspose>().map(|_| MatMul::new()).or(cx.op::<MatMul>().copied())
+}
+
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
-    let (Some(op), Some(a), Some(b)) = (cx.op::<MatMul>(), cx.input(0), cx.input(1)) else {
+    let (Some(op), Some(a), Some(b)) = (product(cx), cx.input(0), cx.input(1)) else {
         return Ok(None);
     };
     if !is_f32(cx, 3) {
