@@ -100,6 +100,61 @@ fn set(plan: &mut Plan, batch: &[Tensor], rate: f32) {
     }
 }
 
+/// Convolutions of single pixels by trained weights in every layout, channels first and last.
+#[test]
+fn convolutions_of_single_pixels_are_products() {
+    use WeightLayout::*;
+    for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+        for weight_layout in [OutInSpatial, InOutSpatial, OutSpatialIn, InSpatialOut, SpatialInOut]
+        {
+            let (mut graph, mut seed) = (Graph::new("pixels"), 5);
+            let image = |c| layout.join(2, c, &[4, 3]);
+            let dims = image(6);
+            let x = graph.add_input("x", ValueType::new(DType::F32, &dims[..]));
+            let mut trained = Vec::new();
+            let mut y = x;
+            for (i, (from, to)) in [(6, 5), (5, 7)].into_iter().enumerate() {
+                let dims = weight_layout.join(to, from, &[1, 1]);
+                let w = graph.add_constant(format!("w{i}"), numbers(&dims, &mut seed));
+                let bias = graph.add_constant(format!("b{i}"), numbers(&[to], &mut seed));
+                let conv = Conv {
+                    window: Window::unit(2),
+                    groups: 1,
+                    layout,
+                    weight_layout,
+                    activation: Activation::Relu,
+                };
+                y = graph.apply(format!("conv{i}"), conv, &[y, w, bias], DType::F32);
+                trained.extend([w, bias]);
+            }
+            let want = graph.add_constant("", numbers(&image(7), &mut seed));
+            let loss = mean_squared_error(&mut graph, y, want).unwrap();
+            let recipe = Recipe::new(Optimiser::sgd());
+            let training = differentiate(&graph, loss, &trained, &recipe).unwrap();
+            let mut plan = plan(&training);
+            let slow: Vec<_> = plan
+                .steps()
+                .filter(|s| s.kernel == "reference")
+                .map(|s| plan.graph().node(s.node).place())
+                .filter(|place| place.contains("Conv"))
+                .collect();
+            assert!(slow.is_empty(), "{layout:?}, {weight_layout:?}: {slow:?}");
+            let batch = [numbers(&dims, &mut seed)];
+            set(&mut plan, &batch, 0.1);
+            plan.run().unwrap();
+            let mut interpreter = Interpreter::new(&training.graph).unwrap();
+            let inputs = [batch[0].clone(), Tensor::scalar(0.1f32)];
+            interpreter.run(&training.graph, &inputs).unwrap();
+            let states = interpreter.into_states();
+            let found = plan.shared().with_states(|states| states.to_vec());
+            for (found, want) in found.iter().zip(&states) {
+                let pairs = found.slice::<f32>().unwrap().iter().zip(want.slice::<f32>().unwrap());
+                assert!(pairs.clone().all(|(a, b)| (a - b).abs() < 1e-6), "{layout:?}");
+            }
+        }
+    }
+}
+
 /// One test, for the allocations that it counts are those of the process.
 #[test]
 fn a_plan_trains_as_the_interpreter_does_and_allocates_nothing() {

@@ -4,10 +4,13 @@
 use super::LowerCx;
 use super::float::{Cut, GridCut, activation, constant, is_f32};
 use crate::kernel::{Io, Kernel, Lowered};
+use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::broadcast::{Offsets, broadcast_dims};
+use kinglet_graph::ops::conv::{Conv, ConvTranspose, ConvWeightGradient};
 use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::rows::{Linear, LinearTranspose};
-use kinglet_graph::{OpError, OpResult};
+use kinglet_graph::ops::window::{Layout, WeightLayout};
+use kinglet_graph::{Dims, OpError, OpResult};
 use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::gemm_f32::{Epilogue, Gemm, PackLayout, PackedB, Rows};
 use kinglet_kernels::permute::Permute;
@@ -34,25 +37,94 @@ enum Added {
     Residual,
 }
 
-/// The product that a node is. Linear ops by weights that are computed, as in training, are products
-/// like any other; those by constant ones have kernels of their own.
-fn product(cx: &LowerCx<'_>) -> Option<MatMul> {
-    if let Some(op) = cx.op::<Linear>() {
-        let computed = cx.constant(1).is_none();
-        let product = MatMul { transpose_b: true, activation: op.activation, ..MatMul::new() };
-        return computed.then_some(product);
+/// The product that a node is.
+struct Found {
+    op: MatMul,
+    /// Which inputs are multiplied.
+    inputs: [usize; 2],
+    /// Their sizes, as the product sees them.
+    dims: [Dims; 2],
+}
+
+/// The product that a node is. Linear ops and convolutions of single pixels by weights that are
+/// computed, as in training, are products like any other; those by constant ones have kernels of
+/// their own.
+fn product(cx: &LowerCx<'_>) -> OpResult<Option<Found>> {
+    let dims = |i: usize| cx.input(i).map(|v| cx.dims(v)).transpose();
+    let (Some(first), Some(second)) = (dims(0)?, dims(1)?) else { return Ok(None) };
+    let plain = |op| Some(Found { op, inputs: [0, 1], dims: [first.clone(), second.clone()] });
+    if let Some(op) = cx.op::<MatMul>() {
+        return Ok(plain(*op));
     }
-    cx.op::<LinearTranspose>().map(|_| MatMul::new()).or(cx.op::<MatMul>().copied())
+    if cx.op::<LinearTranspose>().is_some() {
+        return Ok(plain(MatMul::new()));
+    }
+    if cx.constant(1).is_some() {
+        return Ok(None);
+    }
+    if let Some(op) = cx.op::<Linear>() {
+        let activation = op.activation;
+        return Ok(plain(MatMul { transpose_b: true, activation, ..MatMul::new() }));
+    }
+    let (window, weights, activation) = if let Some(op) = cx.op::<Conv>() {
+        let fits = op.groups == 1 && op.layout == Layout::ChannelsLast && cx.input(3).is_none();
+        let of_outputs = fits.then(|| by_outputs(op.weight_layout, &second)).flatten();
+        (&op.window, of_outputs, op.activation)
+    } else if let Some(op) = cx.op::<ConvTranspose>() {
+        let wanted = cx.input(3).is_some() || op.output_padding.iter().any(|p| *p > 0);
+        let fits = op.groups == 1 && op.layout == Layout::ChannelsLast && !wanted;
+        let of_outputs = fits.then(|| by_outputs(op.weight_layout, &second)).flatten();
+        (&op.window, of_outputs, op.activation)
+    } else if let Some(op) = cx.op::<ConvWeightGradient>() {
+        let fits = op.groups == 1 && op.layout == Layout::ChannelsLast;
+        let weights = cx.dims(cx.output(0))?;
+        let of_outputs = fits.then(|| by_outputs(op.weight_layout, &weights)).flatten();
+        (&op.window, of_outputs, Activation::None)
+    } else {
+        return Ok(None);
+    };
+    let rows = |dims: &Dims| -> Dims {
+        let last = dims.last().copied().unwrap_or(1);
+        [dims.iter().product::<usize>() / last.max(1), last].into_iter().collect()
+    };
+    let (Some(of_outputs), true) = (weights, window.stride.iter().all(|s| *s == 1)) else {
+        return Ok(None);
+    };
+    // Without padding, the image keeps its sizes.
+    let images = if cx.op::<ConvWeightGradient>().is_some() {
+        second.clone()
+    } else {
+        cx.dims(cx.output(0))?
+    };
+    if images[..images.len() - 1] != first[..first.len() - 1] {
+        return Ok(None);
+    }
+    if cx.op::<ConvWeightGradient>().is_some() {
+        let inputs = if of_outputs { [1, 0] } else { [0, 1] };
+        let op = MatMul { transpose_a: true, ..MatMul::new() };
+        let both = [rows(&first), rows(&second)];
+        return Ok(Some(Found { op, inputs, dims: inputs.map(|i| both[i].clone()) }));
+    }
+    let op = MatMul { transpose_b: of_outputs, activation, ..MatMul::new() };
+    let (channels, outputs) = (first[first.len() - 1], images[images.len() - 1]);
+    let matrix = if of_outputs { [outputs, channels] } else { [channels, outputs] };
+    Ok(Some(Found { op, inputs: [0, 1], dims: [rows(&first), matrix.into_iter().collect()] }))
+}
+
+/// Of weights of single pixels whether they are a row an output, else a row an input; `None`: they
+/// see more than a pixel.
+fn by_outputs(layout: WeightLayout, dims: &[usize]) -> Option<bool> {
+    let (_, _, kernel) = layout.split(dims).ok()?;
+    let (out, input, _) = layout.split(&(0..dims.len()).collect::<Vec<_>>()).ok()?;
+    kernel.iter().all(|k| *k == 1).then_some(out < input)
 }
 
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
-    let (Some(op), Some(a), Some(b)) = (product(cx), cx.input(0), cx.input(1)) else {
-        return Ok(None);
-    };
     if !is_f32(cx, 3) {
         return Ok(None);
     }
-    let (a, b, out) = (cx.dims(a)?, cx.dims(b)?, cx.dims(cx.output(0))?);
+    let Some(Found { op, inputs, dims: [a, b] }) = product(cx)? else { return Ok(None) };
+    let out = cx.dims(cx.output(0))?;
     let turn_a = op.transpose_a && a.len() > 1;
     let (Some(left), Some(right), Some(activation)) =
         (operand(&a, turn_a, true), operand(&b, op.transpose_b, false), activation(op.activation))
@@ -87,7 +159,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     }
     let layout = PackLayout::new(cx.isa, k, n);
     let b_strides = if op.transpose_b && b.len() > 1 { (1, k) } else { (n, 1) };
-    let packed = match constant(cx, 1)? {
+    let packed = match constant(cx, inputs[1])? {
         Some(b) if one_b => Some(PackedB::new(cx.isa, k, n, b, b_strides)),
         _ => None,
     };
@@ -101,6 +173,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let work = m.saturating_mul(k).saturating_mul(n);
     let whole = matrices.len() >= 2 * cx.threads;
     let kernel = Product {
+        inputs,
         layout,
         b_strides,
         turn,
@@ -119,11 +192,13 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let each = (b_scratch + a_scratch) * size_of::<f32>();
     let scratch = each.checked_mul(if whole { cx.threads } else { 1 });
     let scratch = scratch.ok_or_else(|| OpError::new("the product is too large"))?;
-    let absorbed: &[usize] = if kernel.packed.is_some() { &[1] } else { &[] };
+    let absorbed: &[usize] = if kernel.packed.is_some() { &inputs[1..] } else { &[] };
     Ok(Some(Lowered::new(kernel).with_absorbed(absorbed, bytes).with_scratch(scratch)))
 }
 
 struct Product {
+    /// Which inputs are multiplied.
+    inputs: [usize; 2],
     layout: PackLayout,
     packed: Option<PackedB>,
     b_strides: (usize, usize),
@@ -147,8 +222,8 @@ impl Kernel for Product {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
         let PackLayout { k, n, .. } = self.layout;
         let (m, [b_scratch, a_scratch]) = (self.m, self.scratch);
-        let a: &[f32] = io.input(0)?;
-        let b: &[f32] = if self.packed.is_some() { &[] } else { io.input(1)? };
+        let a: &[f32] = io.input(self.inputs[0])?;
+        let b: &[f32] = if self.packed.is_some() { &[] } else { io.input(self.inputs[1])? };
         let added: &[f32] = if self.added == Added::Nothing { &[] } else { io.input(2)? };
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
         let scratch: &mut [f32] = bytemuck::try_cast_slice_mut(io.scratch)

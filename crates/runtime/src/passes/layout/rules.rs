@@ -2,7 +2,7 @@
 
 use kinglet_graph::ops::binary::Binary;
 use kinglet_graph::ops::concat::Concat;
-use kinglet_graph::ops::conv::{Conv, ConvTranspose};
+use kinglet_graph::ops::conv::{Conv, ConvTranspose, ConvWeightGradient};
 use kinglet_graph::ops::logic::{Compare, Where};
 use kinglet_graph::ops::norm::BatchNorm;
 use kinglet_graph::ops::pad::Pad;
@@ -76,6 +76,13 @@ pub(super) fn turned(
     if let Some(conv) = op.downcast::<Conv>().filter(|c| c.layout == Layout::ChannelsFirst) {
         let op = Conv { layout: Layout::ChannelsLast, ..conv.clone() };
         return (rank <= 4).then(|| all(Arc::new(op), &[0, 3]))?;
+    }
+    if let Some(conv) =
+        op.downcast::<ConvWeightGradient>().filter(|c| c.layout == Layout::ChannelsFirst)
+    {
+        let op = ConvWeightGradient { layout: Layout::ChannelsLast, ..conv.clone() };
+        let turned = Turned { op: Arc::new(op), feeds: feeds(&[0, 1]), outputs: false };
+        return (rank <= 4).then_some(turned);
     }
     if let Some(conv) = op.downcast::<ConvTranspose>().filter(|c| c.layout == Layout::ChannelsFirst)
     {
