@@ -443,3 +443,18 @@ fn norms_gates_and_sums_join_linear_products() {
     // Another function of the two.
     assert_eq!(names_after(&block(q8, false, BinaryFn::Max)), ["Linears", "Max", "Linear"]);
 }
+
+#[test]
+fn linear_products_by_computed_weights_stay_alone() {
+    let mut g = Graph::new("training");
+    let x = input(&mut g, &[3, 64]);
+    let weights = [64, 64].map(|m| input(&mut g, &[m, 64]));
+    let [a, b] = weights.map(|w| g.apply("linear", Linear::default(), &[x, w], DType::F32));
+    let gated = g.apply("gated", Binary::new(BinaryFn::Mul), &[a, b], DType::F32);
+    let down = g.apply("down", Linear::default(), &[gated, weights[0]], DType::F32);
+    let sum = g.apply("sum", Binary::new(BinaryFn::Add), &[x, down], DType::F32);
+    g.outputs = vec![sum];
+    let plan = Plan::new(&g, &PlanOptions::default()).unwrap();
+    let names: Vec<_> = plan.graph().nodes().iter().map(|n| n.op.name()).collect();
+    assert_eq!(names, ["Linear", "Linear", "Mul", "Linear", "Add"]);
+}

@@ -150,6 +150,26 @@ fn linear() {
 }
 
 #[test]
+fn linear_by_computed_weights() {
+    let given = |dims: &[usize], seed| Given(floats(dims, seed));
+    let (x, w, sum) = (given(&[3, 64], 1), given(&[5, 64], 2), floats(&[3, 5], 7));
+    check(Linear::default(), vec![x, w, given(&[5], 5)], 1, 2e-6);
+    // No kernel adds to these, and none may forget to.
+    let mut graph = Graph::new("case");
+    let values = [floats(&[3, 64], 1), floats(&[5, 64], 2), sum];
+    let types = values.each_ref().map(|v| ValueType::new(v.dtype(), v.dims()));
+    let [x, w, sum] = types.map(|ty| Some(graph.add_input("", ty)));
+    let y = graph.add_value("y", ValueType::new(DType::F32, Shape::unknown()));
+    graph.outputs = vec![y];
+    graph.add_node("node", Linear::default(), vec![x, w, None, sum], vec![y]);
+    let want = interpret(&graph, &values).unwrap();
+    let mut plan = Plan::new(&graph, &PlanOptions::default()).unwrap();
+    values.iter().enumerate().for_each(|(i, v)| plan.set_input(i, &v.view()).unwrap());
+    plan.run().unwrap();
+    assert_eq!(plan.output(0).slice::<f32>().unwrap(), want[0].slice::<f32>().unwrap());
+}
+
+#[test]
 fn linears_of_one_x() {
     for (dtype, off) in TYPES {
         for n in [1, 2, 23] {

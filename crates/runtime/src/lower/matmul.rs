@@ -64,7 +64,9 @@ fn product(cx: &LowerCx<'_>) -> OpResult<Option<Found>> {
     }
     if let Some(op) = cx.op::<Linear>() {
         let activation = op.activation;
-        return Ok(plain(MatMul { transpose_b: true, activation, ..MatMul::new() }));
+        let alone = cx.input(3).is_none();
+        let op = MatMul { transpose_b: true, activation, ..MatMul::new() };
+        return Ok(plain(op).filter(|_| alone));
     }
     let (window, weights, activation) = if let Some(op) = cx.op::<Conv>() {
         let fits = op.groups == 1 && op.layout == Layout::ChannelsLast && cx.input(3).is_none();

@@ -26,7 +26,7 @@ pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
             let conv = graph.node(links.producer_id(from)?);
             links.only_user(from)?;
             let op = float(node, conv)
-                .or_else(|| linear(node, conv))
+                .or_else(|| linear(graph, node, conv))
                 .or_else(|| integer(graph, node, conv))?;
             let mut inputs = conv.inputs.clone();
             inputs.resize(3, None);
@@ -50,9 +50,11 @@ fn float(sum: &Node, conv: &Node) -> Option<Arc<dyn Op>> {
         .then(|| Arc::new(Conv { activation: sum.activation, ..op.clone() }) as Arc<dyn Op>)
 }
 
-/// The linear product that does the sum of its result too.
-fn linear(sum: &Node, product: &Node) -> Option<Arc<dyn Op>> {
+/// The linear product that does the sum of its result too, where kernels have it: by constant weights.
+fn linear(graph: &Graph, sum: &Node, product: &Node) -> Option<Arc<dyn Op>> {
     let (sum, op) = (sum.op.downcast::<Binary>()?, product.op.downcast::<Linear>()?);
+    let weights = product.inputs.get(1).copied().flatten()?;
+    graph.value(weights).data.as_ref()?;
     let free = op.activation == Activation::None && product.inputs.len() <= 3;
     (sum.function == BinaryFn::Add && free)
         .then(|| Arc::new(Linear { activation: sum.activation }) as Arc<dyn Op>)
