@@ -205,19 +205,18 @@ impl Phase {
     pub fn alike(&self) -> Vec<Layer> {
         let mut groups: Vec<Layer> = Vec::new();
         for layer in &self.layers {
-            let name = without_numbers(&layer.name);
-            let same = groups.iter_mut().find(|group| {
-                group.name == name && (&group.kernel, &group.shape) == (&layer.kernel, &layer.shape)
-            });
-            match same {
+            match groups.iter_mut().find(|group| layer.is_of(group)) {
                 Some(group) => group.take_in(layer),
-                None => groups.push(Layer { name, ..layer.clone() }),
+                None => {
+                    let name = without_numbers(&layer.name);
+                    groups.push(Layer { name, ..layer.clone() });
+                }
             }
         }
-        for group in &mut groups {
-            match self.layers.iter().find(|l| without_numbers(&l.name) == group.name) {
-                Some(only) if group.count == 1 => group.name.clone_from(&only.name),
-                _ => {}
+        for group in groups.iter_mut().filter(|group| group.count == 1) {
+            let only = self.layers.iter().find(|layer| layer.is_of(group));
+            if let Some(only) = only {
+                group.name.clone_from(&only.name);
             }
         }
         groups.sort_by(|a, b| b.ms.total_cmp(&a.ms));
@@ -233,6 +232,12 @@ fn without_numbers(name: &str) -> String {
 }
 
 impl Layer {
+    /// Whether this is one of the layers that `group`, named without numbers, is of.
+    fn is_of(&self, group: &Layer) -> bool {
+        group.name == without_numbers(&self.name)
+            && (&group.kernel, &group.shape) == (&self.kernel, &self.shape)
+    }
+
     fn new(step: Timed, whole: f64, roof: &Roof<'_>) -> Layer {
         let limit = roof.limit(&step.work);
         let mut layer = Layer {
@@ -327,6 +332,16 @@ mod tests {
         assert_eq!((down.count, down.macs), (2, 2 * phase.layers[1].macs));
         assert!(alike.iter().any(|layer| layer.name == "up" && layer.count == 1));
         assert!(alike.is_sorted_by(|a, b| a.ms >= b.ms));
+    }
+
+    #[test]
+    fn a_block_of_another_shape_keeps_its_own_name() {
+        let mut phase = phase();
+        phase.layers[2].shape.push('x');
+        let alike = phase.alike();
+        for name in ["blk.0.down", "blk.1.down"] {
+            assert_eq!(alike.iter().filter(|layer| layer.name == name).count(), 1, "{name}");
+        }
     }
 
     #[test]
