@@ -6,7 +6,8 @@
 //! points add; they are then requantised, or returned as they are.
 //!
 //! `sum (x - zx) (w - zw) = sum x w - zx sum w - zw sum (x - zx)`: the second term is part of the
-//! bias, the third (only for weights with a zero point) comes from row sums made while gathering.
+//! bias, the third (only for weights with a zero point) comes from row sums made while gathering,
+//! or has no need to be, where `w - zw` is what is packed (`split.rs`).
 
 use std::ops::Range;
 
@@ -19,6 +20,7 @@ use crate::shared::SharedMut;
 mod gather;
 mod micro;
 mod pack;
+mod split;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +32,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use micro::{Micro, Rows};
+use micro::{Micro, Rows, Second};
 
 /// The geometry of a convolution over channels-last images. A matrix product of `m x k` by
 /// `k x n` is one of `m` images of one pixel with `k` channels in and `n` out.
@@ -130,9 +132,12 @@ pub struct PackedQConv {
     /// For each group and panel of columns, [`Panel`]s of packed weights.
     weights: Aligned<i8>,
     panels: Vec<Panel>,
+    /// For each panel, the steps that are done again with what is left of their weights.
+    seconds: Vec<Second>,
     /// Accumulators' first values, in the packed order of columns.
     start: Vec<i32>,
-    /// For each packed column, the weights' zero point; empty if all are zero.
+    /// For each packed column, the weights' zero point; empty if all are zero, or if the packed
+    /// weights are less it.
     weight_zero: Vec<i32>,
     requantiser: Option<Requantiser>,
     /// Bytes of a row: of a gathered one, or of all segments of one that lines of input hold.
@@ -150,6 +155,8 @@ struct Panel {
     /// How many, at most `vectors * lanes`.
     columns: usize,
     vectors: usize,
+    /// Where its part of [`PackedQConv::seconds`] starts, and how long that is.
+    seconds: (usize, usize),
     /// Where the weights, and the packed columns' values, start.
     weights: usize,
     start: usize,
@@ -430,6 +437,7 @@ impl PackedQConv {
         let rows = self.rows_of(first, count, (input, scratch));
         let width = panel.vectors * self.micro.lanes();
         let start = &self.start[panel.start..][..width];
+        let seconds = &self.seconds[panel.seconds.0..][..panel.seconds.1];
         let most = self.micro.most_rows_of(panel.vectors);
         let tiles = count.div_ceil(most);
         let (each, extra) = (count / tiles, count % tiles);
@@ -439,7 +447,7 @@ impl PackedQConv {
             self.micro.run(
                 (height, panel.vectors),
                 rows.from(row),
-                &self.weights[panel.weights..],
+                (&self.weights[panel.weights..], seconds),
                 start,
                 tile,
             );

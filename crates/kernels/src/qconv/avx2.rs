@@ -13,6 +13,7 @@ pub(super) const MICRO: Micro = Micro {
     most_rows: &[6, 6],
     flips: false,
     lines: false,
+    seconds: false,
     run,
 };
 

@@ -42,22 +42,33 @@ impl Element {
 
 /// One tile's operands. Rows of `a` are `a_stride` bytes apart and hold `steps * depth_step`
 /// elements in each of `segments.0` segments, `segments.1` bytes apart. `b` holds for each
-/// segment, step and vector `lanes * depth_step` weights, the depth innermost.
+/// segment, step and vector `lanes * depth_step` weights, the depth innermost, and then the same
+/// for each of `seconds`.
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "which are in use depends on the architecture")]
-pub(super) struct Tile {
+pub(super) struct Tile<'a> {
     pub(super) a: *const u8,
     pub(super) a_stride: usize,
     /// One, if the kernel does not read [`Micro::lines`].
     pub(super) segments: (usize, usize),
     pub(super) b: *const i8,
     pub(super) steps: usize,
+    /// None, if the kernel does not do [`Micro::seconds`].
+    pub(super) seconds: &'a [Second],
     /// What makes elements of the bytes of `a`; 0 where [`Micro::flips`] is not set.
     pub(super) flip: u8,
     /// `vectors * lanes` first values.
     pub(super) start: *const i32,
     /// Rows of `vectors * lanes` results, one after another.
     pub(super) out: *mut i32,
+}
+
+/// A step that is done a second time, with what a byte did not hold of its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Second {
+    pub(super) segment: usize,
+    /// Where in the segment it starts, in bytes.
+    pub(super) at: usize,
 }
 
 /// The rows of the left matrix that tiles read, from the start of `bytes` on.
@@ -97,6 +108,8 @@ pub(super) struct Micro {
     pub(super) flips: bool,
     /// Whether rows may be patches of an image whose lines are segments.
     pub(super) lines: bool,
+    /// Whether steps may be done a second time.
+    pub(super) seconds: bool,
     pub(super) run: Run,
 }
 
@@ -178,7 +191,7 @@ impl Micro {
         &self,
         (rows, vectors): (usize, usize),
         a: Rows,
-        b: &[i8],
+        (b, seconds): (&[i8], &[Second]),
         start: &[i32],
         out: &mut [i32],
     ) {
@@ -187,7 +200,12 @@ impl Micro {
         assert!(vectors <= self.most_vectors() && rows <= self.most_rows_of(vectors));
         assert!(rows > 0 && segments > 0 && (segments == 1 || self.lines));
         assert!((rows - 1) * a.stride + (segments - 1) * apart + a.segment_bytes <= a.bytes.len());
-        assert!(segments * steps * vectors * self.lanes * self.depth_step <= b.len());
+        assert!(seconds.is_empty() || self.seconds);
+        let step = self.depth_step * self.element.bytes();
+        let inside = |x: &Second| x.segment < segments && x.at + step <= a.segment_bytes;
+        debug_assert!(seconds.iter().all(inside));
+        let steps_of_b = segments * steps + seconds.len();
+        assert!(steps_of_b * vectors * self.lanes * self.depth_step <= b.len());
         assert!(vectors * self.lanes <= start.len());
         assert!(rows * vectors * self.lanes <= out.len());
         let tile = Tile {
@@ -197,6 +215,7 @@ impl Micro {
             flip: self.tile_flip(a.kind),
             b: b.as_ptr(),
             steps,
+            seconds,
             start: start.as_ptr(),
             out: out.as_mut_ptr(),
         };

@@ -14,6 +14,7 @@ pub(super) const WIDENING: Micro = Micro {
     most_rows: &[8],
     flips: false,
     lines: false,
+    seconds: false,
     run: run_widening,
 };
 
@@ -25,6 +26,7 @@ pub(super) const DOT: Micro = Micro {
     most_rows: &[8, 8, 8, 6],
     flips: false,
     lines: false,
+    seconds: true,
     run: run_dot,
 };
 
@@ -151,10 +153,11 @@ unsafe fn tile_dot<const VECTORS: usize, const ROWS: usize>(args: &Tile) {
             lane!(3);
             step += 4;
         }
-        while step < args.steps {
+        let last = (step..args.steps).map(|step| 4 * step);
+        for at in last.chain(args.seconds.iter().map(|second| second.at)) {
             let weights = load(step);
             for (row, acc) in acc.iter_mut().enumerate() {
-                let a = at(row, step).cast::<i32>().read_unaligned();
+                let a = args.a.add(row * args.a_stride + at).cast::<i32>().read_unaligned();
                 let a = vreinterpretq_s8_s32(vdupq_n_s32(a));
                 for (acc, weights) in acc.iter_mut().zip(weights) {
                     *acc = dot::<0>(*acc, weights, a);

@@ -1,6 +1,7 @@
 //! Packing weights, and what is known of them ahead.
 
 use super::micro::{Element, Micro};
+use super::split::{Rest, Steps, near, rests};
 use super::{ConvShape, PackedQConv, Panel, QOutput, QWeights};
 use crate::aligned::Aligned;
 use crate::isa::Isa;
@@ -28,22 +29,39 @@ pub(super) fn pack(
 
     let zero_weights = (0..shape.out_channels).all(|channel| zero_point(channel) == shift);
     // Where lines of the image are read as they are, each kernel row is a segment.
-    let lines = micro.lines
-        && zero_weights
-        && shape.groups == 1
-        && shape.dilation[1] == 1
-        && !shape.is_pointwise();
-    let segments = if lines { shape.kernel[0] } else { 1 };
-    let segment = depth / segments.max(1);
-    let padded_segment = segment.next_multiple_of(micro.depth_step);
-    let padded = segments * padded_segment;
+    let image_lines =
+        micro.lines && shape.groups == 1 && shape.dilation[1] == 1 && !shape.is_pointwise();
+    let cut = |lines: bool| {
+        let segments = if lines { shape.kernel[0] } else { 1 };
+        Steps::new(&micro, depth, segments)
+    };
+    let mut panels = panels(shape, &micro);
+    let split: Option<Vec<Vec<Rest>>> = match !zero_weights && micro.seconds {
+        true => {
+            let steps = cut(image_lines);
+            let rests = |panel| rests(isa, &steps, panel, weights, zero_point);
+            panels.iter().map(rests).collect()
+        }
+        false => None,
+    };
+    let lines = image_lines && (zero_weights || split.is_some());
+    let steps = cut(lines);
+    let padded = steps.segments * steps.padded_segment;
 
-    let panels = panels(shape, &micro, padded);
+    let (mut seconds, mut packed_len) = (Vec::new(), 0);
+    for (index, panel) in panels.iter_mut().enumerate() {
+        let rests = split.as_ref().map_or(&[][..], |split| &split[index]);
+        let from = seconds.len();
+        seconds.extend(Rest::by_step(rests).map(|step| step[0].second));
+        assert!(seconds[from..].iter().all(|second| steps.holds(second)));
+        panel.seconds = (from, seconds.len() - from);
+        panel.weights = packed_len;
+        let depth = padded + panel.seconds.1 * micro.depth_step;
+        packed_len += panel.vectors * micro.lanes * depth;
+    }
     let packed_columns =
         panels.last().map_or(0, |p| (p.start + p.vectors * micro.lanes).next_multiple_of(16));
-    let mut packed = Aligned::<i8>::to_fill(
-        panels.last().map_or(0, |p| p.weights + p.vectors * micro.lanes * padded),
-    );
+    let mut packed = Aligned::<i8>::to_fill(packed_len);
     let mut start = vec![0i32; packed_columns];
     let mut weight_zero = vec![0i32; packed_columns];
     // The channel of each packed column, for the factors' order.
@@ -51,18 +69,21 @@ pub(super) fn pack(
     let mut largest = 0i64;
     // The columns of one vector, each padded to whole steps with zeros.
     let mut block = vec![0i8; micro.lanes * padded];
-    for panel in &panels {
+    for (index, panel) in panels.iter().enumerate() {
         for first in (0..panel.columns).step_by(micro.lanes) {
             let columns = micro.lanes.min(panel.columns - first);
             block[columns * padded..].fill(0);
             for column in 0..columns {
                 let channel = panel.column + first + column;
                 let zero_point = zero_point(channel) - shift;
+                let less = if split.is_some() { zero_point } else { 0 };
                 let (mut sum, mut magnitude) = (0i32, 0i64);
-                for index in 0..segments {
-                    let from = &weights.data[channel * depth + index * segment..][..segment];
-                    let to = &mut block[column * padded + index * padded_segment..][..segment];
-                    let part = dispatch(isa, Stage { from, flip, zero_point, to });
+                for index in 0..steps.segments {
+                    let from = channel * depth + index * steps.segment;
+                    let from = &weights.data[from..][..steps.segment];
+                    let to = column * padded + index * steps.padded_segment;
+                    let to = &mut block[to..][..steps.segment];
+                    let part = dispatch(isa, Stage { from, flip, zero_point, less, to });
                     sum = sum.wrapping_add(part.0);
                     magnitude += part.1;
                 }
@@ -70,15 +91,24 @@ pub(super) fn pack(
                 largest = largest.max(255 * magnitude + i64::from(bias).abs());
                 let place = panel.start + first + column;
                 start[place] = bias.wrapping_sub(zero.wrapping_mul(sum));
-                weight_zero[place] = zero_point;
+                weight_zero[place] = zero_point - less;
                 order[place] = channel;
             }
-            let to = &mut packed[panel.weights + first * micro.depth_step..];
             let stride = panel.vectors * micro.lanes * micro.depth_step;
+            let to = &mut packed[panel.weights + first * micro.depth_step..];
             match micro.depth_step {
                 4 => interleave::<4>(&block, padded, to, stride),
                 2 => interleave::<2>(&block, padded, to, stride),
                 _ => interleave::<1>(&block, padded, to, stride),
+            }
+        }
+        let Some(split) = &split else { continue };
+        let stride = panel.vectors * micro.lanes * micro.depth_step;
+        let to = &mut packed[panel.weights + panel.vectors * micro.lanes * padded..];
+        for (rests, to) in Rest::by_step(&split[index]).zip(to.chunks_exact_mut(stride)) {
+            to.fill(0);
+            for rest in rests {
+                to[rest.column * micro.depth_step + rest.byte] = rest.value;
             }
         }
     }
@@ -104,6 +134,7 @@ pub(super) fn pack(
         micro,
         weights: packed,
         panels,
+        seconds,
         start,
         weight_zero,
         requantiser,
@@ -116,32 +147,44 @@ pub(super) fn pack(
 struct Stage<'a> {
     from: &'a [u8],
     flip: u8,
-    /// Of the copy.
+    /// Of the flipped weights.
     zero_point: i32,
+    /// What the copy is less: the zero point, where it is [`near`], or nothing.
+    less: i32,
     to: &'a mut [i8],
 }
 
 impl Kernel for Stage<'_> {
-    /// The sum of the copy, and of its magnitudes less the zero point.
+    /// The sum of the flipped weights, less `less`, and of their magnitudes less the zero point.
     type Output = (i32, i64);
 
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> (i32, i64) {
-        for (to, from) in self.to.iter_mut().zip(self.from) {
-            *to = (from ^ self.flip) as i8;
+        match i16::try_from(self.less) {
+            Ok(0) | Err(_) => {
+                for (to, from) in self.to.iter_mut().zip(self.from) {
+                    *to = (from ^ self.flip) as i8;
+                }
+            }
+            Ok(less) => {
+                for (to, from) in self.to.iter_mut().zip(self.from) {
+                    *to = near(i16::from((from ^ self.flip) as i8) - less);
+                }
+            }
         }
         // As unsigned bytes, whose distances are bytes; in parts whose sums fit 32 bits.
         let zero = u8::try_from(self.zero_point.saturating_add(128));
         let (mut sum, mut magnitude) = (0i32, 0i64);
-        for part in self.to.chunks(1 << 20) {
-            let unsigned = part.iter().map(|x| *x as u8 ^ 0x80);
+        for part in self.from.chunks(1 << 20) {
+            let unsigned = part.iter().map(|x| x ^ self.flip ^ 0x80);
             let plain: u32 = unsigned.clone().map(u32::from).sum();
             let far: u32 = match zero {
                 Ok(zero) => unsigned.map(|x| u32::from(x.abs_diff(zero))).sum(),
                 // No value of the type: no bound that would let sums be short.
                 Err(_) => u32::MAX,
             };
-            sum = sum.wrapping_add(plain as i32 - 128 * part.len() as i32);
+            let offset = (128 + self.less) * part.len() as i32;
+            sum = sum.wrapping_add(plain as i32 - offset);
             magnitude += i64::from(far);
         }
         (sum, magnitude)
@@ -180,10 +223,10 @@ fn permute<T: Copy + Default>(factors: &[T], order: &[usize]) -> Vec<T> {
     }
 }
 
-/// Splits each group's columns into panels of nearly equal width.
-fn panels(shape: &ConvShape, micro: &Micro, padded: usize) -> Vec<Panel> {
+/// Splits each group's columns into panels of nearly equal width, whose weights have no place yet.
+fn panels(shape: &ConvShape, micro: &Micro) -> Vec<Panel> {
     let columns = shape.out_channels / shape.groups;
-    let (mut panels, mut weights, mut start) = (Vec::new(), 0, 0);
+    let (mut panels, mut start) = (Vec::new(), 0);
     for group in 0..shape.groups {
         let vectors = columns.div_ceil(micro.lanes);
         let mut first = 0;
@@ -195,10 +238,10 @@ fn panels(shape: &ConvShape, micro: &Micro, padded: usize) -> Vec<Panel> {
                 column: group * columns + first * micro.lanes,
                 columns: (columns - first * micro.lanes).min(width * micro.lanes),
                 vectors: width,
-                weights,
+                weights: 0,
+                seconds: (0, 0),
                 start,
             });
-            weights += width * micro.lanes * padded;
             // The requantiser's factors come in sixteens.
             start += (width * micro.lanes).next_multiple_of(16);
             first += width;

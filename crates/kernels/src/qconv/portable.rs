@@ -11,6 +11,7 @@ pub(super) const MICRO: Micro = Micro {
     most_rows: &[4],
     flips: false,
     lines: false,
+    seconds: false,
     run,
 };
 

@@ -72,7 +72,11 @@ fn check(isa: Isa, shape: &ConvShape, seed: u64) {
             .map(|_| random.range(kind.limits().0.into(), kind.limits().1.into()) as i32)
             .collect(),
     };
-    let data = random.bytes(channels * shape.depth());
+    let data = if seed.is_multiple_of(2) {
+        random.bytes(channels * shape.depth())
+    } else {
+        rarely_wide(&mut random, kind, &zero_points, (channels, shape.depth()))
+    };
     let bias: Vec<i32> = (0..channels).map(|_| random.range(-5000, 5000) as i32).collect();
     let weights = QWeights { data: &data, kind, zero_points: &zero_points, bias: &bias };
     // One byte in, to misalign it.
@@ -144,6 +148,32 @@ fn check(isa: Isa, shape: &ConvShape, seed: u64) {
             same(&got[1..], &want, &format!("{about} {sum:?}"));
         }
     }
+}
+
+/// Weights most of which fit a byte without their zero points too.
+fn rarely_wide(
+    random: &mut Random,
+    kind: Byte,
+    zero_points: &[i32],
+    (channels, depth): (usize, usize),
+) -> Vec<u8> {
+    let (low, high) = kind.limits();
+    let mut data = Vec::new();
+    for channel in 0..channels {
+        let zero = if zero_points.len() == 1 {
+            zero_points[0]
+        } else {
+            *zero_points.get(channel).unwrap_or(&0)
+        };
+        for _ in 0..depth {
+            let near = (zero + random.range(-100, 100) as i32).clamp(low, high);
+            let far = if zero - low > high - zero { low } else { high };
+            let rare = data.is_empty() || random.range(0, 2000) == 0;
+            let weight = if rare { far } else { near };
+            data.push(weight as u8);
+        }
+    }
+    data
 }
 
 type Definition = Box<dyn Fn(u8, u8) -> u8>;
@@ -231,6 +261,28 @@ fn every_isa_matches_the_loops() {
             for seed in 0..4 {
                 check(isa, shape, index as u64 * 31 + seed);
             }
+        }
+    }
+}
+
+#[test]
+fn rests_are_multiplied_where_the_kernel_can() {
+    let mut random = Random::new(3);
+    let shapes = [ConvShape::matrix(13, 128, 70), conv(1, [9, 7], (8, 33), [3, 3], 2, 1, 1, 1)];
+    for isa in Isa::available() {
+        for shape in &shapes {
+            let (kind, zero_points) = (Byte::Unsigned, [180]);
+            let size = (shape.out_channels, shape.depth());
+            let data = rarely_wide(&mut random, kind, &zero_points, size);
+            let weights = QWeights { data: &data, kind, zero_points: &zero_points, bias: &[] };
+            let packed = PackedQConv::new(isa, shape, (kind, 9), &weights, &QOutput::Accumulators);
+            assert_eq!(packed.weight_zero.is_empty(), packed.micro.seconds, "{isa:?}");
+            assert_eq!(packed.seconds.is_empty(), !packed.micro.seconds, "{isa:?}");
+            // More than a second byte holds.
+            let data = vec![255; data.len()];
+            let weights = QWeights { data: &data, kind, zero_points: &[0], bias: &[] };
+            let packed = PackedQConv::new(isa, shape, (kind, 9), &weights, &QOutput::Accumulators);
+            assert!(packed.seconds.is_empty());
         }
     }
 }

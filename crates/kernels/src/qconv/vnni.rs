@@ -12,6 +12,7 @@ pub(super) const MICRO: Micro = Micro {
     most_rows: &[12, 12, 8, 6],
     flips: true,
     lines: true,
+    seconds: true,
     run,
 };
 
@@ -25,6 +26,33 @@ unsafe fn run(shape: (usize, usize), args: &Tile) {
             3: [1 2 3 4 5 6 7 8]
             4: [1 2 3 4 5 6]
         })
+    }
+}
+
+/// Adds the products of a step: four bytes of each row, `stride` apart, by the weights at `b`.
+///
+/// # Safety
+/// The CPU has AVX-512 F and VNNI; the operands are as [`Tile`] says.
+#[inline(always)]
+unsafe fn step<const VECTORS: usize, const ROWS: usize>(
+    acc: &mut [[__m512i; VECTORS]; ROWS],
+    (a, stride): (*const u8, usize),
+    flip: __m512i,
+    b: *const i8,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut weights = [_mm512_setzero_si512(); VECTORS];
+        for (vector, weights) in weights.iter_mut().enumerate() {
+            *weights = _mm512_loadu_si512(b.add(64 * vector).cast());
+        }
+        for (row, acc) in acc.iter_mut().enumerate() {
+            let bytes = a.add(row * stride).cast::<i32>().read_unaligned();
+            let bytes = _mm512_xor_si512(_mm512_set1_epi32(bytes), flip);
+            for (acc, weights) in acc.iter_mut().zip(weights) {
+                *acc = _mm512_dpbusd_epi32(*acc, bytes, weights);
+            }
+        }
     }
 }
 
@@ -44,20 +72,15 @@ unsafe fn tile<const VECTORS: usize, const ROWS: usize>(args: &Tile) {
         for segment in 0..args.segments.0 {
             let mut a = args.a.add(segment * args.segments.1);
             for _ in 0..args.steps {
-                let mut weights = [_mm512_setzero_si512(); VECTORS];
-                for (vector, weights) in weights.iter_mut().enumerate() {
-                    *weights = _mm512_loadu_si512(b.add(64 * vector).cast());
-                }
-                for (row, acc) in acc.iter_mut().enumerate() {
-                    let bytes = a.add(row * args.a_stride).cast::<i32>().read_unaligned();
-                    let bytes = _mm512_xor_si512(_mm512_set1_epi32(bytes), flip);
-                    for (acc, weights) in acc.iter_mut().zip(weights) {
-                        *acc = _mm512_dpbusd_epi32(*acc, bytes, weights);
-                    }
-                }
+                step(&mut acc, (a, args.a_stride), flip, b);
                 a = a.add(4);
                 b = b.add(64 * VECTORS);
             }
+        }
+        for second in args.seconds {
+            let a = args.a.add(second.segment * args.segments.1 + second.at);
+            step(&mut acc, (a, args.a_stride), flip, b);
+            b = b.add(64 * VECTORS);
         }
         for (row, acc) in acc.iter().enumerate() {
             for (vector, &acc) in acc.iter().enumerate() {
