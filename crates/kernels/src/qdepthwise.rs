@@ -43,6 +43,9 @@ pub struct PackedQDepthwise {
     /// For each unit, [`PackedQDepthwise::unit_weights`] bytes in the kernel's layout.
     weights: Aligned<u8>,
     unit_weights: usize,
+    /// For each unit, whether some weight less its zero point needs nine bits, which the kernel
+    /// has two bytes for.
+    halves: Vec<bool>,
     /// Accumulators' first values, padded to whole blocks.
     start: Vec<i32>,
     requantiser: Option<Requantiser>,
@@ -58,11 +61,11 @@ enum Kernel {
     /// `i16[tap pair][half][channel][2]`, channels in the order that unpacking gives.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// `i8[four taps][channel][4]`; with `halves` twice, to be added: weights less their zero
-    /// point that need nine bits. `square` is 3 x 3 without dilation, steps of 1 or 2, the four
-    /// taps being a column and nothing.
+    /// `i8[four taps][channel][4]`; in units of [`PackedQDepthwise::halves`] twice, to be added.
+    /// `square` is 3 x 3 without dilation, steps of 1 or 2, the four taps being a column and
+    /// nothing.
     #[cfg(target_arch = "x86_64")]
-    Vnni { halves: bool, square: bool },
+    Vnni { square: bool },
 }
 
 /// One unit over a strip of pixels.
@@ -74,6 +77,9 @@ struct Strip<'a> {
     channel: usize,
     channels: usize,
     weights: &'a [u8],
+    /// Whether the weights are in halves.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "VNNI's only"))]
+    halves: bool,
     start: &'a [i32],
     /// Rows of [`BLOCK`] accumulators, the unit's own from the start of each row.
     acc: &'a mut [i32],
@@ -230,8 +236,9 @@ impl PackedQDepthwise {
                         let weights = &self.weights[channel / UNIT * self.unit_weights..]
                             [..self.unit_weights];
                         let start = &self.start[channel..channel + UNIT];
+                        let halves = self.halves[channel / UNIT];
                         #[cfg(target_arch = "x86_64")]
-                        if let Kernel::Vnni { halves, square: true } = self.kernel {
+                        if self.is_square() {
                             let args = vnni::Square {
                                 channel: (channel, channels),
                                 weights,
@@ -260,6 +267,7 @@ impl PackedQDepthwise {
                             channel,
                             channels,
                             weights,
+                            halves,
                             start,
                             acc,
                         });
@@ -274,7 +282,7 @@ impl PackedQDepthwise {
     fn is_square(&self) -> bool {
         match self.kernel {
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni { square, .. } => square,
+            Kernel::Vnni { square } => square,
             _ => false,
         }
     }
@@ -296,7 +304,7 @@ impl PackedQDepthwise {
             Kernel::Avx2 => unsafe { avx2::unit(strip, self.input_kind) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Kernel::Vnni { halves, .. } => unsafe { vnni::unit(strip, halves, self.flip()) },
+            Kernel::Vnni { .. } => unsafe { vnni::unit(strip, self.flip()) },
         }
     }
 

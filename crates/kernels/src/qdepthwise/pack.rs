@@ -31,8 +31,7 @@ pub(super) fn pack(
             lines.for_each(|line| line.iter_mut().zip(each).for_each(|(x, zero)| *x -= zero));
         }
     }
-    let range = values.iter().fold((0, 0), |(low, high), &x| (low.min(x), high.max(x)));
-    let kernel = choose(isa, shape, range);
+    let kernel = choose(isa, shape, values.iter().copied().max().unwrap_or(0));
 
     // Bytes are used as `u8` by VNNI, as they are by the others.
     let zero = match (kernel, input_kind) {
@@ -55,8 +54,14 @@ pub(super) fn pack(
         if tap < taps && channel < channels { values[tap * channels + channel] } else { 0 }
     };
     let units = channels.div_ceil(UNIT);
+    let mut halves = vec![false; units];
+    for (channel, &value) in values.iter().enumerate().map(|(i, x)| (i % channels, x)) {
+        halves[channel / UNIT] |= i8::try_from(value).is_err();
+    }
+    // Units are equally long.
+    let any_halves = halves.contains(&true);
     let mut bytes = Vec::new();
-    for unit in 0..units {
+    for (unit, &halves) in halves.iter().enumerate() {
         let unit = unit * UNIT;
         match kernel {
             Kernel::Portable => words(&mut bytes, taps, |tap, lane| at(tap, unit + lane)),
@@ -74,8 +79,9 @@ pub(super) fn pack(
                 }
             }
             #[cfg(target_arch = "x86_64")]
-            Kernel::Vnni { halves, square } => {
-                for group in 0..if square { 3 } else { taps.div_ceil(4) } {
+            Kernel::Vnni { square } => {
+                let groups = if square { 3 } else { taps.div_ceil(4) };
+                for group in 0..groups {
                     for half in 0..1 + usize::from(halves) {
                         for lane in 0..UNIT {
                             for i in 0..4 {
@@ -91,6 +97,9 @@ pub(super) fn pack(
                             }
                         }
                     }
+                }
+                if any_halves && !halves {
+                    bytes.resize(bytes.len() + groups * 4 * UNIT, 0);
                 }
             }
         }
@@ -111,6 +120,7 @@ pub(super) fn pack(
         kernel,
         unit_weights: bytes.len().checked_div(units).unwrap_or(0),
         weights: packed,
+        halves,
         start,
         requantiser,
     }
@@ -124,7 +134,7 @@ fn words(bytes: &mut Vec<u8>, taps: usize, at: impl Fn(usize, usize) -> i32) {
     }
 }
 
-fn choose(isa: Isa, shape: &ConvShape, (low, high): (i32, i32)) -> Kernel {
+fn choose(isa: Isa, shape: &ConvShape, high: i32) -> Kernel {
     if shape.out_channels != shape.in_channels {
         return Kernel::Portable;
     }
@@ -132,7 +142,6 @@ fn choose(isa: Isa, shape: &ConvShape, (low, high): (i32, i32)) -> Kernel {
         #[cfg(target_arch = "x86_64")]
         // Two signed bytes add up to at most 254.
         Isa::Avx512Vnni(_) if high < 255 => Kernel::Vnni {
-            halves: low < -128 || high > 127,
             square: shape.kernel == [3, 3] && shape.dilation == [1, 1] && shape.stride[1] <= 2,
         },
         #[cfg(target_arch = "x86_64")]
@@ -140,7 +149,7 @@ fn choose(isa: Isa, shape: &ConvShape, (low, high): (i32, i32)) -> Kernel {
         #[cfg(target_arch = "aarch64")]
         Isa::Neon(_) | Isa::NeonDot(_) | Isa::NeonI8mm(_) => Kernel::Neon,
         _ => {
-            let _ = (low, high);
+            let _ = high;
             Kernel::Portable
         }
     }

@@ -36,10 +36,10 @@ unsafe fn load<const WHOLE: bool>(from: *const u8, mask: __mmask16) -> __m512i {
 /// # Safety
 /// The CPU has AVX-512 F, BW, VL, VBMI and VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vnni")]
-pub(super) unsafe fn unit(strip: Strip, halves: bool, flip: u8) {
+pub(super) unsafe fn unit(strip: Strip, flip: u8) {
     // SAFETY: the caller's promise.
     unsafe {
-        match (halves, strip.channels == UNIT) {
+        match (strip.halves, strip.channels == UNIT) {
             (false, true) => unit_of::<false, true>(strip, flip),
             (false, false) => unit_of::<false, false>(strip, flip),
             (true, true) => unit_of::<true, true>(strip, flip),
