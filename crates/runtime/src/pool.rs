@@ -3,10 +3,15 @@
 //! The caller works too, and waits only for workers that took part: one that the system keeps
 //! from its core before it takes a task does not hold up a run. Where one is kept from its core in
 //! the midst of a task, the caller soon sleeps too, so that the system has a core to put it on.
+//!
+//! Each worker has its own share of a job's tasks, the same in every job, and takes from the
+//! others' when it has done that: what one step of a plan wrote is in the cache of the core that
+//! reads it in the next, and a slower core does less.
 
 use kinglet_graph::AlignedBytes;
 use std::cell::UnsafeCell;
 use std::hint;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,11 +33,17 @@ struct Job {
     tasks: usize,
 }
 
+/// The number of the next task of one worker's share; on a line of its own, as each worker writes
+/// to its own mostly.
+#[repr(align(128))]
+struct Next(AtomicUsize);
+
 struct Shared {
     /// The job's number, whether it is open, and how many workers are in it.
     gate: AtomicU64,
     job: UnsafeCell<Job>,
-    next: AtomicUsize,
+    /// One for each worker.
+    next: Box<[Next]>,
     panicked: AtomicBool,
     stop: AtomicBool,
     /// The caller, and whether it is one, that sleeps until the last worker has left.
@@ -73,17 +84,18 @@ impl Pool {
     /// A pool in which `threads` work, the caller included; at least one.
     pub fn new(threads: usize) -> Pool {
         fn nothing(_: usize, _: usize) {}
+        let threads = threads.clamp(1, COUNT as usize);
         let shared = Arc::new(Shared {
             gate: AtomicU64::new(0),
             job: UnsafeCell::new(Job { run: &nothing as *const Task<'static>, tasks: 0 }),
-            next: AtomicUsize::new(0),
+            next: (0..threads).map(|_| Next(AtomicUsize::new(0))).collect(),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             sleeper: Mutex::new(None),
             sleeps: AtomicBool::new(false),
         });
         // A thread that can't be had leaves a smaller pool, which gives the same results.
-        let workers = (1..threads.clamp(1, COUNT as usize))
+        let workers = (1..threads)
             .map_while(|index| {
                 let asleep = Arc::new(AtomicBool::new(false));
                 let (shared, flag) = (shared.clone(), asleep.clone());
@@ -142,7 +154,9 @@ impl Pool {
             let run = std::mem::transmute::<*const Task<'_>, *const Task<'static>>(run);
             *shared.job.get() = Job { run, tasks };
         }
-        shared.next.store(0, Ordering::Relaxed);
+        for (worker, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.share(worker, tasks).start, Ordering::Relaxed);
+        }
         let epoch = (shared.gate.load(Ordering::Relaxed) / EPOCH + 1) * EPOCH;
         shared.gate.store(epoch | OPEN, Ordering::SeqCst);
         for worker in self.workers.iter().take(tasks - 1) {
@@ -223,13 +237,28 @@ impl Shared {
         self.sleeper.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// The tasks that worker number `worker` begins with: always the same part of them, so that it
+    /// finds in its cache what it wrote in the last job.
+    fn share(&self, worker: usize, tasks: usize) -> Range<usize> {
+        let shares = self.next.len().min(tasks);
+        if worker >= shares {
+            return 0..0;
+        }
+        tasks * worker / shares..tasks * (worker + 1) / shares
+    }
+
+    /// Runs the worker's own share, and then what others have not come to of theirs.
     fn take_tasks(&self, task: &Task<'_>, tasks: usize, worker: usize) {
-        loop {
-            let i = self.next.fetch_add(1, Ordering::Relaxed);
-            if i >= tasks {
-                return;
+        for offset in 0..self.next.len() {
+            let of = (worker + offset) % self.next.len();
+            let end = self.share(of, tasks).end;
+            loop {
+                let i = self.next[of].0.fetch_add(1, Ordering::Relaxed);
+                if i >= end {
+                    break;
+                }
+                task(i, worker);
             }
-            task(i, worker);
         }
     }
 
@@ -256,7 +285,7 @@ impl Shared {
                 let done = catch_unwind(AssertUnwindSafe(|| self.take_tasks(task, tasks, worker)));
                 if done.is_err() {
                     self.panicked.store(true, Ordering::Relaxed);
-                    self.next.store(tasks, Ordering::Relaxed);
+                    self.next.iter().for_each(|next| next.0.store(tasks, Ordering::Relaxed));
                 }
                 self.gate.fetch_sub(1, Ordering::SeqCst);
                 if self.sleeps.load(Ordering::SeqCst)
@@ -354,6 +383,23 @@ mod tests {
         });
         let [fast, slow] = taken.map(|n| n.into_inner());
         assert!(fast + slow == 40 && slow < 20, "{fast} and {slow}");
+    }
+
+    #[test]
+    fn workers_begin_with_their_own_share() {
+        let pool = Pool::new(2);
+        for _ in 0..50 {
+            let first = [AtomicUsize::new(usize::MAX), AtomicUsize::new(usize::MAX)];
+            pool.run(9, |i, worker| {
+                let unset = usize::MAX;
+                let _ =
+                    first[worker].compare_exchange(unset, i, Ordering::Relaxed, Ordering::Relaxed);
+                thread::sleep(std::time::Duration::from_micros(50));
+            });
+            let [caller, other] = first.map(|first| first.into_inner());
+            // One that came too late has no task.
+            assert!(caller == 0 && other >= 4, "{caller} and {other}");
+        }
     }
 
     #[test]
