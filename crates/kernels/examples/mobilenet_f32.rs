@@ -14,7 +14,7 @@ use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::gemm_f32::{Epilogue, Rows};
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::shared::SharedMut;
-use kinglet_kernels::window::{ImageShape, Window};
+use kinglet_kernels::window::{ImageShape, Lines, Window};
 
 /// Runs `part(thread)` on `threads` threads `times` times and returns the best time of a run.
 fn time(threads: usize, times: usize, part: &(dyn Fn(usize) + Sync)) -> f64 {
@@ -173,7 +173,14 @@ fn main() {
                 time(threads, 100, &|thread| {
                     let lines = part(thread, shape.output.height);
                     // SAFETY: every thread has its own lines.
-                    unsafe { conv.run(lines, 0..packed.blocks(), &data, shared) };
+                    unsafe {
+                        conv.run(
+                            lines,
+                            0..packed.blocks(),
+                            Lines::all(&data[..]),
+                            Lines::all(shared),
+                        )
+                    };
                 })
             } else {
                 let packed = PackedConv::new(isa, shape, &weights, strides);

@@ -11,6 +11,7 @@ use kinglet_kernels::qconv::{ConvShape, PackedQConv, QOutput, QWeights};
 use kinglet_kernels::qdepthwise::PackedQDepthwise;
 use kinglet_kernels::requant::{Byte, ByteOutput, Rescale};
 use kinglet_kernels::shared::SharedMut;
+use kinglet_kernels::window::Lines;
 
 /// (expansion, output channels, repeats, first stride) of the bottleneck blocks.
 const BLOCKS: [(usize, usize, usize, usize); 7] = [
@@ -117,7 +118,8 @@ fn time(isa: Isa, shape: &ConvShape) -> f64 {
             },
             // SAFETY: one thread.
             Packed::Depthwise(conv) => unsafe {
-                conv.run(0..conv.lines(), 0..conv.blocks(), black_box(&input), out, &mut scratch);
+                let input = Lines::all(black_box(input.as_slice()));
+                conv.run(0..conv.lines(), 0..conv.blocks(), input, Lines::all(out), &mut scratch);
             },
         }
         best = best.min(start.elapsed().as_secs_f64());

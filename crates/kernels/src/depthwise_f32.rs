@@ -12,6 +12,7 @@ use crate::gemm_f32::{Epilogue, check_rows};
 use crate::isa::Isa;
 use crate::shared::SharedMut;
 use crate::simd::{Kernel, Simd, dispatch, lanes};
+use crate::window::Lines;
 
 /// A depthwise convolution's packed weights: for each vector of channels, its taps.
 #[derive(Clone)]
@@ -61,6 +62,12 @@ impl PackedDepthwise {
         self.isa
     }
 
+    /// The lines of input that lines of output are made of, both counted over the whole batch.
+    pub fn lines_read(&self, lines: Range<usize>) -> Range<usize> {
+        let ConvShape { input, output, window, .. } = &self.shape;
+        window.lines_read(lines, input.height, output.height)
+    }
+
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.data)
@@ -77,7 +84,8 @@ impl PackedDepthwise {
 pub struct DepthwiseF32<'a> {
     /// The packed weights.
     pub packed: &'a PackedDepthwise,
-    /// What is done to the results; the residual's rows are output pixels.
+    /// What is done to the results; the residual's rows are output pixels, and with one all lines
+    /// of output are there.
     pub epilogue: Epilogue<'a>,
 }
 
@@ -94,19 +102,22 @@ impl DepthwiseF32<'_> {
         &self,
         lines: Range<usize>,
         blocks: Range<usize>,
-        input: &[f32],
-        out: SharedMut<'_, f32>,
+        input: Lines<&[f32]>,
+        out: Lines<SharedMut<'_, f32>>,
     ) {
         let ConvShape { input: image, output, .. } = self.packed.shape;
         if lines.is_empty() || blocks.is_empty() || output.is_empty() {
             return;
         }
         assert!(blocks.end <= self.packed.blocks(), "channel block out of range");
-        let images = lines.end.div_ceil(output.height);
-        check_rows("input", images, image.len(), image.len(), input.len());
-        let pixels = lines.end * output.width;
-        check_rows("output", pixels, output.channels, output.channels, out.len());
-        self.epilogue.check(pixels, output.channels);
+        let read = self.packed.lines_read(lines.clone());
+        assert!(read.is_empty() || input.first <= read.start, "input begins too late");
+        let line = image.width * image.channels;
+        check_rows("input", read.len() + read.start - input.first, line, line, input.data.len());
+        assert!(out.first <= lines.start, "output begins too late");
+        let line = output.width * output.channels;
+        check_rows("output", lines.end - out.first, line, line, out.data.len());
+        self.epilogue.check(lines.end * output.width, output.channels);
         dispatch(self.packed.isa, Run { conv: self, lines, blocks, input, out });
     }
 }
@@ -115,8 +126,8 @@ struct Run<'a> {
     conv: &'a DepthwiseF32<'a>,
     lines: Range<usize>,
     blocks: Range<usize>,
-    input: &'a [f32],
-    out: SharedMut<'a, f32>,
+    input: Lines<&'a [f32]>,
+    out: Lines<SharedMut<'a, f32>>,
 }
 
 impl Kernel for Run<'_> {
@@ -127,19 +138,19 @@ impl Kernel for Run<'_> {
         let window = &shape.window;
         let plain = shape.input.channels == shape.output.channels && window.dilation == [1, 1];
         match (window.kernel, window.stride, plain) {
-            ([3, 3], [1, 1], true) => s.outline(Lines::<3, 1>(self)),
-            ([3, 3], [2, 2], true) => s.outline(Lines::<3, 2>(self)),
-            ([5, 5], [1, 1], true) => s.outline(Lines::<5, 1>(self)),
-            ([5, 5], [2, 2], true) => s.outline(Lines::<5, 2>(self)),
-            _ => s.outline(Lines::<0, 1>(self)),
+            ([3, 3], [1, 1], true) => s.outline(Strips::<3, 1>(self)),
+            ([3, 3], [2, 2], true) => s.outline(Strips::<3, 2>(self)),
+            ([5, 5], [1, 1], true) => s.outline(Strips::<5, 1>(self)),
+            ([5, 5], [2, 2], true) => s.outline(Strips::<5, 2>(self)),
+            _ => s.outline(Strips::<0, 1>(self)),
         }
     }
 }
 
 /// Lines of a square kernel of `SIZE` taps a side, or of any kernel where `SIZE` is 0.
-struct Lines<'a, const SIZE: usize, const STRIDE: usize>(Run<'a>);
+struct Strips<'a, const SIZE: usize, const STRIDE: usize>(Run<'a>);
 
-impl<const SIZE: usize, const STRIDE: usize> Kernel for Lines<'_, SIZE, STRIDE> {
+impl<const SIZE: usize, const STRIDE: usize> Kernel for Strips<'_, SIZE, STRIDE> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -164,8 +175,11 @@ impl<const SIZE: usize, const STRIDE: usize> Kernel for Lines<'_, SIZE, STRIDE> 
             let (n, y) = (line / output.height, line % output.height);
             let two = SIZE > 0 && line + 1 < lines.end && y + 1 < output.height;
             let height = if two { 2 } else { 1 };
-            let base = input.as_ptr().wrapping_add(n * image.len());
-            let out_line = out.as_mut_ptr().wrapping_add(line * line_len);
+            // Where line 0 of the image would be, if it were there.
+            let line_in = image.width * image.channels;
+            let base = input.data.as_ptr().wrapping_add(n * image.len());
+            let base = base.wrapping_sub(input.first * line_in);
+            let out_line = out.data.as_mut_ptr().wrapping_add((line - out.first) * line_len);
             let inside = inner[0].contains(&y) && y + 1 < inner[0].end;
             let mut x = 0;
             while x < output.width {
@@ -464,7 +478,14 @@ mod tests {
                     for lines in [0..cut, cut..lines] {
                         for blocks in [0..block_cut, block_cut..packed.blocks()] {
                             // SAFETY: one thread.
-                            unsafe { conv.run(lines.clone(), blocks, &input[1..], shared) };
+                            unsafe {
+                                conv.run(
+                                    lines.clone(),
+                                    blocks,
+                                    Lines::all(&input[1..]),
+                                    Lines::all(shared),
+                                )
+                            };
                         }
                     }
                     let want: Vec<f64> = exact
@@ -475,6 +496,21 @@ mod tests {
                         })
                         .collect();
                     assert_close(&format!("{isa:?} {shape:?}"), &out, &want, 1e-5);
+                    // A few lines at a time, with no more of the input than they read.
+                    let line_in = width * channels;
+                    let line_out = shape.output.width * outputs;
+                    for first in (0..lines).step_by(3) {
+                        let band = first..lines.min(first + 3);
+                        let read = packed.lines_read(band.clone());
+                        let part = input[1..][read.start * line_in..read.end * line_in].to_vec();
+                        let part = Lines { data: part.as_slice(), first: read.start };
+                        let mut got = vec![f32::NAN; band.len() * line_out];
+                        let to = Lines { data: SharedMut::new(&mut got), first };
+                        // SAFETY: one thread.
+                        unsafe { conv.run(band.clone(), 0..packed.blocks(), part, to) };
+                        let whole = &out[band.start * line_out..band.end * line_out];
+                        assert_eq!(got, whole, "{isa:?} {shape:?} {band:?}");
+                    }
                 }
             }
         }

@@ -98,7 +98,7 @@ impl ConvShape {
     }
 
     /// Whether each output pixel reads the input pixel of the same index, whole.
-    fn is_pointwise(&self) -> bool {
+    pub fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1]
             && self.stride == [1, 1]
             && self.pad == [0, 0]
@@ -218,6 +218,11 @@ impl PackedQConv {
         self.panels.len()
     }
 
+    /// Whether its output is of bytes, and not of accumulators.
+    pub fn makes_bytes(&self) -> bool {
+        self.requantiser.is_some()
+    }
+
     /// Bytes of packed weights.
     pub fn packed_bytes(&self) -> usize {
         self.weights.len()
@@ -264,7 +269,9 @@ impl PackedQConv {
     }
 
     /// Computes the output's bytes for ranges of output pixels and of panels
-    /// ([`PackedQConv::panels`]), and adds the residual.
+    /// ([`PackedQConv::panels`]), and adds the residual. Where each output pixel is made of the
+    /// input pixel of its number ([`ConvShape::is_pointwise`]), input, residual and output may be
+    /// a stretch of all pixels, from whose start `rows` are counted.
     ///
     /// # Safety
     /// While this runs nobody else touches these rows' panels of `out`.
@@ -322,8 +329,11 @@ impl PackedQConv {
             }
             Target::Accumulators(out) => out.len(),
         };
-        assert_eq!(input.len(), shape.input_len(), "input length");
-        assert_eq!(len, shape.output_len(), "output length");
+        let fits = |len: usize, whole: usize, pixel: usize| {
+            len == whole || shape.is_pointwise() && len < whole && len >= rows.end * pixel
+        };
+        assert!(fits(input.len(), shape.input_len(), shape.in_channels), "input length");
+        assert!(fits(len, shape.output_len(), shape.out_channels), "output length");
         assert!(rows.end <= shape.rows() && panels.end <= self.panels.len());
         assert!(scratch.len() >= self.scratch_bytes(), "scratch too small");
         if rows.is_empty() || panels.is_empty() {

@@ -13,6 +13,7 @@ use crate::isa::Isa;
 use crate::qconv::{ConvShape, QOutput, QWeights, carve};
 use crate::requant::{Byte, Requantiser};
 use crate::shared::SharedMut;
+use crate::window::{Lines, Window};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -119,6 +120,18 @@ impl PackedQDepthwise {
         self.shape.out_channels.div_ceil(BLOCK)
     }
 
+    /// The lines of input that lines of output are made of.
+    pub fn lines_read(&self, lines: Range<usize>) -> Range<usize> {
+        let ConvShape { kernel, stride, dilation, pad, .. } = self.shape;
+        let window = Window { kernel, stride, dilation, padding: pad };
+        window.lines_read(lines, self.shape.input[0], self.shape.output[0])
+    }
+
+    /// Whether its output is of bytes, and not of accumulators.
+    pub fn makes_bytes(&self) -> bool {
+        self.requantiser.is_some()
+    }
+
     /// Bytes of packed weights.
     pub fn packed_bytes(&self) -> usize {
         self.weights.len()
@@ -153,13 +166,16 @@ impl PackedQDepthwise {
         &self,
         lines: Range<usize>,
         blocks: Range<usize>,
-        input: &[u8],
-        out: SharedMut<u8>,
+        input: Lines<&[u8]>,
+        out: Lines<SharedMut<u8>>,
         scratch: &mut [u8],
     ) {
         let requantiser = self.requantiser.as_ref().expect("packed for accumulators");
-        assert_eq!(out.len(), self.shape.output_len(), "output length");
         let channels = self.shape.out_channels;
+        let line = self.shape.output[1] * channels;
+        assert!(lines.is_empty() || out.first <= lines.start, "output begins too late");
+        assert!((lines.end.max(out.first) - out.first) * line <= out.data.len(), "output length");
+        let (out, first) = (out.data, out.first * self.shape.output[1]);
         self.strips(lines, blocks, input, scratch, |pixel, channel, columns, pixels, acc| {
             // SAFETY: the output's length was checked; the pixels and channels are in it, and
             // ours alone.
@@ -168,7 +184,7 @@ impl PackedQDepthwise {
                     channel,
                     (columns, pixels),
                     (acc.as_ptr(), BLOCK),
-                    (out.as_mut_ptr().add(pixel * channels + channel), channels),
+                    (out.as_mut_ptr().add((pixel - first) * channels + channel), channels),
                 );
             }
         });
@@ -192,14 +208,20 @@ impl PackedQDepthwise {
         assert!(self.requantiser.is_none(), "packed for bytes");
         assert_eq!(out.len(), self.shape.output_len(), "output length");
         let channels = self.shape.out_channels;
-        self.strips(lines, blocks, input, scratch, |pixel, channel, columns, pixels, acc| {
-            for (i, acc) in acc.chunks_exact(BLOCK).take(pixels).enumerate() {
-                let at = (pixel + i) * channels + channel;
-                // SAFETY: the caller's promise.
-                let out = unsafe { out.slice(at..at + columns) };
-                out.copy_from_slice(&acc[..columns]);
-            }
-        });
+        self.strips(
+            lines,
+            blocks,
+            Lines::all(input),
+            scratch,
+            |pixel, channel, columns, pixels, acc| {
+                for (i, acc) in acc.chunks_exact(BLOCK).take(pixels).enumerate() {
+                    let at = (pixel + i) * channels + channel;
+                    // SAFETY: the caller's promise.
+                    let out = unsafe { out.slice(at..at + columns) };
+                    out.copy_from_slice(&acc[..columns]);
+                }
+            },
+        );
     }
 
     /// Calls `done(pixel, channel, channels, pixels, accumulators)` for every strip and block.
@@ -208,12 +230,17 @@ impl PackedQDepthwise {
         &self,
         lines: Range<usize>,
         blocks: Range<usize>,
-        input: &[u8],
+        input: Lines<&[u8]>,
         scratch: &mut [u8],
         mut done: impl FnMut(usize, usize, usize, usize, &[i32]),
     ) {
         let shape = &self.shape;
-        assert_eq!(input.len(), shape.input_len(), "input length");
+        let (read, line_len) = (self.lines_read(lines.clone()), shape.input[1] * shape.in_channels);
+        assert!(read.is_empty() || input.first <= read.start, "input begins too late");
+        assert!(
+            (read.end.max(input.first) - input.first) * line_len <= input.data.len(),
+            "input length"
+        );
         assert!(lines.end <= self.lines() && blocks.end <= self.blocks());
         assert!(scratch.len() >= self.scratch_bytes(), "scratch too small");
         let (acc, scratch) = carve::<i32>(scratch, STRIP * BLOCK);
@@ -309,7 +336,7 @@ impl PackedQDepthwise {
     }
 
     /// Writes pointers to the taps of output pixels `xs` of a line.
-    fn point(&self, line: usize, xs: Range<usize>, input: &[u8], pointers: &mut [usize]) {
+    fn point(&self, line: usize, xs: Range<usize>, input: Lines<&[u8]>, pointers: &mut [usize]) {
         let shape = &self.shape;
         let (image, oy) = (line / shape.output[0], line % shape.output[0]);
         let outside = self.zeros.as_ptr() as usize;
@@ -323,8 +350,9 @@ impl PackedQDepthwise {
                         (ox * shape.stride[1] + kx * shape.dilation[1]).wrapping_sub(shape.pad[1]);
                     let inside = y < shape.input[0] && x < shape.input[1];
                     let tap = if inside {
-                        let pixel = (image * shape.input[0] + y) * shape.input[1] + x;
-                        input[pixel * shape.in_channels..].as_ptr() as usize
+                        let line = image * shape.input[0] + y - input.first;
+                        let pixel = line * shape.input[1] + x;
+                        input.data[pixel * shape.in_channels..].as_ptr() as usize
                     } else {
                         outside
                     };

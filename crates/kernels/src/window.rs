@@ -43,6 +43,20 @@ impl Window {
         at * self.stride[axis] + tap * self.dilation[axis] - self.padding[axis]
     }
 
+    /// The lines that go in of which output lines `lines` are made, both counted over a batch of
+    /// images of `size` and `count` lines.
+    pub fn lines_read(&self, lines: Range<usize>, size: usize, count: usize) -> Range<usize> {
+        if lines.is_empty() {
+            return 0..0;
+        }
+        let (first, last) = (lines.start, lines.end - 1);
+        let top = (first % count * self.stride[0]).saturating_sub(self.padding[0]).min(size);
+        let reach = (self.kernel[0].max(1) - 1) * self.dilation[0] + 1;
+        let end = (last % count * self.stride[0] + reach).saturating_sub(self.padding[0]).min(size);
+        let (from, to) = (first / count * size + top, last / count * size + end);
+        from.min(to)..to
+    }
+
     /// The output positions along `axis`, of `count`, all of whose taps fall inside `0..size`.
     pub(crate) fn inner(&self, axis: usize, size: usize, count: usize) -> Range<usize> {
         let stride = self.stride[axis];
@@ -54,6 +68,23 @@ impl Window {
         };
         let first = first.min(count);
         first..end.min(count).max(first)
+    }
+}
+
+/// Lines of a batch of images, one after another, from line `first` on (counted over the whole
+/// batch): all of them, or as many as are read or written.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines<D> {
+    /// Their elements.
+    pub data: D,
+    /// The number of the first.
+    pub first: usize,
+}
+
+impl<D> Lines<D> {
+    /// Every line of every image.
+    pub fn all(data: D) -> Self {
+        Self { data, first: 0 }
     }
 }
 
@@ -88,6 +119,33 @@ impl ImageShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_read_are_those_of_the_taps() {
+        for (kernel, stride, dilation, padding, size, count) in
+            [(3, 1, 1, 1, 5, 5), (3, 2, 1, 0, 7, 3), (5, 2, 2, 4, 9, 5), (1, 1, 1, 0, 4, 4)]
+        {
+            let window = Window {
+                kernel: [kernel; 2],
+                stride: [stride; 2],
+                dilation: [dilation; 2],
+                padding: [padding; 2],
+            };
+            for first in 0..2 * count {
+                for end in first + 1..2 * count {
+                    let places = (first..end).flat_map(|line| {
+                        let (image, at) = (line / count, line % count);
+                        let taps = window.taps(0, at, size);
+                        taps.map(move |tap| image * size + window.place(0, at, tap))
+                    });
+                    let places: Vec<usize> = places.collect();
+                    let read = window.lines_read(first..end, size, count);
+                    assert_eq!(read.start, *places.iter().min().unwrap());
+                    assert_eq!(read.end, places.iter().max().unwrap() + 1);
+                }
+            }
+        }
+    }
 
     #[test]
     fn taps_and_inner_agree_with_counting() {

@@ -1,7 +1,7 @@
 //! What each step of a plan has to do.
 
 use kinglet_graph::ops::rows::RowAttention;
-use kinglet_graph::{Cost, DType, Graph, Node, Value, ValueType};
+use kinglet_graph::{Cost, DType, Graph, Node, NodeId, Value, ValueType};
 use kinglet_kernels::peak::Arithmetic;
 use kinglet_runtime::Plan;
 
@@ -41,8 +41,22 @@ impl Work {
         let costs = graph.cost().nodes;
         plan.steps()
             .map(|step| {
-                let (node, cost) = (graph.node(step.node), costs[step.node.index()]);
-                Work::of_node(graph, node, cost, held, step.node.to_string(), step.kernel)
+                let of = |id: NodeId, kernel: String| {
+                    let (node, cost) = (graph.node(id), costs[id.index()]);
+                    Work::of_node(graph, node, cost, held, id.to_string(), kernel)
+                };
+                let mut work = of(step.node, step.kernel.clone());
+                for id in step.before {
+                    let before = of(id, String::new());
+                    // What it hands on goes to no memory, neither written nor read.
+                    let handed = graph.node(id).outputs.iter();
+                    let handed = handed.map(|v| graph.value(*v).ty.bytes().unwrap_or(0) as u64);
+                    work.macs += before.macs;
+                    work.weights += before.weights;
+                    let all = work.activations + before.activations;
+                    work.activations = all.saturating_sub(2 * handed.sum::<u64>());
+                }
+                work
             })
             .collect()
     }

@@ -5,7 +5,7 @@ use crate::lower::{LowerCx, lower};
 use crate::memory::{Item, Layout, lower_bound, place};
 use crate::plan::{Action, MemoryReport, Operand, Place, Plan, Step};
 use crate::runner::PlanRunner;
-use crate::{Pool, Shared};
+use crate::{Pool, Shared, bands};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{AlignedBytes, Graph, GraphError, Interpreter, Node, Tensor, ValueId};
 use kinglet_kernels::isa::Isa;
@@ -70,6 +70,8 @@ impl<'g> Compiler<'g> {
             pool,
         };
         compiler.make_steps(isa, reference)?;
+        let (steps, threads) = (std::mem::take(&mut compiler.steps), compiler.pool.threads());
+        compiler.steps = bands::join(graph, steps, &compiler.root, threads);
         Ok(compiler)
     }
 
@@ -93,6 +95,7 @@ impl<'g> Compiler<'g> {
             };
             self.steps.push(Step {
                 node: graph.node_id(i),
+                before: Vec::new(),
                 action,
                 inputs: node.inputs.clone(),
                 outputs: node.outputs.clone(),

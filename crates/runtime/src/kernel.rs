@@ -1,6 +1,7 @@
 //! What a step of a plan is: a kernel bound to its attributes and packed weights.
 
 use crate::Pool;
+use crate::bands::Banded;
 use kinglet_graph::{DType, Element, OpError, OpResult, Quant, StateMut, TensorView};
 
 /// A node made ready to run: sizes known, weights packed, instruction set chosen.
@@ -14,6 +15,11 @@ pub trait Kernel: Send + Sync {
     /// Why it is this one and runs as it does, for people; empty where nothing was to be chosen.
     fn why(&self) -> &'static str {
         ""
+    }
+
+    /// The kernel as one that can make some lines of its output by themselves, if it can.
+    fn banded(&self) -> Option<&dyn Banded> {
+        None
     }
 }
 
@@ -66,15 +72,23 @@ pub struct Io<'a> {
 impl<'a> Io<'a> {
     /// The elements of input `i`.
     pub fn input<T: Element>(&self, i: usize) -> OpResult<&'a [T]> {
-        match self.inputs.get(i).copied().flatten() {
-            Some(view) => view.slice(),
-            None => Err(OpError::new(format!("input {i} is missing"))),
-        }
+        input(self.inputs, i)
     }
 
     /// The elements of output `i`.
     pub fn output<T: Element>(&mut self, i: usize) -> OpResult<&mut [T]> {
         self.outputs[i].slice_mut()
+    }
+}
+
+/// The elements of number `i` of a step's inputs.
+pub(crate) fn input<'a, T: Element>(
+    inputs: &[Option<TensorView<'a>>],
+    i: usize,
+) -> OpResult<&'a [T]> {
+    match inputs.get(i).copied().flatten() {
+        Some(view) => view.slice(),
+        None => Err(OpError::new(format!("input {i} is missing"))),
     }
 }
 

@@ -15,6 +15,7 @@
 //! # Ok::<(), kinglet_graph::GraphError>(())
 //! ```
 
+mod bands;
 mod compile;
 mod kernel;
 pub mod lower;

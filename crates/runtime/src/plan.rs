@@ -63,6 +63,8 @@ pub(crate) enum Action {
 
 pub(crate) struct Step {
     pub node: NodeId,
+    /// Nodes whose work this step does as well; they come before `node`.
+    pub before: Vec<NodeId>,
     pub action: Action,
     pub inputs: Vec<Option<ValueId>>,
     pub outputs: Vec<ValueId>,
@@ -90,6 +92,8 @@ pub struct MemoryReport {
 pub struct StepReport {
     /// The node, an index into the plan's graph.
     pub node: NodeId,
+    /// Nodes before it whose work the step does as well, each handing its one output on to the next.
+    pub before: Vec<NodeId>,
     /// The kernel that runs it.
     pub kernel: String,
     /// Why that kernel; empty where nothing was to be chosen.
@@ -255,7 +259,7 @@ impl Plan {
                 }
                 Action::WriteState(_) => ("copy".to_string(), "", 0),
             };
-            StepReport { node: step.node, kernel, why, scratch }
+            StepReport { node: step.node, before: step.before.clone(), kernel, why, scratch }
         })
     }
 

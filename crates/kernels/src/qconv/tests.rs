@@ -127,6 +127,17 @@ fn check(isa: Isa, shape: &ConvShape, seed: u64) {
             unsafe { packed.run(rows, 0..packed.panels(), input, None, out, &mut scratch) };
         }
         same(&got[1..], &want, &about);
+        if shape.is_pointwise() {
+            // A stretch of pixels by itself.
+            let stretch = rows / 3..rows;
+            let part = |pixel: usize| stretch.start * pixel..stretch.end * pixel;
+            let mut got = vec![0; stretch.len() * channels];
+            let (out, input) = (SharedMut::new(&mut got), &input[part(shape.in_channels)]);
+            let all = 0..packed.panels();
+            // SAFETY: one thread.
+            unsafe { packed.run(0..stretch.len(), all, input, None, out, &mut scratch) };
+            same(&got, &want[part(channels)], &about);
+        }
 
         let residual = random.bytes(want.len() + 1);
         for (sum, definition) in sums(isa, output_kind, &mut random) {

@@ -2,6 +2,7 @@ use super::*;
 use crate::fixed::Multiplier;
 use crate::requant::{ByteOutput, Rescale};
 use crate::test_random::Random;
+use crate::window::Lines;
 
 /// The definition: accumulators of every output, from loops.
 fn reference(
@@ -122,9 +123,24 @@ fn check(isa: Isa, shape: &ConvShape, seed: u64) {
     let output = QOutput::Bytes(rescale, output);
     let packed = PackedQDepthwise::new(isa, shape, (input_kind, input_zero), &weights, &output);
     let mut got = vec![0; shape.output_len()];
+    let out = Lines::all(SharedMut::new(&mut got));
     // SAFETY: one thread.
-    unsafe { packed.run(0..lines, 0..blocks, input, SharedMut::new(&mut got), &mut scratch) };
+    unsafe { packed.run(0..lines, 0..blocks, Lines::all(input), out, &mut scratch) };
     same(&got, &want, &about);
+
+    // Two lines at a time, with no more of the input than they read.
+    let (line_in, line_out) = (shape.input[1] * shape.in_channels, shape.output[1] * channels);
+    for first in (0..lines).step_by(2) {
+        let band = first..lines.min(first + 2);
+        let read = packed.lines_read(band.clone());
+        let part = input[read.start * line_in..read.end * line_in].to_vec();
+        let part = Lines { data: part.as_slice(), first: read.start };
+        let mut got = vec![0; band.len() * line_out];
+        let out = Lines { data: SharedMut::new(&mut got), first };
+        // SAFETY: one thread.
+        unsafe { packed.run(band.clone(), 0..blocks, part, out, &mut scratch) };
+        same(&got, &want[band.start * line_out..band.end * line_out], &about);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::{BLOCK, Strip, UNIT};
 use crate::qconv::ConvShape;
+use crate::window::Lines;
 
 /// Byte `4 c + t` of the result is byte `16 t + c`.
 #[target_feature(enable = "avx512f")]
@@ -108,7 +109,7 @@ pub(super) unsafe fn square(
     halves: bool,
     line: usize,
     xs: Range<usize>,
-    input: &[u8],
+    input: Lines<&[u8]>,
     args: &Square,
     acc: &mut [i32],
 ) {
@@ -130,7 +131,7 @@ unsafe fn square_of<const HALVES: bool, const WHOLE: bool>(
     shape: &ConvShape,
     line: usize,
     xs: Range<usize>,
-    input: &[u8],
+    input: Lines<&[u8]>,
     args: &Square,
     acc: &mut [i32],
 ) {
@@ -143,7 +144,8 @@ unsafe fn square_of<const HALVES: bool, const WHOLE: bool>(
     let rows = [0, 1, 2].map(|ky| {
         let y = (oy * shape.stride[0] + ky).wrapping_sub(shape.pad[0]);
         if y < shape.input[0] {
-            let row = &input[(image * shape.input[0] + y) * width * channels..][..width * channels];
+            let line = image * shape.input[0] + y - input.first;
+            let row = &input.data[line * width * channels..][..width * channels];
             (row[args.channel.0..].as_ptr(), channels)
         } else {
             (args.zeros[..UNIT].as_ptr(), 0)

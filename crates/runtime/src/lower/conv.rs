@@ -2,12 +2,13 @@
 
 use super::LowerCx;
 use super::float::{Cut, GridCut, activation, constant, geometry, is_f32};
-use crate::kernel::{Io, Kernel, Lowered};
+use crate::bands::{Band, BandShape, Banded};
+use crate::kernel::{Io, Kernel, Lowered, input};
 use crate::scratch::PerWorker;
 use kinglet_graph::ops::broadcast::strides;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose, conv_dims};
 use kinglet_graph::ops::window::{Layout, WeightLayout};
-use kinglet_graph::{Dims, OpResult};
+use kinglet_graph::{Dims, OpError, OpResult, TensorView};
 use kinglet_kernels::conv_f32::{
     ConvF32, ConvShape, ConvTransposedF32, PackedConv, PackedConvTransposed, PackedWinograd,
     WeightStrides, WinogradF32,
@@ -17,6 +18,8 @@ use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::gemm_f32::{Epilogue, Rows};
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::shared::SharedMut;
+use kinglet_kernels::window::Lines;
+use std::ops::Range;
 
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     if let Some(op) = cx.op::<Conv>() {
@@ -61,10 +64,10 @@ impl Finish {
         Ok((Finish { bias, activation, residual, channels }, absorbed))
     }
 
-    fn epilogue<'a>(&'a self, io: &Io<'a>) -> OpResult<Epilogue<'a>> {
+    fn epilogue<'a>(&'a self, inputs: &'a [Option<TensorView<'a>>]) -> OpResult<Epilogue<'a>> {
         let bias = match &self.bias {
             Some(bias) => Some(bias.as_slice()),
-            None if io.inputs.get(2).is_some_and(Option::is_some) => Some(io.input(2)?),
+            None if inputs.get(2).is_some_and(Option::is_some) => Some(input(inputs, 2)?),
             None => None,
         };
         Ok(match self.residual {
@@ -72,7 +75,7 @@ impl Finish {
             true => Epilogue {
                 bias,
                 activation: Unary::Identity,
-                residual: Some(Rows { data: io.input(3)?, stride: self.channels }),
+                residual: Some(Rows { data: input(inputs, 3)?, stride: self.channels }),
                 after: self.activation,
             },
         })
@@ -128,7 +131,8 @@ fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
     let work = work * (dims.in_channels / op.groups);
     let cut = GridCut::new(rows, tile, packed.panels(), work, cx.threads);
     let (bytes, scratch) = (packed.bytes(), PerWorker::new(packed.scratch_bytes()));
-    let kernel = FloatConv { packed, finish, cut, scratch };
+    let lines = batch * output.height;
+    let kernel = FloatConv { packed, finish, lines, cut, scratch };
     let lowered = Lowered::new(kernel).with_absorbed(&absorbed, bytes);
     Ok(Some(lowered.with_scratch(scratch.planned(cx.threads))))
 }
@@ -143,13 +147,15 @@ fn constant_weights<'a>(cx: &LowerCx<'a>) -> OpResult<Option<&'a [f32]>> {
 struct FloatConv {
     packed: PackedConv,
     finish: Finish,
+    /// Of output, over the whole batch.
+    lines: usize,
     cut: GridCut,
     scratch: PerWorker,
 }
 
 impl Kernel for FloatConv {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let conv = ConvF32 { packed: &self.packed, epilogue: self.finish.epilogue(io)? };
+        let conv = ConvF32 { packed: &self.packed, epilogue: self.finish.epilogue(io.inputs)? };
         let input = io.input(0)?;
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
         let (pool, planned) = (io.pool, SharedMut::new(&mut *io.scratch));
@@ -164,6 +170,10 @@ impl Kernel for FloatConv {
         Ok(())
     }
 
+    fn banded(&self) -> Option<&dyn Banded> {
+        self.packed.is_pointwise().then_some(self)
+    }
+
     fn describe(&self) -> String {
         format!("conv {}", self.packed.isa().name())
     }
@@ -173,6 +183,38 @@ impl Kernel for FloatConv {
             true => "a product of matrices: windows of one pixel are read in place",
             false => "a product of matrices: windows are gathered a few at a time",
         }
+    }
+}
+
+impl Banded for FloatConv {
+    fn shape(&self) -> BandShape {
+        let output = self.packed.shape().output;
+        BandShape {
+            lines: self.lines,
+            line_bytes: output.width * output.channels * size_of::<f32>(),
+            scratch: self.packed.scratch_bytes(),
+            pointwise: true,
+        }
+    }
+
+    fn lines_read(&self, lines: Range<usize>) -> Range<usize> {
+        lines
+    }
+
+    fn run_band(&self, band: Band<'_>) -> OpResult {
+        let ConvShape { input: image, output, .. } = self.packed.shape();
+        let mut epilogue = self.finish.epilogue(band.inputs)?;
+        if let Some(residual) = &mut epilogue.residual {
+            residual.data = &residual.data[band.lines.start * output.width * output.channels..];
+        }
+        let first = (band.lines.start - band.input.first) * image.width * image.channels;
+        let input = &floats(band.input.data)?[first..];
+        let out = SharedMut::new(floats_mut(band.out)?);
+        let rows = 0..band.lines.len() * output.width;
+        let conv = ConvF32 { packed: &self.packed, epilogue };
+        // SAFETY: the output is ours alone.
+        unsafe { conv.run(rows, 0..self.packed.panels(), input, out, band.scratch) };
+        Ok(())
     }
 }
 
@@ -186,7 +228,7 @@ struct FloatWinograd {
 
 impl Kernel for FloatWinograd {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let conv = WinogradF32 { packed: &self.packed, epilogue: self.finish.epilogue(io)? };
+        let conv = WinogradF32 { packed: &self.packed, epilogue: self.finish.epilogue(io.inputs)? };
         let input = io.input(0)?;
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
         let (pool, planned) = (io.pool, SharedMut::new(&mut *io.scratch));
@@ -220,7 +262,8 @@ struct FloatDepthwise {
 
 impl Kernel for FloatDepthwise {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let conv = DepthwiseF32 { packed: &self.packed, epilogue: self.finish.epilogue(io)? };
+        let conv =
+            DepthwiseF32 { packed: &self.packed, epilogue: self.finish.epilogue(io.inputs)? };
         let input = io.input(0)?;
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);
         io.pool.run(self.cut.tasks, |task, _| {
@@ -230,9 +273,13 @@ impl Kernel for FloatDepthwise {
                 false => (part, 0..self.packed.blocks()),
             };
             // SAFETY: every task has its own lines or blocks.
-            unsafe { conv.run(lines, blocks, input, out) };
+            unsafe { conv.run(lines, blocks, Lines::all(input), Lines::all(out)) };
         });
         Ok(())
+    }
+
+    fn banded(&self) -> Option<&dyn Banded> {
+        (!self.finish.residual).then_some(self)
     }
 
     fn describe(&self) -> String {
@@ -245,6 +292,42 @@ impl Kernel for FloatDepthwise {
             false => "each channel by itself; threads share lines",
         }
     }
+}
+
+impl Banded for FloatDepthwise {
+    fn shape(&self) -> BandShape {
+        let output = self.packed.shape().output;
+        BandShape {
+            lines: self.lines,
+            line_bytes: output.width * output.channels * size_of::<f32>(),
+            scratch: 0,
+            pointwise: false,
+        }
+    }
+
+    fn lines_read(&self, lines: Range<usize>) -> Range<usize> {
+        self.packed.lines_read(lines)
+    }
+
+    fn run_band(&self, band: Band<'_>) -> OpResult {
+        let epilogue = self.finish.epilogue(band.inputs)?;
+        let conv = DepthwiseF32 { packed: &self.packed, epilogue };
+        let input = Lines { data: floats(band.input.data)?, first: band.input.first };
+        let out = SharedMut::new(floats_mut(band.out)?);
+        let out = Lines { data: out, first: band.lines.start };
+        // SAFETY: the output is ours alone.
+        unsafe { conv.run(band.lines, 0..self.packed.blocks(), input, out) };
+        Ok(())
+    }
+}
+
+/// Bytes of a band as the floats that they are.
+fn floats(bytes: &[u8]) -> OpResult<&[f32]> {
+    bytemuck::try_cast_slice(bytes).map_err(|e| OpError::new(format!("a band of floats: {e}")))
+}
+
+fn floats_mut(bytes: &mut [u8]) -> OpResult<&mut [f32]> {
+    bytemuck::try_cast_slice_mut(bytes).map_err(|e| OpError::new(format!("a band of floats: {e}")))
 }
 
 fn transposed(cx: &LowerCx<'_>, op: &ConvTranspose) -> OpResult<Option<Lowered>> {
@@ -289,7 +372,7 @@ struct FloatConvTransposed {
 
 impl Kernel for FloatConvTransposed {
     fn run(&self, io: &mut Io<'_>) -> OpResult {
-        let epilogue = self.finish.epilogue(io)?;
+        let epilogue = self.finish.epilogue(io.inputs)?;
         let conv = ConvTransposedF32 { packed: &self.packed, epilogue };
         let input = io.input(0)?;
         let out = SharedMut::new(io.outputs[0].slice_mut::<f32>()?);

@@ -1,6 +1,7 @@
 //! Convolutions, depthwise ones and matrix products with constant weights.
 
-use super::{binary, byte, byte_output, byte_value, input_bytes, part, rescale, tasks};
+use super::{binary, byte, byte_output, byte_value, bytes_of, input_bytes, part, rescale, tasks};
+use crate::bands::{Band, BandShape, Banded};
 use crate::kernel::{Io, Kernel, Lowered, OutView};
 use crate::lower::LowerCx;
 use crate::scratch::PerWorker;
@@ -13,7 +14,9 @@ use kinglet_kernels::qconv::{ConvShape, PackedQConv, QOutput, QWeights, Residual
 use kinglet_kernels::qdepthwise::PackedQDepthwise;
 use kinglet_kernels::requant::Byte;
 use kinglet_kernels::shared::SharedMut;
+use kinglet_kernels::window::Lines;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// [`QConv`] and [`QConvAdd`] over one or two spatial dimensions, channels last.
 pub(super) fn lower_conv(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
@@ -364,6 +367,11 @@ impl Kernel for Conv {
         Ok(())
     }
 
+    fn banded(&self) -> Option<&dyn Banded> {
+        let whole = self.packed.shape().is_pointwise() && self.packed.makes_bytes();
+        whole.then_some(self)
+    }
+
     fn describe(&self) -> String {
         let sum = if self.sum.is_some() { " and sum" } else { "" };
         format!("qconv {}{sum}", self.name)
@@ -380,6 +388,42 @@ impl Kernel for Conv {
                 "lines of windows, or bytes of another sign, are copied; threads share weights, which outweigh them"
             }
         }
+    }
+}
+
+impl Banded for Conv {
+    fn shape(&self) -> BandShape {
+        let shape = self.packed.shape();
+        BandShape {
+            lines: shape.batch * shape.output[0],
+            line_bytes: shape.output[1] * shape.out_channels,
+            scratch: self.packed.scratch_bytes(),
+            pointwise: true,
+        }
+    }
+
+    fn lines_read(&self, lines: Range<usize>) -> Range<usize> {
+        lines
+    }
+
+    fn run_band(&self, band: Band<'_>) -> OpResult {
+        let shape = self.packed.shape();
+        let line = shape.output[1] * shape.in_channels;
+        let first = band.lines.start - band.input.first;
+        let input = &band.input.data[first * line..][..band.lines.len() * line];
+        let residual = match &self.sum {
+            Some(sum) => {
+                let line = shape.output[1] * shape.out_channels;
+                let data = bytes_of(band.inputs, 3)?;
+                Some(Residual { sum, data: &data[band.lines.start * line..band.lines.end * line] })
+            }
+            None => None,
+        };
+        let (rows, panels) = (band.lines.len() * shape.output[1], self.packed.panels());
+        let out = SharedMut::new(band.out);
+        // SAFETY: the output is ours alone.
+        unsafe { self.packed.run(0..rows, 0..panels, input, residual, out, band.scratch) };
+        Ok(())
     }
 }
 
@@ -407,7 +451,10 @@ impl Kernel for Depthwise {
             unsafe {
                 let scratch = self.scratch.of(pool, planned, worker);
                 match out {
-                    Out::Bytes(out) => self.packed.run(lines, blocks, input, out, scratch),
+                    Out::Bytes(out) => {
+                        let (input, out) = (Lines::all(input), Lines::all(out));
+                        self.packed.run(lines, blocks, input, out, scratch);
+                    }
                     Out::Accumulators(out) => {
                         self.packed.run_accumulators(lines, blocks, input, out, scratch);
                     }
@@ -415,6 +462,10 @@ impl Kernel for Depthwise {
             }
         });
         Ok(())
+    }
+
+    fn banded(&self) -> Option<&dyn Banded> {
+        self.packed.makes_bytes().then_some(self)
     }
 
     fn describe(&self) -> String {
@@ -426,6 +477,30 @@ impl Kernel for Depthwise {
             true => "each channel by itself; few lines, so threads share channels",
             false => "each channel by itself; threads share lines",
         }
+    }
+}
+
+impl Banded for Depthwise {
+    fn shape(&self) -> BandShape {
+        let shape = self.packed.shape();
+        BandShape {
+            lines: self.packed.lines(),
+            line_bytes: shape.output[1] * shape.out_channels,
+            scratch: self.packed.scratch_bytes(),
+            pointwise: false,
+        }
+    }
+
+    fn lines_read(&self, lines: Range<usize>) -> Range<usize> {
+        self.packed.lines_read(lines)
+    }
+
+    fn run_band(&self, band: Band<'_>) -> OpResult {
+        let out = Lines { data: SharedMut::new(band.out), first: band.lines.start };
+        let blocks = 0..self.packed.blocks();
+        // SAFETY: the output is ours alone.
+        unsafe { self.packed.run(band.lines, blocks, band.input, out, band.scratch) };
+        Ok(())
     }
 }
 

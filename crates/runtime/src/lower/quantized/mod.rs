@@ -15,7 +15,7 @@ mod wide;
 use super::{Family, LowerCx};
 use crate::kernel::{Io, Lowered};
 use kinglet_graph::ops::quantized::{Clamp, Factors};
-use kinglet_graph::{DType, OpError, OpResult, ValueType};
+use kinglet_graph::{DType, OpError, OpResult, TensorView, ValueType};
 use kinglet_kernels::requant::{Byte, ByteOutput, Rescale};
 use std::ops::Range;
 
@@ -87,7 +87,12 @@ fn rescale(factors: Factors) -> Option<Rescale> {
 
 /// The bytes of input `i`, which must be there.
 fn input_bytes<'a>(io: &Io<'a>, i: usize) -> OpResult<&'a [u8]> {
-    match io.inputs.get(i).copied().flatten() {
+    bytes_of(io.inputs, i)
+}
+
+/// The bytes of number `i` of a step's inputs, which must be there.
+fn bytes_of<'a>(inputs: &[Option<TensorView<'a>>], i: usize) -> OpResult<&'a [u8]> {
+    match inputs.get(i).copied().flatten() {
         Some(view) => Ok(view.bytes),
         None => Err(OpError::new(format!("input {i} is missing"))),
     }
