@@ -26,7 +26,7 @@ mod vision;
 pub use error::{Error, Fault};
 pub use kinglet_graph::{DType, Graph, Quant, Tensor, TensorView};
 pub use kinglet_tasks as tasks;
-pub use model::{Memory, Model, Plan, PlanOptions};
+pub use model::{Choices, Memory, Model, Plan, PlanOptions};
 pub use vision::{Answer, Vision, VisionOptions};
 
 /// What lies below this library: for those who look inside. Not under this library's version.

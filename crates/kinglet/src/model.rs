@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kinglet_graph::{DType, Dims, Graph, Shape, Tensor, TensorView, ValueType};
 use kinglet_runtime as runtime;
+pub use kinglet_runtime::Choices;
 
 use crate::Error;
 
@@ -22,6 +23,9 @@ pub struct PlanOptions {
     pub shapes: Vec<(usize, Vec<usize>)>,
     /// Threads to compute with; 0: as many as the machine has cores.
     pub threads: usize,
+    /// Which way is faster, where there are several: what was measured where Kinglet is built, or what
+    /// `kinglet probe` measured.
+    pub choices: Choices,
     /// Run each op's reference implementation: slow, and what the kernels are compared with.
     pub reference: bool,
 }
@@ -88,6 +92,7 @@ impl Model {
         let options = runtime::PlanOptions {
             input_shapes: Some(shapes),
             threads: options.threads,
+            choices: options.choices,
             reference: options.reference,
             ..runtime::PlanOptions::default()
         };

@@ -4,6 +4,7 @@
 //! time. A [`Recorder`] takes the time of the steps of plans; [`Phase`] compares them with what the
 //! [`Roof`] of the device allows.
 
+pub mod choices;
 pub mod html;
 pub mod inputs;
 pub mod nets;

@@ -8,8 +8,9 @@ use kinglet_kernels::aligned::Aligned;
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::peak::{self, Arithmetic, Peak};
 
+use crate::choices::{CHANNELS, Convolution};
 use crate::pin;
-use crate::profile::{CoreRate, PeakRate, Profile, Rate, ReadRate};
+use crate::profile::{ConvolutionRate, CoreRate, PeakRate, Profile, Rate, ReadRate};
 use crate::system::{Cache, System};
 
 /// How long one measurement takes; several make a [`Rate`].
@@ -60,13 +61,25 @@ pub fn probe(system: System, say: &mut dyn FnMut(&str)) -> Profile {
         true => steps(&reads),
         false => system.caches.clone(),
     };
+    say("convolutions");
+    let convolutions = CHANNELS.iter().map(|channels| convolution(best, *channels)).collect();
     let cores = one_by_one(best, &system.cpus, whole, say);
     say("memory");
     memory.measure();
     let memory = memory.rates();
     let seconds = (began.elapsed().as_secs_f64() * 1e3).round() / 1e3;
     let unmeasured = Profile::unmeasured(&system);
-    Profile { cores, caches, caches_measured, peaks, memory, reads, seconds, ..unmeasured }
+    Profile {
+        cores,
+        caches,
+        caches_measured,
+        peaks,
+        memory,
+        reads,
+        convolutions,
+        seconds,
+        ..unmeasured
+    }
 }
 
 /// Work that is done over and over by one thread; it says how much it has done.
@@ -158,6 +171,21 @@ fn summed_up(mut rates: Vec<f64>) -> Rate {
 fn reading(isa: Isa, threads: usize, bytes: usize, repeats: usize) -> ReadRate {
     let gb_s = rate(threads, None, WINDOW, repeats, &reader(isa, threads, bytes));
     ReadRate { threads, bytes, gb_s }
+}
+
+/// Both ways of a convolution of `channels` channels.
+fn convolution(isa: Isa, channels: usize) -> ConvolutionRate {
+    let by = |winograd: bool| {
+        let make = move |_: usize| -> Work {
+            let mut convolution = Convolution::new(isa, channels, winograd);
+            Box::new(move || {
+                convolution.run();
+                convolution.macs
+            })
+        };
+        rate(1, None, WINDOW / 2, REPEATS, &make)
+    };
+    ConvolutionRate { channels, taps_gmac_s: by(false), winograd_gmac_s: by(true) }
 }
 
 /// Bytes that no cache holds a good part of, and that the machine has to spare.

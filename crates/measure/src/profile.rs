@@ -14,7 +14,7 @@ use crate::system::{Cache, Identity, Kind, System};
 pub const CACHE_VARIABLE: &str = "KINGLET_CACHE";
 
 /// The layout of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A rate that was measured several times.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,17 @@ pub struct CoreRate {
     pub read_gb_s: Rate,
 }
 
+/// A 3 × 3 convolution of floats by its two ways, with one thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConvolutionRate {
+    /// Channels in and out.
+    pub channels: usize,
+    /// By products over the taps, 10⁹ multiply-accumulates a second.
+    pub taps_gmac_s: Rate,
+    /// By Winograd's transform, 10⁹ of the multiply-accumulates that it stands for a second.
+    pub winograd_gmac_s: Rate,
+}
+
 /// What a device can do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
@@ -88,6 +99,8 @@ pub struct Profile {
     pub memory: Vec<ReadRate>,
     /// By how much is read over and over, with one thread and with all.
     pub reads: Vec<ReadRate>,
+    /// Convolutions of few and of many channels, by the best instruction set.
+    pub convolutions: Vec<ConvolutionRate>,
     /// Seconds that measuring took.
     pub seconds: f64,
 }
@@ -108,6 +121,7 @@ impl Profile {
             peaks: Vec::new(),
             memory: Vec::new(),
             reads: Vec::new(),
+            convolutions: Vec::new(),
             seconds: 0.0,
         }
     }
@@ -229,7 +243,10 @@ impl Profile {
     fn makes_sense(&self) -> bool {
         let cores = self.cores.iter().flat_map(|c| [c.int8_gmac_s, c.f32_gmac_s, c.read_gb_s]);
         let reads = self.memory.iter().chain(&self.reads).map(|read| read.gb_s);
-        let mut rates = self.peaks.iter().map(|peak| peak.gmac_s).chain(reads).chain(cores);
+        let convolutions =
+            self.convolutions.iter().flat_map(|c| [c.taps_gmac_s, c.winograd_gmac_s]);
+        let peaks = self.peaks.iter().map(|peak| peak.gmac_s);
+        let mut rates = peaks.chain(reads).chain(cores).chain(convolutions);
         !self.peaks.is_empty()
             && !self.memory.is_empty()
             && rates.all(|rate| [rate.best, rate.median].iter().all(|r| r.is_finite() && *r > 0.0))

@@ -46,6 +46,7 @@ pub(crate) fn profile() -> Profile {
             read(2, 16 << 10, 400.0),
             read(2, 1 << 20, 120.0),
         ],
+        convolutions: Vec::new(),
         seconds: 1.0,
         ..Profile::unmeasured(&system())
     }

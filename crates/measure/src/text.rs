@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::choices;
 use crate::profile::{Profile, Rate};
 use crate::report::{Figures, Layer, Phase, Report};
 use crate::spread::Spread;
@@ -135,6 +136,18 @@ pub fn profile(profile: &Profile) -> String {
         table.row(std::iter::once(size(read.bytes)).chain(rates));
     }
     text += &table.lines("  ");
+
+    text += "\nConvolutions of 3 × 3 windows of floats with 1 thread, GMAC/s\n";
+    let mut table = Table::new(&["channels", "by taps", "by Winograd"]);
+    for rate in &profile.convolutions {
+        let [taps, winograd] = [&rate.taps_gmac_s, &rate.winograd_gmac_s];
+        table.row([rate.channels.to_string(), figure(taps.best), figure(winograd.best)]);
+    }
+    text += &table.lines("  ");
+    let _ = match choices::choose(profile).winograd_channels {
+        usize::MAX => writeln!(text, "  by taps, always"),
+        channels => writeln!(text, "  by Winograd from {channels} channels on"),
+    };
 
     let told =
         if profile.caches_measured { "as reading shows them" } else { "as the system tells" };

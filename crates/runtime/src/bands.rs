@@ -55,10 +55,6 @@ pub struct Band<'a> {
     pub scratch: &'a mut [u8],
 }
 
-/// What steps hand on is worth keeping in a core's cache from so many bytes on: more than its own
-/// second-level cache holds.
-const WORTHWHILE: usize = 1 << 20;
-
 /// Bytes that buffers should not exceed.
 const BUFFERS: usize = 192 << 10;
 
@@ -267,8 +263,14 @@ impl Kernel for Bands {
     }
 }
 
-/// Joins steps that are a block. `root` gives the value whose bytes a value is.
-pub(crate) fn join(graph: &Graph, steps: Vec<Step>, root: &[ValueId], threads: usize) -> Vec<Step> {
+/// Joins steps that are a block and hand on `worthwhile` bytes or more. `root` gives the value whose
+/// bytes a value is.
+pub(crate) fn join(
+    graph: &Graph,
+    steps: Vec<Step>,
+    root: &[ValueId],
+    (threads, worthwhile): (usize, usize),
+) -> Vec<Step> {
     let mut uses = vec![0usize; graph.values().len()];
     for v in steps.iter().flat_map(|step| step.inputs.iter().flatten()).chain(&graph.outputs) {
         uses[root[v.index()].index()] += 1;
@@ -293,8 +295,8 @@ pub(crate) fn join(graph: &Graph, steps: Vec<Step>, root: &[ValueId], threads: u
         }
         let between = |step: &Step| graph.value(step.outputs[0]).ty.bytes().unwrap_or(0);
         let handed: usize = block[..block.len() - 1].iter().map(between).sum();
-        let worthwhile = handed >= WORTHWHILE && block.iter().any(|step| !is_pointwise(step));
-        if block.len() > 1 && worthwhile {
+        let has_depthwise = block.iter().any(|step| !is_pointwise(step));
+        if block.len() > 1 && has_depthwise && handed >= worthwhile {
             joined.push(as_one(block, threads));
         } else {
             // Any but the first may begin a block of its own.

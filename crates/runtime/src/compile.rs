@@ -5,7 +5,7 @@ use crate::lower::{LowerCx, lower};
 use crate::memory::{Item, Layout, lower_bound, place};
 use crate::plan::{Action, MemoryReport, Operand, Place, Plan, Step};
 use crate::runner::PlanRunner;
-use crate::{Pool, Shared, bands};
+use crate::{Choices, Pool, Shared, bands};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{AlignedBytes, Graph, GraphError, Interpreter, Node, Tensor, ValueId};
 use kinglet_kernels::isa::Isa;
@@ -38,6 +38,13 @@ fn share_states(graph: &Graph, shared: &Shared) -> Result<usize, GraphError> {
     Ok(states.iter().map(|s| s.raw().len()).sum())
 }
 
+/// What kernels are chosen by.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    pub isa: Isa,
+    pub choices: Choices,
+}
+
 /// A plan in the making.
 pub(crate) struct Compiler<'g> {
     graph: &'g Graph,
@@ -56,7 +63,7 @@ impl<'g> Compiler<'g> {
         graph: &'g Graph,
         pool: Arc<Pool>,
         shared: Arc<Shared>,
-        isa: Isa,
+        target: Target,
         reference: bool,
     ) -> Result<Compiler<'g>, GraphError> {
         let mut compiler = Compiler {
@@ -66,18 +73,19 @@ impl<'g> Compiler<'g> {
             root: graph.values_with_ids().map(|(id, _)| id).collect(),
             dynamic: graph.values().iter().map(|v| v.ty.bytes().is_none()).collect(),
             steps: Vec::new(),
-            runner: Arc::new(PlanRunner::new(pool.clone(), isa, reference)),
+            runner: Arc::new(PlanRunner::new(pool.clone(), target.isa, reference)),
             pool,
         };
-        compiler.make_steps(isa, reference)?;
+        compiler.make_steps(target, reference)?;
         let (steps, threads) = (std::mem::take(&mut compiler.steps), compiler.pool.threads());
-        compiler.steps = bands::join(graph, steps, &compiler.root, threads);
+        compiler.steps =
+            bands::join(graph, steps, &compiler.root, (threads, target.choices.band_bytes));
         Ok(compiler)
     }
 
-    fn make_steps(&mut self, isa: Isa, reference: bool) -> Result<(), GraphError> {
+    fn make_steps(&mut self, target: Target, reference: bool) -> Result<(), GraphError> {
         let graph = self.graph;
-        let mut kernels = self.make_kernels(isa, reference)?;
+        let mut kernels = self.make_kernels(target, reference)?;
         for (i, node) in graph.nodes().iter().enumerate() {
             if let Some(input) = self.aliased(node) {
                 self.root[node.outputs[0].index()] = self.root[input.index()];
@@ -107,7 +115,11 @@ impl<'g> Compiler<'g> {
 
     /// The kernel of each node that has one. Packing weights is most of what loading a model
     /// takes, so the pool's threads share it.
-    fn make_kernels(&self, isa: Isa, reference: bool) -> Result<Vec<Option<Lowered>>, GraphError> {
+    fn make_kernels(
+        &self,
+        target: Target,
+        reference: bool,
+    ) -> Result<Vec<Option<Lowered>>, GraphError> {
         let graph = self.graph;
         let threads = self.pool.threads();
         let made: Vec<OnceLock<Result<Lowered, GraphError>>> =
@@ -121,7 +133,9 @@ impl<'g> Compiler<'g> {
             let lowered = if reference {
                 Ok(crate::lower::reference(node, &self.runner))
             } else {
-                lower(&LowerCx { graph, node, isa, threads, shared: &self.shared }, &self.runner)
+                let Target { isa, choices } = target;
+                let shared = &self.shared;
+                lower(&LowerCx { graph, node, isa, choices, threads, shared }, &self.runner)
             };
             // Each node is one task's, so the place was empty.
             let _ = made[i].set(lowered);

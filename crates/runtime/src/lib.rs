@@ -16,6 +16,7 @@
 //! ```
 
 mod bands;
+mod choices;
 mod compile;
 mod kernel;
 pub mod lower;
@@ -27,6 +28,7 @@ mod runner;
 mod scratch;
 mod shared;
 
+pub use choices::Choices;
 pub use kernel::{Io, Kernel, Lowered, OutView};
 pub use plan::{MemoryReport, Plan, PlanOptions, StepReport};
 pub use pool::{Pool, WORKER_SCRATCH};

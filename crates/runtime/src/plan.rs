@@ -1,9 +1,9 @@
 //! Plans: a graph compiled for given sizes and this CPU, with its memory, ready to run.
 
-use crate::compile::{Compiler, initial_states};
+use crate::compile::{Compiler, Target, initial_states};
 use crate::kernel::{Io, Lowered, OutView};
 use crate::runner::PlanRunner;
-use crate::{Pool, Shared, passes};
+use crate::{Choices, Pool, Shared, passes};
 use kinglet_graph::{
     AlignedBytes, DType, Dims, Graph, GraphError, Inputs, NodeId, Op, OpError, OpResult, Outputs,
     Quant, Slot, StateMut, Tensor, TensorView, Value, ValueId, set_input_shapes,
@@ -24,6 +24,8 @@ pub struct PlanOptions {
     pub isa: Option<Isa>,
     /// The state and packed weights of another plan of the same model, to share.
     pub shared: Option<Arc<Shared>>,
+    /// Which way is faster, where there are several.
+    pub choices: Choices,
     /// Run every node by its reference implementation, on the graph as loaded: slow; what the
     /// fast way is compared with.
     pub reference: bool,
@@ -160,7 +162,9 @@ impl Plan {
         }
         graph.verify()?;
         let shared = options.shared.clone().unwrap_or_default();
-        let plan = Compiler::new(&graph, pool, shared, isa, options.reference)?.finish()?;
+        let target = Target { isa, choices: options.choices };
+        let compiler = Compiler::new(&graph, pool, shared, target, options.reference)?;
+        let plan = compiler.finish()?;
         Ok(Plan { graph, ..plan })
     }
 

@@ -14,7 +14,7 @@ use kinglet_kernels::isa::{ISA_VARIABLE, Isa};
 use serde::Serialize;
 
 use super::language::{inspect::LanguageLine, is_language_model};
-use super::{Common, files, names, svg};
+use super::{Common, files, names, probe, svg};
 
 /// `kinglet inspect`.
 #[derive(Args)]
@@ -146,6 +146,7 @@ impl Inspect {
         let options = PlanOptions {
             shapes: names::shapes(&model, &self.shape)?,
             threads: self.common.threads(),
+            choices: probe::choices(),
             ..PlanOptions::default()
         };
         let drawn = match self.stage.as_deref() {

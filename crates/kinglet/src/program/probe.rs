@@ -1,10 +1,11 @@
 //! `kinglet probe`.
 
 use clap::Args;
+use kinglet::Choices;
 use kinglet::Error;
 use kinglet_measure::profile::{self, Profile, Stored};
 use kinglet_measure::system::{Identity, System};
-use kinglet_measure::{probe, text, threads};
+use kinglet_measure::{choices, probe, text, threads};
 use serde::Serialize;
 
 use super::progress::Progress;
@@ -94,6 +95,14 @@ pub(super) fn device(again: bool, quiet: bool) -> Profile {
         eprintln!("note: {error}");
     }
     profile
+}
+
+/// What the kept profile says is faster; the default where there is none.
+pub(super) fn choices() -> Choices {
+    match kept() {
+        Some((_, Stored::Found(profile))) => choices::choose(&profile),
+        _ => Choices::default(),
+    }
 }
 
 /// How many threads the kept profile says are best; 0 where there is none.

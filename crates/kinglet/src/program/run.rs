@@ -16,7 +16,7 @@ use super::output::{
     milliseconds,
 };
 use super::tensors::{Folder, read_inputs, to_array};
-use super::{Common, names};
+use super::{Common, names, probe};
 
 /// `kinglet run`: a language model goes on from a text; pictures are decoded, resized and quantised as
 /// the model expects, and the answer is read as its task says: told from the model's shapes, or with
@@ -160,6 +160,7 @@ impl Run {
         let options = PlanOptions {
             shapes: names::shapes(&model, &self.looking.shape)?,
             threads: self.common.threads(),
+            choices: probe::choices(),
             ..PlanOptions::default()
         };
         let documents = if pictures {

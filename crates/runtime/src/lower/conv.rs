@@ -114,7 +114,7 @@ fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
         let kernel = FloatDepthwise { packed, finish, lines, by_blocks, cut };
         return Ok(Some(Lowered::new(kernel).with_absorbed(&absorbed, bytes)));
     }
-    if PackedWinograd::suits(&shape) {
+    if PackedWinograd::suits(&shape, cx.choices.winograd_channels) {
         let packed = PackedWinograd::new(cx.isa, shape, weights, strides);
         let work = work / 9 * 4 * dims.in_channels;
         let (tiles, block) = (batch * packed.tiles(), packed.block_tiles());
@@ -247,7 +247,7 @@ impl Kernel for FloatWinograd {
     }
 
     fn why(&self) -> &'static str {
-        "3 × 3 windows of many channels: 16 products for four pixels, not 36"
+        "3 × 3 windows of as many channels as this way is faster from: 16 products for four pixels, not 36"
     }
 }
 

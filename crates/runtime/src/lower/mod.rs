@@ -26,9 +26,9 @@ mod transpose;
 
 pub(crate) use rows::MOST_PARTS;
 
-use crate::Shared;
 use crate::kernel::Lowered;
 use crate::runner::PlanRunner;
+use crate::{Choices, Shared};
 use kinglet_graph::{Dims, Graph, GraphError, Node, Op, OpError, OpResult, TensorView, Value};
 use kinglet_kernels::isa::Isa;
 use std::sync::Arc;
@@ -62,6 +62,8 @@ pub struct LowerCx<'a> {
     pub node: &'a Node,
     /// The instruction set to use.
     pub isa: Isa,
+    /// Which way is faster, where there are several.
+    pub choices: Choices,
     /// How many threads will share the work.
     pub threads: usize,
     /// Where weights that are packed on first use are kept.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use kinglet::{Error, Model, PlanOptions};
 use kinglet_formats::map;
-use kinglet_measure::{Figures, Limits, Phase, Report, Spread, nets};
+use kinglet_measure::{Figures, Limits, Phase, Report, Spread, choices, nets};
 
 use super::super::names;
 use super::super::output::milliseconds;
@@ -25,6 +25,7 @@ pub(super) fn measure(path: &Path, given: &Given<'_>) -> Result<Report, Error> {
     let options = PlanOptions {
         shapes: names::shapes(&model, &own)?,
         threads: given.threads,
+        choices: choices::choose(given.profile),
         ..PlanOptions::default()
     };
     let mut plan = model.plan(options)?;
