@@ -2,7 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::form::BLOCK;
 use super::lanes::{Lanes, Work};
+use super::twos::SHARED;
 use crate::isa::Avx512Vnni;
 
 // Functions below are not closures, which are not always inlined and then lack the instructions.
@@ -75,6 +77,7 @@ impl Lanes for Avx512Vnni {
     type F = __m512;
     type X = __m512i;
     const WIDE_ZERO: i32 = 128;
+    const TWOS_LEFT: [u32; SHARED] = [0, 2, 4, 6];
     // Sums of two panels, integers and floats, are 24 registers.
     const ROWS: usize = 6;
     const FLOAT_ROWS: usize = 4;
@@ -180,6 +183,37 @@ impl Lanes for Avx512Vnni {
         self.dot(acc, codes, x)
     }
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "registers: indices are constants")]
+    unsafe fn twos<const WHOLE: bool, const R: usize>(
+        self,
+        lines: *const u8,
+        x: *const u8,
+        starts: *const i32,
+    ) -> [[__m512i; SHARED]; R] {
+        let mut dots = [[self.isplat(0); SHARED]; R];
+        // SAFETY: the caller's promise.
+        unsafe {
+            if WHOLE {
+                for r in 0..R {
+                    for p in 0..SHARED {
+                        dots[r][p] = self.isplat(*starts.add(p * R + r) << (2 * p));
+                    }
+                }
+            }
+            for j in 0..if WHOLE { 8 } else { 4 } {
+                let line = self.load(lines.add(64 * j));
+                for p in 0..SHARED {
+                    let codes = self.and(line, self.bytes(3 << (2 * p)));
+                    for r in 0..R {
+                        let x = self.quad(x.add(BLOCK * R * p + 4 * (j * R + r)));
+                        dots[r][p] = self.dot(dots[r][p], codes, x);
+                    }
+                }
+            }
+        }
+        dots
+    }
+    #[inline(always)]
     unsafe fn block_dots<const FOURS: usize>(self, blocks: *const u8, x: *const u8) -> __m512i {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe {
@@ -195,6 +229,15 @@ impl Lanes for Avx512Vnni {
     #[inline(always)]
     fn ints(self, a: __m512i) -> __m512i {
         a
+    }
+    #[inline(always)]
+    fn codes(self, a: __m512i) -> __m512i {
+        a
+    }
+    #[inline(always)]
+    fn imul(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves the instructions.
+        unsafe { _mm512_mullo_epi32(a, b) }
     }
     #[inline(always)]
     fn iadd(self, a: __m512i, b: __m512i) -> __m512i {
@@ -283,5 +326,13 @@ impl Lanes for Avx512Vnni {
     unsafe fn load_u8(self, p: *const u8) -> __m512 {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_nibbles(self, p: *const u8) -> [__m512i; 2] {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            [_mm512_and_si512(bytes, _mm512_set1_epi32(15)), _mm512_srli_epi32::<4>(bytes)]
+        }
     }
 }

@@ -9,6 +9,7 @@ use super::form::{BLOCK, Form, PANEL, Scale, UNIT};
 use super::lanes::{Lanes, Work};
 use super::pack::is_power;
 use super::round::GroupLayout;
+use super::twos;
 
 /// Bytes of the codes of a panel's block, one code a byte.
 pub(super) const EXPANDED: usize = BLOCK * PANEL;
@@ -41,22 +42,25 @@ impl Cursor {
                 .cast::<f32>()
                 .wrapping_add(rows * block),
             starts: group.wrapping_add(layout.starts(rows)).cast::<i32>().wrapping_add(rows * subs),
-            sums: group.wrapping_add(layout.sums(rows)).cast::<f32>().wrapping_add(rows * subs),
+            sums: group
+                .wrapping_add(layout.sums(rows))
+                .cast::<f32>()
+                .wrapping_add(rows * layout.mins * block),
         }
     }
 
     #[inline(always)]
-    fn advance(&mut self, rows: usize, subs: usize) {
+    pub fn advance(&mut self, rows: usize, layout: &GroupLayout) {
         self.codes = self.codes.wrapping_add(rows * BLOCK);
         self.scales = self.scales.wrapping_add(rows);
-        self.starts = self.starts.wrapping_add(rows * subs);
-        self.sums = self.sums.wrapping_add(rows * subs);
+        self.starts = self.starts.wrapping_add(rows * layout.subs);
+        self.sums = self.sums.wrapping_add(rows * layout.mins);
     }
 }
 
 /// Adds the products of one block of `C` panels by what broadcasts a quad of a row to all lanes.
 /// `codes(j, c)`: quad `j` of panel `c`; `scales(sub, c)`: of its sub-blocks; `mins`: of each panel, and
-/// `stride` elements on for the next sub-block.
+/// `stride` elements on for the next of the block's `MINS`.
 ///
 /// # Safety
 /// As for [`Lanes::add_block`].
@@ -65,7 +69,7 @@ impl Cursor {
 pub(super) unsafe fn add_block<
     L: Lanes,
     const HALVES: bool,
-    const MINS: bool,
+    const MINS: usize,
     const WIDE: bool,
     const R: usize,
     const C: usize,
@@ -109,10 +113,10 @@ pub(super) unsafe fn add_block<
                     let scale = l.mul(scale, l.splat(*rows.scales.add(r)));
                     acc[r][c] = l.fma(l.float(ints[r][c]), scale, acc[r][c]);
                 }
-                if MINS {
-                    let min = l.load_f(mins.add(sub * stride + c * PANEL));
+                for m in 0..MINS {
+                    let min = l.load_f(mins.add(m * stride + c * PANEL));
                     for r in 0..R {
-                        let sum = l.splat(*rows.sums.add(sub * R + r));
+                        let sum = l.splat(*rows.sums.add(m * R + r));
                         acc[r][c] = l.fma(min, sum, acc[r][c]);
                     }
                 }
@@ -184,7 +188,6 @@ unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
     // SAFETY: the caller's promise; a plane's lines follow those of the one before.
     let mut quads = unsafe {
         match BITS {
-            2 => plane::<L, 2, 0>(l, p),
             3 => join(l, plane::<L, 2, 0>(l, p), plane::<L, 1, 2>(l, p.add(128))),
             4 => plane::<L, 4, 0>(l, p),
             5 => join(l, plane::<L, 4, 0>(l, p), plane::<L, 1, 4>(l, p.add(256))),
@@ -209,8 +212,8 @@ fn join<L: Lanes>(l: L, mut low: [L::B; 8], high: [L::B; 8]) -> [L::B; 8] {
     low
 }
 
-/// Writes the scales, and minima, of a unit of `blocks` blocks at `unit`: for each sub-block those
-/// of the panel, `stride` elements apart. Returns where its codes start.
+/// Writes the scales, and minima, of a unit of `blocks` blocks at `unit`, as expanded codes need them:
+/// for each sub-block those of the panel, `stride` elements apart. Returns where its codes start.
 ///
 /// # Safety
 /// The unit can be read, and `scales` and `mins` written.
@@ -250,6 +253,17 @@ unsafe fn load_scales<L: Lanes>(
             Scale::Unit => {
                 let scale = l.load_half(unit);
                 (0..blocks).for_each(|b| l.store_f(scales.add(b * stride), scale));
+            }
+            Scale::Folded => {
+                let scale = l.load_half(unit);
+                let min = l.mul(l.load_half(second), l.splat(-1.0));
+                let [_, factors] = twos::factors(unit);
+                for b in 0..blocks {
+                    l.store_f(scales.add(b * stride), scale);
+                    let [low, high] = twos::minima(l, min, factors.add(PANEL * b));
+                    l.store_f(mins.add(2 * b * stride), low);
+                    l.store_f(mins.add((2 * b + 1) * stride), high);
+                }
             }
             Scale::Scaled => {
                 let scale = l.load_half(unit);
@@ -294,7 +308,7 @@ struct DirectRows<
     const BITS: usize,
     const TABLE: bool,
     const HALVES: bool,
-    const MINS: bool,
+    const MINS: usize,
     const WIDE: bool,
     const R: usize,
 >(Direct<'a>);
@@ -303,7 +317,7 @@ impl<
     const BITS: usize,
     const TABLE: bool,
     const HALVES: bool,
-    const MINS: bool,
+    const MINS: usize,
     const WIDE: bool,
     const R: usize,
 > Work for DirectRows<'_, BITS, TABLE, HALVES, MINS, WIDE, R>
@@ -313,7 +327,7 @@ impl<
         let Direct { form, layout, panel, panels, group, out, .. } = self.0;
         let table = table(l, form);
         // Halves of their own, for each block: they are read where they are.
-        let halves = const { !TABLE && !HALVES && !MINS && (BITS == 4 || BITS == 8) };
+        let halves = const { !TABLE && !HALVES && MINS == 0 && (BITS == 4 || BITS == 8) };
         debug_assert!(!halves || form.scale == Scale::Block);
         let mut scales = MaybeUninit::<Scales>::uninit();
         let mut mins = MaybeUninit::<Scales>::uninit();
@@ -336,12 +350,11 @@ impl<
                     for b in 0..here {
                         let quads = unpack::<L, BITS, TABLE>(l, table, p);
                         p = p.add(64 * BITS);
-                        let at = b * subs * PANEL;
                         let scale = |sub: usize| match halves {
                             true => l.load_half(header.add(2 * PANEL * b)),
-                            false => l.load_f(s.add(at + sub * PANEL)),
+                            false => l.load_f(s.add((b * subs + sub) * PANEL)),
                         };
-                        let m = m.add(at);
+                        let m = m.add(b * MINS * PANEL);
                         l.add_block::<HALVES, MINS, WIDE, R>(
                             |j| quads[j],
                             scale,
@@ -349,7 +362,7 @@ impl<
                             &rows,
                             &mut acc,
                         );
-                        rows.advance(R, subs);
+                        rows.advance(R, &layout);
                     }
                     left -= here;
                 }
@@ -379,6 +392,18 @@ impl Work for Direct<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
         let form = self.form;
+        macro_rules! go_twos {
+            ($folded:literal) => {
+                match self.rows {
+                    1 => l.outline(twos::DirectRows::<$folded, 1>(self)),
+                    2 => l.outline(twos::DirectRows::<$folded, 2>(self)),
+                    rows => unreachable!("{rows} rows straight from packed codes"),
+                }
+            };
+        }
+        if form.bits == 2 {
+            return if form.scale == Scale::Folded { go_twos!(true) } else { go_twos!(false) };
+        }
         macro_rules! go {
             ($($flag:literal),*) => {
                 match self.rows {
@@ -388,18 +413,16 @@ impl Work for Direct<'_> {
                 }
             };
         }
-        match (form.bits, form.table.is_some(), form.halves, form.mins, form.is_wide()) {
-            (2, false, false, false, false) => go!(2, false, false, false, false),
-            (2, false, true, true, false) => go!(2, false, true, true, false),
-            (3, false, true, false, false) => go!(3, false, true, false, false),
-            (4, false, false, false, false) => go!(4, false, false, false, false),
-            (4, false, false, true, false) => go!(4, false, false, true, false),
-            (4, true, false, false, false) => go!(4, true, false, false, false),
-            (4, true, false, false, true) => go!(4, true, false, false, true),
-            (5, false, false, false, false) => go!(5, false, false, false, false),
-            (5, false, false, true, false) => go!(5, false, false, true, false),
-            (6, false, true, false, false) => go!(6, false, true, false, false),
-            (8, false, false, false, true) => go!(8, false, false, false, true),
+        match (form.bits, form.table.is_some(), form.halves, form.mins(), form.is_wide()) {
+            (3, false, true, 0, false) => go!(3, false, true, 0, false),
+            (4, false, false, 0, false) => go!(4, false, false, 0, false),
+            (4, false, false, 1, false) => go!(4, false, false, 1, false),
+            (4, true, false, 0, false) => go!(4, true, false, 0, false),
+            (4, true, false, 0, true) => go!(4, true, false, 0, true),
+            (5, false, false, 0, false) => go!(5, false, false, 0, false),
+            (5, false, false, 1, false) => go!(5, false, false, 1, false),
+            (6, false, true, 0, false) => go!(6, false, true, 0, false),
+            (8, false, false, 0, true) => go!(8, false, false, 0, true),
             _ => unreachable!("no kernel for {form:?}"),
         }
     }
@@ -429,20 +452,30 @@ impl<const BITS: usize, const TABLE: bool> Work for ExpandBits<'_, BITS, TABLE> 
     fn run<L: Lanes>(self, l: L) {
         let Expand { form, unit, blocks, side, codes, scales, mins } = self.0;
         let table = table(l, form);
-        let subs = form.subs();
         let mut p = unit;
         // SAFETY: the caller of `run_tiles` promises packed units and room for them.
         unsafe {
             for first in (0..blocks).step_by(UNIT) {
                 let here = UNIT.min(blocks - first);
-                let at = (first * subs * SIDE + side) * PANEL;
-                let (s, m) = (scales.add(at), mins.wrapping_add(at));
+                let s = scales.add((first * form.subs() * SIDE + side) * PANEL);
+                let m = mins.wrapping_add((first * form.mins() * SIDE + side) * PANEL);
+                let [factors, _] = twos::factors(p);
                 p = load_scales(l, form, p, here, s, m, SIDE * PANEL);
-                for b in first..first + here {
-                    let quads = unpack::<L, BITS, TABLE>(l, table, p);
-                    p = p.add(64 * BITS);
-                    l.store_quads(codes.add((b * 8 * SIDE + side) * 64), quads, |quad| quad);
+                for b in 0..here {
+                    let to = codes.add(((first + b) * 8 * SIDE + side) * 64);
+                    let quads = match BITS {
+                        2 => twos::unpack(l, p, b),
+                        _ => unpack::<L, BITS, TABLE>(l, table, p.add(64 * BITS * b)),
+                    };
+                    if form.scale == Scale::Folded {
+                        let halves = l.load_nibbles(factors.add(PANEL * b));
+                        let quads = twos::fold(l, quads, halves);
+                        l.store_quads(to, quads, |quad| quad);
+                    } else {
+                        l.store_quads(to, quads, |quad| quad);
+                    }
                 }
+                p = p.add(64 * BITS * here);
             }
         }
     }
@@ -480,11 +513,11 @@ pub(super) struct Tile<'a> {
     pub sums: *mut f32,
 }
 
-struct TileRows<'a, const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>(
+struct TileRows<'a, const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize>(
     Tile<'a>,
 );
 
-impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize> Work
+impl<const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize> Work
     for TileRows<'_, HALVES, MINS, WIDE, R>
 {
     #[inline(always)]
@@ -497,7 +530,7 @@ impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize> Wor
     }
 }
 
-impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>
+impl<const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize>
     TileRows<'_, HALVES, MINS, WIDE, R>
 {
     /// `C` panels from panel `side` on.
@@ -520,10 +553,10 @@ impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>
             l.turn(&mut acc);
             for b in 0..blocks {
                 let here = codes.add(b * SIDE * EXPANDED + side * 64);
-                let at = (b * subs * SIDE + side) * PANEL;
-                let (s, m) = (scales.add(at), mins.wrapping_add(at));
+                let s = scales.add((b * subs * SIDE + side) * PANEL);
+                let m = mins.wrapping_add((b * MINS * SIDE + side) * PANEL);
                 l.add_tile_block::<HALVES, MINS, WIDE, R, C>(here, s, m, &rows, &mut acc);
-                rows.advance(R, subs);
+                rows.advance(R, &layout);
             }
             l.turn(&mut acc);
             for (r, acc) in acc.into_iter().enumerate() {
@@ -542,12 +575,14 @@ impl Work for Tile<'_> {
             ($($flag:literal),*) => { by_rows!(l, self.rows, TileRows<$($flag),*>(self)) };
         }
         let wide = self.form.is_wide() && L::WIDE_ZERO != 128;
-        match (self.form.halves, self.form.mins, wide) {
-            (false, false, false) => go!(false, false, false),
-            (false, false, true) => go!(false, false, true),
-            (false, true, _) => go!(false, true, false),
-            (true, false, _) => go!(true, false, false),
-            (true, true, _) => go!(true, true, false),
+        match (self.form.halves, self.form.mins(), wide) {
+            (false, 0, false) => go!(false, 0, false),
+            (false, 0, true) => go!(false, 0, true),
+            (false, 1, _) => go!(false, 1, false),
+            // Codes times their scales, up to 45, are more than 16 bits hold the sums of.
+            (false, _, _) if L::SIGNED => go!(false, 2, true),
+            (false, _, _) => go!(false, 2, false),
+            (true, _, _) => go!(true, 0, false),
         }
     }
 }

@@ -23,6 +23,7 @@ mod round;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod twos;
 
 use std::ops::Range;
 
@@ -207,7 +208,7 @@ impl CodeLayout {
         GroupLayout {
             blocks: self.k / BLOCK,
             subs: self.form.subs(),
-            mins: self.form.mins,
+            mins: self.form.mins(),
             run: needs(self.isa).run,
         }
     }
@@ -242,6 +243,12 @@ impl CodeLayout {
         dispatch(self.isa, Round { layout: self.group(), zero, rows, out });
     }
 
+    /// Expanded scales and minima of two panels' chunk.
+    fn scale_room(&self) -> (usize, usize) {
+        let each = CHUNK * SIDE * PANEL;
+        (each * self.form.subs(), each * self.form.mins())
+    }
+
     /// Bytes of scratch that [`Product::run`] needs for `rows` rows or fewer.
     pub fn scratch(&self, rows: usize) -> usize {
         // Of many rows, parts may be few: those of an expert.
@@ -249,9 +256,10 @@ impl CodeLayout {
         if self.is_direct(rows) {
             return direct;
         }
-        let subs = CHUNK * self.form.subs() * SIDE * PANEL;
+        let (scales, mins) = self.scale_room();
         let tiles = need::<u8>(CHUNK * SIDE * EXPANDED)
-            + 2 * need::<f32>(subs)
+            + need::<f32>(scales)
+            + need::<f32>(mins)
             + need::<f32>(rows * SIDE * PANEL);
         tiles.max(direct)
     }
@@ -411,10 +419,10 @@ impl Product<'_> {
         let layout = self.layout;
         let form = &layout.form;
         let (blocks, group_rows) = (layout.k / BLOCK, layout.group_rows(rows.count));
-        let subs = CHUNK * form.subs() * SIDE * PANEL;
+        let (scales, mins) = layout.scale_room();
         let codes = carve::<u8>(&mut scratch, CHUNK * SIDE * EXPANDED).as_mut_ptr();
-        let scales = carve::<f32>(&mut scratch, subs).as_mut_ptr();
-        let mins = carve::<f32>(&mut scratch, subs).as_mut_ptr();
+        let scales = carve::<f32>(&mut scratch, scales).as_mut_ptr();
+        let mins = carve::<f32>(&mut scratch, mins).as_mut_ptr();
         let sums = carve::<f32>(&mut scratch, rows.count * SIDE * PANEL);
         let row_bytes = layout.row_bytes();
         for pair in panels.clone().step_by(SIDE) {

@@ -12,7 +12,8 @@ pub(super) const MOST_ROWS: usize = 8;
 pub(super) struct GroupLayout {
     pub blocks: usize,
     pub subs: usize,
-    pub mins: bool,
+    /// Scaled sums of a block: 2 are of its halves.
+    pub mins: usize,
     /// Codes of a row that lie next to each other, before those of the next row: 4 or 8.
     pub run: usize,
 }
@@ -20,8 +21,7 @@ pub(super) struct GroupLayout {
 impl GroupLayout {
     /// Bytes of each row.
     pub fn row_bytes(&self) -> usize {
-        let kinds = if self.mins { 2 } else { 1 };
-        self.blocks * (BLOCK + 4 + 4 * self.subs * kinds)
+        self.blocks * (BLOCK + 4 + 4 * self.subs + 4 * self.mins)
     }
 
     /// Where quad `q` of row `r` is among all quads.
@@ -41,7 +41,7 @@ impl GroupLayout {
         self.scales(count) + 4 * count * self.blocks
     }
 
-    /// The sum of each sub-block, scaled: f32. Only with `mins`.
+    /// The sum of each block, or half, scaled: f32.
     pub fn sums(&self, count: usize) -> usize {
         self.starts(count) + 4 * count * self.blocks * self.subs
     }
@@ -79,13 +79,17 @@ impl Kernel for Round<'_> {
                     codes[layout.quad(count, r, 8 * b + q)] = *quad;
                 }
                 scales[b * count + r] = scale.to_ne_bytes();
+                let sum = |parts, part| match parts {
+                    2 => halves[part],
+                    _ => halves[0] + halves[1],
+                };
                 for sub in 0..layout.subs {
-                    let at = (b * layout.subs + sub) * count + r;
-                    let sum = if layout.subs == 2 { halves[sub] } else { halves[0] + halves[1] };
-                    starts[at] = (-self.zero * sum).to_ne_bytes();
-                    if layout.mins {
-                        sums[at] = (scale * sum as f32).to_ne_bytes();
-                    }
+                    let start = -self.zero * sum(layout.subs, sub);
+                    starts[(b * layout.subs + sub) * count + r] = start.to_ne_bytes();
+                }
+                for min in 0..layout.mins {
+                    let scaled = scale * sum(layout.mins, min) as f32;
+                    sums[(b * layout.mins + min) * count + r] = scaled.to_ne_bytes();
                 }
             }
         }
