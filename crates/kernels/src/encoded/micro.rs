@@ -19,7 +19,20 @@ pub(super) const MOST_SUBS: usize = 2 * UNIT;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Scales([f32; MOST_SUBS * PANEL]);
+pub(super) struct Scales([MaybeUninit<f32>; MOST_SUBS * PANEL]);
+
+impl Scales {
+    /// Room for the scales of a unit.
+    #[inline(always)]
+    pub fn new() -> Scales {
+        Scales([MaybeUninit::uninit(); MOST_SUBS * PANEL])
+    }
+
+    #[inline(always)]
+    pub fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
+    }
+}
 
 /// Where a group's rounded rows are read.
 #[derive(Clone, Copy)]
@@ -203,6 +216,33 @@ unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
     quads
 }
 
+/// The codes of block `block` of a unit whose codes start at `p`.
+///
+/// # Safety
+/// They can be read.
+#[inline(always)]
+pub(super) unsafe fn unpack_any<L: Lanes>(
+    l: L,
+    form: &Form,
+    p: *const u8,
+    block: usize,
+) -> [L::B; 8] {
+    let table = table(l, form);
+    let here = p.wrapping_add(64 * form.bits * block);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (form.bits, form.table.is_some()) {
+            (2, _) => twos::unpack(l, p, block),
+            (3, _) => unpack::<L, 3, false>(l, table, here),
+            (4, false) => unpack::<L, 4, false>(l, table, here),
+            (4, true) => unpack::<L, 4, true>(l, table, here),
+            (5, _) => unpack::<L, 5, false>(l, table, here),
+            (8, _) => unpack::<L, 8, false>(l, table, here),
+            _ => unpack::<L, 6, false>(l, table, here),
+        }
+    }
+}
+
 // A loop, and no closure: those are not always inlined, and then lack the instructions.
 #[inline(always)]
 fn join<L: Lanes>(l: L, mut low: [L::B; 8], high: [L::B; 8]) -> [L::B; 8] {
@@ -218,7 +258,7 @@ fn join<L: Lanes>(l: L, mut low: [L::B; 8], high: [L::B; 8]) -> [L::B; 8] {
 /// # Safety
 /// The unit can be read, and `scales` and `mins` written.
 #[inline(always)]
-unsafe fn load_scales<L: Lanes>(
+pub(super) unsafe fn load_scales<L: Lanes>(
     l: L,
     form: &Form,
     unit: *const u8,
@@ -329,8 +369,8 @@ impl<
         // Halves of their own, for each block: they are read where they are.
         let halves = const { !TABLE && !HALVES && MINS == 0 && (BITS == 4 || BITS == 8) };
         debug_assert!(!halves || form.scale == Scale::Block);
-        let mut scales = MaybeUninit::<Scales>::uninit();
-        let mut mins = MaybeUninit::<Scales>::uninit();
+        let mut scales = Scales::new();
+        let mut mins = Scales::new();
         let mut p = panel;
         let subs = if HALVES { 2 } else { 1 };
         // SAFETY: the caller promises panels and rows of `blocks` blocks, and room for the sums.
@@ -341,7 +381,7 @@ impl<
                 let mut left = layout.blocks;
                 while left > 0 {
                     let here = left.min(UNIT);
-                    let (s, m) = (scales.as_mut_ptr().cast(), mins.as_mut_ptr().cast());
+                    let (s, m) = (scales.as_mut_ptr(), mins.as_mut_ptr());
                     let header = p;
                     p = match halves {
                         true => p.wrapping_add(form.header(here)),

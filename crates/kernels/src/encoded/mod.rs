@@ -2,9 +2,11 @@
 //!
 //! The rows are rounded to signed bytes ([`CodeLayout::round`]), each block of 32 by itself; the
 //! weights keep their codes and scales, packed ([`CodeLayout::pack`]) so that a vector holds the
-//! codes of 16 rows of weights, or are read as they are stored ([`CodeLayout::is_packed`]). Sums of a block are exact; the sums of blocks are of `f32`, in
-//! their order. A row's results have the same bits whatever other rows are computed with it.
+//! codes of 16 rows of weights, or are read as they are stored ([`CodeLayout::is_packed`]). An element
+//! that outweighs the others of its block is kept apart and multiplied in `f32`. Sums of a block are
+//! exact; the sums of blocks are of `f32`, in their order. A row's results have the same bits whatever other rows are computed with it.
 
+mod apart;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +29,7 @@ mod twos;
 
 use std::ops::Range;
 
+use apart::{AddColumn, Apart, Panel};
 pub use finish::Finish;
 pub use floats::{Float, FloatLayout, FloatProduct, FloatRows};
 
@@ -322,6 +325,28 @@ impl Product<'_> {
         stored::rows(self.weights, self.layout.row_stored(), self.layout.m, panel)
     }
 
+    /// Adds the products of what is kept apart of a row to its sums, 16 of each panel.
+    fn add_apart(&self, rows: RoundedRows<'_>, row: usize, panels: Range<usize>, sums: &mut [f32]) {
+        let layout = self.layout;
+        let group_rows = layout.group_rows(rows.count);
+        let apart = Apart::of_row(&layout.group(), (rows.data, rows.count), group_rows, row);
+        for (element, value) in apart.each() {
+            assert!(element < layout.k, "kept apart: element {element} of {}", layout.k);
+            for (panel, sums) in panels.clone().zip(sums.as_chunks_mut::<PANEL>().0) {
+                let panel = match layout.is_packed() {
+                    true => {
+                        let at = panel * layout.panel_bytes();
+                        Panel::Packed(&layout.form, self.weights[at..].as_ptr())
+                    }
+                    false => Panel::Stored(self.stored_rows(panel)),
+                };
+                let blocks = layout.k / BLOCK;
+                let sums = sums.as_mut_ptr();
+                run_on(layout.isa, AddColumn { panel, blocks, element, value, sums });
+            }
+        }
+    }
+
     /// Panels for few rows.
     unsafe fn direct(
         &self,
@@ -338,6 +363,7 @@ impl Product<'_> {
             // SAFETY: there is room for so many panels of each row.
             unsafe { self.direct_to(rows, here.clone(), room, scratch) };
             for (r, sums) in sums.0.iter_mut().enumerate().take(rows.count) {
+                self.add_apart(rows, r, here.clone(), sums);
                 let at = self.place(rows, r, here.clone());
                 // SAFETY: the caller's promise.
                 unsafe { self.finish.place(layout.isa, at, sums, out) };
@@ -462,6 +488,7 @@ impl Product<'_> {
                 }
             }
             for (r, sums) in sums.chunks_exact_mut(SIDE * PANEL).enumerate() {
+                self.add_apart(rows, r, pair.clone(), sums);
                 let at = self.place(rows, r, pair.clone());
                 // SAFETY: the caller's promise.
                 unsafe { self.finish.place(layout.isa, at, sums, out) };
