@@ -129,7 +129,7 @@ impl Form {
     pub fn header(&self, blocks: usize) -> usize {
         let kinds = if self.mins { 2 } else { 1 };
         let row = kinds * (2 * self.wide_scales(blocks) + self.small_scales(blocks));
-        (row * PANEL).next_multiple_of(64)
+        row * PANEL
     }
 
     /// Bytes of a unit.

@@ -90,7 +90,6 @@ fn write_scales(form: &Form, blocks: usize, rows: &[RowScales; PANEL], header: &
             }
         }
     }
-    bytes.for_each(|rest| *rest = 0);
 }
 
 /// Bits of the codes of a block's 32 elements: of each, `byte >> shift & mask << left`.
