@@ -26,7 +26,7 @@ const ROWS: [usize; 2] = [8 * PANEL, 1024 * PANEL];
 const DIFFERENT: usize = 4 * PANEL;
 
 /// By tables of a row and its scales, and weights, to results.
-type Run = unsafe fn(&[i16], &[f32], &[u8], &mut [f32]);
+type Run = unsafe fn(&[u8], &[f32], &[u8], &mut [f32]);
 
 /// A kernel by lookup.
 struct Lookup {
@@ -45,14 +45,20 @@ const LOOKUPS: [Lookup; 2] = [
 ];
 
 impl Lookup {
-    /// For each group of weights, the sums of `x` by every code.
-    fn tables(&self, x: &[i8]) -> Vec<i16> {
-        let sum = |x: &[i8], code: usize| {
-            let digit = |i: usize| (code / 3usize.pow(i as u32) % 3) as i16 - 1;
-            x.iter().enumerate().map(|(i, x)| digit(i) * i16::from(*x)).sum::<i16>()
-        };
-        let of_group = |x: &[i8]| (0..self.entries).map(|code| sum(x, code)).collect::<Vec<_>>();
-        x.chunks(self.weights).flat_map(of_group).collect()
+    /// For each group of weights, the sums of `x` by every code; where these are looked up in bytes, lower
+    /// bytes first.
+    fn tables(&self, x: &[i8]) -> Aligned<u8> {
+        let mut out = Aligned::zeros(x.len() / self.weights * 2 * self.entries);
+        for (x, table) in x.chunks(self.weights).zip(out.chunks_mut(2 * self.entries)) {
+            for code in 0..self.entries {
+                let digit = |i: usize| (code / 3usize.pow(i as u32) % 3) as i16 - 1;
+                let each = x.iter().enumerate().map(|(i, x)| digit(i) * i16::from(*x));
+                let [low, high] = each.sum::<i16>().to_le_bytes();
+                let (at, next) = if self.word == 1 { (code, self.entries) } else { (2 * code, 1) };
+                (table[at], table[at + next]) = (low, high);
+            }
+        }
+        out
     }
 
     fn unit_bytes(&self) -> usize {
@@ -87,7 +93,7 @@ impl Lookup {
 /// # Safety
 /// The CPU has AVX-512, and the slices what panels need.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
-unsafe fn avx512(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]) {
+unsafe fn avx512(tables: &[u8], scales: &[f32], weights: &[u8], out: &mut [f32]) {
     const SIDE: usize = PANEL / 32;
     let mut p = weights.as_ptr();
     for out in out.chunks_mut(PANEL) {
@@ -103,8 +109,8 @@ unsafe fn avx512(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]
                     let mut ints = [_mm512_setzero_si512(); SIDE];
                     for _ in 0..BLOCK / 9 {
                         let [a, b, c] =
-                            [0, 32, 64].map(|at| _mm512_loadu_si512(table.add(at).cast()));
-                        table = table.add(96);
+                            [0, 64, 128].map(|at| _mm512_loadu_si512(table.add(at).cast()));
+                        table = table.add(192);
                         for ints in &mut ints {
                             _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD).cast());
                             let word = _mm512_loadu_si512(p.cast());
@@ -142,20 +148,14 @@ unsafe fn avx512(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]
 /// # Safety
 /// The CPU has AVX2, and the slices what panels need.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2(tables: &[i16], scales: &[f32], weights: &[u8], out: &mut [f32]) {
-    // Lower bytes of a table's 16 entries, then upper ones.
-    let mut split = Vec::with_capacity(2 * tables.len());
-    for table in tables.chunks(16) {
-        split.extend(table.iter().map(|e| *e as u8));
-        split.extend(table.iter().map(|e| (e >> 8) as u8));
-    }
+unsafe fn avx2(tables: &[u8], scales: &[f32], weights: &[u8], out: &mut [f32]) {
     const SIDE: usize = 2;
     let unit_bytes = LOOKUPS[1].unit_bytes();
     let panel_bytes = K / UNIT * unit_bytes;
     for (panel, out) in out.chunks_mut(PANEL).enumerate() {
         for (part, out) in out.chunks_mut(32 * SIDE).enumerate() {
             let mut acc = [[_mm256_setzero_ps(); 4]; SIDE];
-            let (mut table, mut scale) = (split.as_ptr(), scales.as_ptr());
+            let (mut table, mut scale) = (tables.as_ptr(), scales.as_ptr());
             // SAFETY: there are tables, scales and weights for whole units.
             unsafe {
                 let mask = _mm256_set1_epi8(15);
