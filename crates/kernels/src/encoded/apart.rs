@@ -56,20 +56,17 @@ impl Apart {
         true
     }
 
-    /// What is kept apart of row `row` of `count` at `rows`, which lie in groups of `group_rows`.
+    /// What is kept apart of each of the `count` rows of a group.
     ///
     /// # Panics
-    /// Where there are too few bytes for so many rows, or these are not on a boundary of 4.
-    pub fn of_row<'a>(
-        layout: &GroupLayout,
-        (rows, count): (&'a [u8], usize),
-        group_rows: usize,
-        row: usize,
-    ) -> &'a Apart {
-        let first = row / group_rows * group_rows;
-        let here = group_rows.min(count - first);
-        let at = first * layout.row_bytes() + layout.apart(here) + (row - first) * BYTES;
-        bytemuck::from_bytes(&rows[at..at + BYTES])
+    /// Where the group has too few bytes, or is not on a boundary of 4.
+    pub fn of_group<'a>(layout: &GroupLayout, group: &'a [u8], count: usize) -> &'a [Apart] {
+        bytemuck::cast_slice(&group[layout.apart(count)..][..count * BYTES])
+    }
+
+    /// Whether that is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Element and value of each.

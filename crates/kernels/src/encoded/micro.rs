@@ -63,11 +63,11 @@ impl Cursor {
     }
 
     #[inline(always)]
-    pub fn advance(&mut self, rows: usize, layout: &GroupLayout) {
+    pub fn advance(&mut self, rows: usize, subs: usize, mins: usize) {
         self.codes = self.codes.wrapping_add(rows * BLOCK);
         self.scales = self.scales.wrapping_add(rows);
-        self.starts = self.starts.wrapping_add(rows * layout.subs);
-        self.sums = self.sums.wrapping_add(rows * layout.mins);
+        self.starts = self.starts.wrapping_add(rows * subs);
+        self.sums = self.sums.wrapping_add(rows * mins);
     }
 }
 
@@ -402,7 +402,7 @@ impl<
                             &rows,
                             &mut acc,
                         );
-                        rows.advance(R, &layout);
+                        rows.advance(R, subs, MINS);
                     }
                     left -= here;
                 }
@@ -596,7 +596,7 @@ impl<const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize>
                 let s = scales.add((b * subs * SIDE + side) * PANEL);
                 let m = mins.wrapping_add((b * MINS * SIDE + side) * PANEL);
                 l.add_tile_block::<HALVES, MINS, WIDE, R, C>(here, s, m, &rows, &mut acc);
-                rows.advance(R, &layout);
+                rows.advance(R, subs, MINS);
             }
             l.turn(&mut acc);
             for (r, acc) in acc.into_iter().enumerate() {

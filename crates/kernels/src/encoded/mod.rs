@@ -325,11 +325,25 @@ impl Product<'_> {
         stored::rows(self.weights, self.layout.row_stored(), self.layout.m, panel)
     }
 
+    /// What is kept apart of all rows, group by group.
+    fn apart<'a>(&self, rows: RoundedRows<'a>) -> impl Iterator<Item = &'a [Apart]> {
+        let (layout, group_rows) = (self.layout.group(), self.layout.group_rows(rows.count));
+        let groups = rows.data.chunks(group_rows * layout.row_bytes());
+        (0..rows.count).step_by(group_rows).zip(groups).map(move |(first, group)| {
+            Apart::of_group(&layout, group, group_rows.min(rows.count - first))
+        })
+    }
+
+    /// Whether there is anything. It is asked once: to look at every row for every two panels takes 6 %
+    /// of a prompt.
+    fn has_apart(&self, rows: RoundedRows<'_>) -> bool {
+        self.apart(rows).flatten().any(|apart| !apart.is_empty())
+    }
+
     /// Adds the products of what is kept apart of a row to its sums, 16 of each panel.
-    fn add_apart(&self, rows: RoundedRows<'_>, row: usize, panels: Range<usize>, sums: &mut [f32]) {
+    #[cold]
+    fn add_apart(&self, apart: &Apart, panels: Range<usize>, sums: &mut [f32]) {
         let layout = self.layout;
-        let group_rows = layout.group_rows(rows.count);
-        let apart = Apart::of_row(&layout.group(), (rows.data, rows.count), group_rows, row);
         for (element, value) in apart.each() {
             assert!(element < layout.k, "kept apart: element {element} of {}", layout.k);
             for (panel, sums) in panels.clone().zip(sums.as_chunks_mut::<PANEL>().0) {
@@ -357,13 +371,17 @@ impl Product<'_> {
     ) {
         let layout = self.layout;
         let mut sums = Sums([[0.0; DIRECT_PANELS * PANEL]; DIRECT_ROWS]);
+        let apart = self.has_apart(rows);
         for first in panels.clone().step_by(DIRECT_PANELS) {
             let here = first..panels.end.min(first + DIRECT_PANELS);
             let room = sums.0.each_mut().map(|sums| sums.as_mut_ptr());
             // SAFETY: there is room for so many panels of each row.
             unsafe { self.direct_to(rows, here.clone(), room, scratch) };
+            if apart {
+                let each = self.apart(rows).flatten().zip(&mut sums.0);
+                each.for_each(|(apart, sums)| self.add_apart(apart, here.clone(), sums));
+            }
             for (r, sums) in sums.0.iter_mut().enumerate().take(rows.count) {
-                self.add_apart(rows, r, here.clone(), sums);
                 let at = self.place(rows, r, here.clone());
                 // SAFETY: the caller's promise.
                 unsafe { self.finish.place(layout.isa, at, sums, out) };
@@ -451,6 +469,7 @@ impl Product<'_> {
         let mins = carve::<f32>(&mut scratch, mins).as_mut_ptr();
         let sums = carve::<f32>(&mut scratch, rows.count * SIDE * PANEL);
         let row_bytes = layout.row_bytes();
+        let apart = self.has_apart(rows);
         for pair in panels.clone().step_by(SIDE) {
             let pair = pair..panels.end.min(pair + SIDE);
             for first in (0..blocks).step_by(CHUNK) {
@@ -487,8 +506,11 @@ impl Product<'_> {
                     run_on(layout.isa, work);
                 }
             }
+            if apart {
+                let each = self.apart(rows).flatten().zip(sums.chunks_exact_mut(SIDE * PANEL));
+                each.for_each(|(apart, sums)| self.add_apart(apart, pair.clone(), sums));
+            }
             for (r, sums) in sums.chunks_exact_mut(SIDE * PANEL).enumerate() {
-                self.add_apart(rows, r, pair.clone(), sums);
                 let at = self.place(rows, r, pair.clone());
                 // SAFETY: the caller's promise.
                 unsafe { self.finish.place(layout.isa, at, sums, out) };

@@ -54,7 +54,8 @@ impl GroupLayout {
 }
 
 /// Rounds a group of rows to the nearest, ties to even: a block's scale is its largest magnitude /
-/// 127, in f32. An element that outweighs the others of its block is kept [apart](super::apart). With a scale for each 32 elements, also where the weights have blocks of 256, logits
+/// 127, in f32. An element that outweighs the others of its block is kept [apart](super::apart). With a
+/// scale for each 32 elements, also where the weights have blocks of 256, logits
 /// are a third nearer to those of f32 activations than with one for each 256. A block with a NaN or
 /// an infinity has the scale NaN.
 pub(super) struct Round<'a> {

@@ -127,7 +127,7 @@ impl<const FOLDED: bool, const R: usize> Work for DirectRows<'_, FOLDED, R> {
                                         acc[r] = l.fma(min, sum, acc[r]);
                                     }
                                 }
-                                rows.advance(R, &layout);
+                                rows.advance(R, 1, if FOLDED { 2 } else { 0 });
                             }
                             codes = codes.add(LINES);
                             factors = factors.add(SHARED * PANEL);
@@ -141,7 +141,7 @@ impl<const FOLDED: bool, const R: usize> Work for DirectRows<'_, FOLDED, R> {
                                     let scale = l.mul(scales[p], l.splat(*rows.scales.add(r)));
                                     acc[r] = l.fma(l.float(ints[r][p]), scale, acc[r]);
                                 }
-                                rows.advance(R, &layout);
+                                rows.advance(R, 1, if FOLDED { 2 } else { 0 });
                             }
                             codes = codes.add(LINES);
                         }
