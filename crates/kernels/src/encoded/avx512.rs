@@ -1,11 +1,12 @@
 //! AVX-512 with VNNI: a vector of 16 rows is one register.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::form::BLOCK;
 use super::lanes::{Lanes, Work};
 use super::twos::SHARED;
-use crate::isa::Avx512Vnni;
+use crate::isa::{Avx512Vnni, Bf16};
 
 // Functions below are not closures, which are not always inlined and then lack the instructions.
 
@@ -71,6 +72,24 @@ unsafe fn two_blocks(p: *const u8) -> __m512i {
     }
 }
 
+/// See [`Lanes::dot_brains`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn dot_brains(_: Bf16, mut acc: __m512, a: __m512i, b: __m512i) -> __m512 {
+    // An intrinsic would be a call, as `outline` compiles for CPUs without the instruction.
+    // SAFETY: the token proves it, and it works on registers alone.
+    unsafe {
+        asm!(
+            "vdpbf16ps {acc}, {a}, {b}",
+            acc = inout(zmm_reg) acc,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    acc
+}
+
 impl Lanes for Avx512Vnni {
     type B = __m512i;
     type I = __m512i;
@@ -80,7 +99,8 @@ impl Lanes for Avx512Vnni {
     const TWOS_LEFT: [u32; SHARED] = [0, 2, 4, 6];
     // Sums of two panels, integers and floats, are 24 registers.
     const ROWS: usize = 6;
-    const FLOAT_ROWS: usize = 4;
+    // By four rows of weights, and these.
+    const FLOAT_ROWS: usize = 6;
 
     #[inline(always)]
     fn outline<W: Work>(self, work: W) {
@@ -273,6 +293,11 @@ impl Lanes for Avx512Vnni {
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn dot_brains(self, token: Bf16, acc: __m512, a: __m512i, b: __m512i) -> __m512 {
+        // SAFETY: `self` proves the instructions.
+        unsafe { dot_brains(token, acc, a, b) }
     }
     #[inline(always)]
     fn sums(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {

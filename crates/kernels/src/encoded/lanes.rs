@@ -3,6 +3,7 @@
 use super::form::{BLOCK, PANEL};
 use super::micro::{self, Cursor, SIDE};
 use super::twos::SHARED;
+use crate::isa::Bf16;
 
 /// What runs on the vectors of one instruction set.
 pub(super) trait Work {
@@ -222,6 +223,24 @@ pub(super) trait Lanes: Copy {
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a · b + c`, rounded once where the instruction set can.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// Adds to each lane of `acc` the products of its two brain floats of `a` and `b`. How these are
+    /// rounded is the instruction's affair; brain floats below the normal ones may count as zero.
+    #[inline(always)]
+    fn dot_brains(self, _: Bf16, acc: Self::F, a: Self::B, b: Self::B) -> Self::F {
+        let (mut x, mut y, mut sums) = ([0u32; PANEL], [0u32; PANEL], [0f32; PANEL]);
+        // SAFETY: the arrays have 64 bytes.
+        unsafe {
+            self.store(x.as_mut_ptr().cast(), a);
+            self.store(y.as_mut_ptr().cast(), b);
+            self.store_f(sums.as_mut_ptr(), acc);
+            for ((x, y), sum) in x.into_iter().zip(y).zip(&mut sums) {
+                let high = |x: u32| f32::from_bits(x & 0xffff_0000);
+                let low = |x: u32| f32::from_bits(x << 16);
+                *sum += high(x) * high(y) + low(x) * low(y);
+            }
+            self.load_f(sums.as_ptr())
+        }
+    }
     /// The sum of each: halves are added until one is left.
     fn sums(self, a: [Self::F; 4]) -> [f32; 4];
     /// # Safety

@@ -12,7 +12,7 @@ use super::lanes::{Lanes, Work};
 use super::micro::{Cursor, SIDE};
 use super::neon_tile;
 use super::twos::SHARED;
-use crate::isa::{Neon, NeonDot, NeonI8mm};
+use crate::isa::{Bf16, Neon, NeonDot, NeonI8mm};
 use crate::simd::neon::widen;
 
 /// Vectors of NEON, with the products of an instruction set.
@@ -880,6 +880,29 @@ impl<P: Products> Lanes for Fours<P> {
     ) -> [float32x4_t; 4] {
         // SAFETY: every aarch64 CPU has these instructions.
         four(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
+    }
+    #[inline(always)]
+    fn dot_brains(
+        self,
+        _: Bf16,
+        mut acc: [float32x4_t; 4],
+        a: [uint8x16_t; 4],
+        b: [uint8x16_t; 4],
+    ) -> [float32x4_t; 4] {
+        for i in 0..4 {
+            // SAFETY: the token proves the instruction, which works on registers alone.
+            unsafe {
+                asm!(
+                    ".arch_extension bf16",
+                    "bfdot {acc:v}.4s, {a:v}.8h, {b:v}.8h",
+                    acc = inout(vreg) acc[i],
+                    a = in(vreg) a[i],
+                    b = in(vreg) b[i],
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+        }
+        acc
     }
     #[inline(always)]
     fn sums(self, a: [[float32x4_t; 4]; 4]) -> [f32; 4] {

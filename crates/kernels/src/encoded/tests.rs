@@ -394,7 +394,16 @@ fn float_weights_as_they_are_stored() {
                     unsafe { p.run(rows, 0..layout.panels(), shared) };
                     out
                 };
-                let all = FloatRows { data: &x, count: n, sources: None, targets: None };
+                // Rows are multiplied as they are, or as brain floats.
+                let (mut x, mut data) = (x.clone(), bytemuck::cast_slice(&x).to_vec());
+                if layout.rounded_bytes() > 0 {
+                    data.truncate(n * layout.rounded_bytes());
+                    for (x, data) in x.chunks(k).zip(data.chunks_mut(layout.rounded_bytes())) {
+                        layout.round(x, data);
+                    }
+                    x.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+                }
+                let all = FloatRows { data: &data, count: n, sources: None, targets: None };
                 let whole = product(&p, all);
                 for (x, got) in x.chunks(k).zip(whole.chunks(m)) {
                     for (w, got) in w.chunks(k).zip(got) {

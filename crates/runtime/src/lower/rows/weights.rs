@@ -19,6 +19,9 @@ enum Layout {
     Floats(FloatLayout),
 }
 
+/// Rows that are rounded together, at most.
+const MOST_TOGETHER: usize = 8;
+
 /// Constant weights [count, m, k].
 pub(super) struct Weights {
     layout: Layout,
@@ -42,7 +45,7 @@ impl Matrices<'_> {
     }
 }
 
-/// Rows to multiply: as they are, or, for codes, rounded.
+/// Rows to multiply: as they are, or rounded.
 #[derive(Clone, Copy)]
 pub(super) struct Given<'a> {
     pub x: &'a [f32],
@@ -94,7 +97,7 @@ impl Weights {
     pub fn row_bytes(&self) -> usize {
         match &self.layout {
             Layout::Codes(l, _) => l.row_bytes(),
-            Layout::Floats(_) => 0,
+            Layout::Floats(l) => l.rounded_bytes(),
         }
     }
 
@@ -102,7 +105,7 @@ impl Weights {
     pub fn group_rows(&self, rows: usize) -> usize {
         match &self.layout {
             Layout::Codes(l, _) => l.group_rows(rows),
-            Layout::Floats(_) => 1,
+            Layout::Floats(_) => MOST_TOGETHER,
         }
     }
 
@@ -110,7 +113,7 @@ impl Weights {
     pub fn takes_rows_of(&self, other: &Weights) -> bool {
         match (&self.layout, &other.layout) {
             (Layout::Codes(a, _), Layout::Codes(b, _)) => a.encoding() == b.encoding(),
-            (Layout::Floats(_), Layout::Floats(_)) => true,
+            (Layout::Floats(a), Layout::Floats(b)) => a.rounded_bytes() == b.rounded_bytes(),
             _ => false,
         }
     }
@@ -177,13 +180,19 @@ impl Weights {
         row: impl Fn(usize) -> &'a [f32],
         rounded: SharedMut<'_, u8>,
     ) {
-        if let Layout::Codes(layout, _) = &self.layout {
-            let size = layout.row_bytes();
-            // SAFETY: the caller's promise.
-            let out = unsafe { rounded.slice(rows.start * size..rows.end * size) };
-            let mut group: [&[f32]; 8] = [&[]; 8];
-            group.iter_mut().zip(rows.clone()).for_each(|(to, i)| *to = row(i));
-            layout.round(&group[..rows.len()], out);
+        let size = self.row_bytes();
+        // SAFETY: the caller's promise.
+        let out = unsafe { rounded.slice(rows.start * size..rows.end * size) };
+        match &self.layout {
+            Layout::Codes(layout, _) => {
+                let mut group: [&[f32]; MOST_TOGETHER] = [&[]; MOST_TOGETHER];
+                group.iter_mut().zip(rows.clone()).for_each(|(to, i)| *to = row(i));
+                layout.round(&group[..rows.len()], out);
+            }
+            Layout::Floats(layout) if size > 0 => {
+                rows.zip(out.chunks_exact_mut(size)).for_each(|(i, out)| layout.round(row(i), out));
+            }
+            Layout::Floats(_) => {}
         }
     }
 
@@ -211,7 +220,11 @@ impl Weights {
                 }
                 Layout::Floats(layout) => {
                     let product = FloatProduct { layout, weights: matrix, finish };
-                    let rows = FloatRows { data: given.x, count, sources, targets };
+                    let (data, sources) = match layout.rounded_bytes() {
+                        0 => (bytemuck::cast_slice(given.x), sources),
+                        _ => (given.rounded, None),
+                    };
+                    let rows = FloatRows { data, count, sources, targets };
                     product.run(rows, panels, out);
                 }
             }
@@ -236,7 +249,10 @@ impl Weights {
                 let form = if packed.is_some() { "panels" } else { "rows" };
                 format!("{} {form} {}", l.encoding(), l.isa().name())
             }
-            Layout::Floats(l) => format!("{} rows {}", l.float().name(), l.isa().name()),
+            Layout::Floats(l) => {
+                let x = if l.rounded_bytes() > 0 { " by bf16" } else { "" };
+                format!("{} rows{x} {}", l.float().name(), l.isa().name())
+            }
         }
     }
 
@@ -246,6 +262,9 @@ impl Weights {
                 "packed once: these codes become bytes faster in the order of the registers"
             }
             Layout::Codes(_, None) => "as the file has them: a packed copy would be no faster",
+            Layout::Floats(l) if l.rounded_bytes() > 0 => {
+                "as the file has them, by rows rounded to bf16: the CPU multiplies pairs of these"
+            }
             Layout::Floats(_) => "as the file has them: floats need no unpacking",
         }
     }
