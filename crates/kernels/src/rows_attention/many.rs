@@ -2,9 +2,10 @@
 //! many as of singles.
 //!
 //! Queries and keys are divided by their lengths and rounded to 15 bits and a sign: sums of their
-//! products stay below 2³¹, whatever they are, and are exact. Scores lose 1.3e-5 |q| |k| `scale` by
-//! it (a standard deviation), which is less than they lose where keys are held as halves, unless a
-//! key's elements are all alike. All else is of singles.
+//! products stay below 2³¹, whatever they are, and are exact. Scores are off by 1.3e-5 |q| |k| `scale`
+//! for it (a standard deviation), whatever their sizes; where elements are alike in size, keys of 64
+//! that are held as halves put them off by twice as much, and keys of 256 by as much. All else is of
+//! singles.
 
 use super::running::{Lines, Running, Singles, add_values, finish_scores};
 use super::{BLOCK, HeadAttention, Run};

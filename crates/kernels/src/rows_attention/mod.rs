@@ -2,10 +2,10 @@
 //! 2205.14135).
 //!
 //! Few rows multiply singles, [`PAGE`] positions at a time. Where it is faster, [`MANY_ROWS`] and more
-//! multiply 16-bit integers with keys (see [`HeadAttention::takes_many`]): their results are those of
-//! few rows but for less than what keys lose by being held as halves. Blocks of positions start at
-//! multiples of their length and each row takes them in order, so that a row's result has the same bits
-//! whatever rows are computed with it, as long as these are few, and as long as they are many.
+//! multiply keys as 16-bit integers (see [`HeadAttention::takes_many`]): their results differ from those
+//! of few rows by no more than halves differ from singles. Blocks of positions start at multiples of
+//! their length and each row takes them in order, so that a row's result has the same bits whatever rows
+//! are computed with it, as long as these are few, and as long as they are many.
 
 mod cells;
 mod few;

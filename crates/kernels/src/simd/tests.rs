@@ -150,3 +150,43 @@ fn the_largest_lane_and_the_lowest_bytes() {
         }
     }
 }
+
+#[test]
+fn pairs_of_shorts() {
+    /// Products of pairs of shorts, and the lower halves of integers.
+    struct Shorts<'a>(&'a [i32; 16], &'a [i32; 16]);
+    impl Kernel for Shorts<'_> {
+        type Output = ([i32; 16], [i16; 17]);
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> ([i32; 16], [i16; 17]) {
+            let mut shorts = [7; 17];
+            // SAFETY: no vector has more than 16 lanes; integers are loaded for their bits alone.
+            unsafe {
+                let a = s.bits(s.load(self.0.as_ptr().cast()));
+                let b = s.bits(s.load(self.1.as_ptr().cast()));
+                // Where no vector begins.
+                s.store_shorts(shorts[1..].as_mut_ptr(), a);
+                let sums = s.dot_shorts(s.isplat(5), a, b);
+                (s.lanes(s.of_bits(sums)).map(|x| x.to_bits().cast_signed()), shorts)
+            }
+        }
+    }
+    let pair = |low: i32, high: i32| low & 0xffff | high << 16;
+    let a = std::array::from_fn(|i| pair(32767 - i as i32, [-32767, 3, -1, 0][i % 4]));
+    let b = std::array::from_fn(|i| pair([-32767, 32767, 1, -2][i % 4], 2 * i as i32 - 9));
+    for isa in Isa::available() {
+        let lanes = super::lanes(isa);
+        for (sums, shorts) in
+            [dispatch(isa, Shorts(&a, &b)), super::dispatch_shorts(isa, Shorts(&a, &b))]
+        {
+            assert_eq!(shorts[0], 7, "{isa:?}");
+            for i in 0..lanes {
+                let half = |x: i32| [i32::from(x as i16), x >> 16];
+                let ([al, ah], [bl, bh]) = (half(a[i]), half(b[i]));
+                assert_eq!(sums[i], 5 + al * bl + ah * bh, "{isa:?} {i}");
+                assert_eq!(shorts[1 + i], a[i] as i16, "{isa:?} {i}");
+            }
+            assert!(shorts[1 + lanes..].iter().all(|x| *x == 7), "{isa:?}");
+        }
+    }
+}
