@@ -40,6 +40,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
 
 /// 2ˣ for x < 127, relative error ≤ 2e-7; for x < −126 it is 2⁻¹²⁶.
 #[inline(always)]
+#[expect(clippy::approx_constant, reason = "fitted together with the other coefficients")]
 pub(crate) fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
     let x = s.max(s.splat(-126.0), x);
     let n = s.round(x);
