@@ -1,6 +1,7 @@
 //! The project's chores: `cargo xtask --help` lists them. One file a chore.
 
 mod aarch64;
+mod assistant;
 mod bench;
 mod cache;
 mod command;
@@ -37,6 +38,8 @@ enum Chore {
     MakeModel(make_model::Arguments),
     /// Measure against other engines
     Bench(bench::Arguments),
+    /// Make the data of the built-in assistant, or score its answers
+    Assistant(assistant::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Chore::Fixtures => fixtures::run(),
         Chore::MakeModel(arguments) => make_model::run(&arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Assistant(arguments) => assistant::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
