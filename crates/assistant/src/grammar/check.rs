@@ -9,17 +9,23 @@ type Counts = Vec<(u32, u32)>;
 impl Grammar {
     /// Checks all sentences against a contract.
     pub fn check(&self, contract: &Contract) -> Result<(), GrammarError> {
+        let mut known = vec![None; self.rules.len()];
         self.sentences.iter().try_for_each(|sentence| {
-            self.check_sentence(sentence, contract)
+            self.check_sentence(sentence, contract, &mut known)
                 .map_err(|what| GrammarError { place: sentence.place.clone(), what })
         })
     }
 
-    fn check_sentence(&self, sentence: &Sentence, contract: &Contract) -> Result<(), String> {
+    fn check_sentence(
+        &self,
+        sentence: &Sentence,
+        contract: &Contract,
+        known: &mut [Option<Counts>],
+    ) -> Result<(), String> {
         let name = &sentence.function;
         let function =
             contract.function(name).ok_or_else(|| format!("there is no function {name}"))?;
-        for (slot, (least, most)) in self.counts(&sentence.of).into_iter().enumerate() {
+        for (slot, (least, most)) in self.counts(&sentence.of, known).into_iter().enumerate() {
             let argument = &self.slots[slot];
             match function.parameter(argument) {
                 None if most > 0 => return Err(format!("{name} takes no argument {argument}")),
@@ -37,21 +43,28 @@ impl Grammar {
         }
     }
 
-    fn counts(&self, nodes: &[Node]) -> Counts {
+    /// The counts of nodes; `known` holds those of rules that were asked for before.
+    fn counts(&self, nodes: &[Node], known: &mut [Option<Counts>]) -> Counts {
         let mut sum = vec![(0, 0); self.slots.len()];
         for node in nodes {
             let of_node = match node {
                 Node::Text(_) | Node::Speaker(_) => continue,
-                Node::Rule(rule) => self.counts(&self.rules[*rule].of),
-                Node::AsSaid(of) | Node::Pair { said: of, .. } => self.counts(of),
+                Node::Rule(rule) => match &known[*rule] {
+                    Some(counts) => counts.clone(),
+                    None => {
+                        let counts = self.counts(&self.rules[*rule].of, known);
+                        known[*rule].insert(counts).clone()
+                    }
+                },
+                Node::AsSaid(of) | Node::Pair { said: of, .. } => self.counts(of, known),
                 Node::Slot { slot, of } => {
-                    let mut counts = self.counts(of);
+                    let mut counts = self.counts(of, known);
                     counts[*slot].0 += 1;
                     counts[*slot].1 += 1;
                     counts
                 }
                 Node::Choice(of) => {
-                    let counts = of.iter().map(|alternative| self.counts(&alternative.of));
+                    let counts = of.iter().map(|alternative| self.counts(&alternative.of, known));
                     let wider = |a: Counts, b: Counts| {
                         a.iter().zip(&b).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))).collect()
                     };
