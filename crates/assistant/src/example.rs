@@ -44,10 +44,14 @@ impl Maker {
         around: (&str, &str),
         rng: &mut Rng,
     ) -> Result<Example, CallError> {
-        let mut pieces = self.grammar.say_rule(around.0, rng);
-        pieces.extend(self.grammar.say(sentence, rng));
-        pieces.extend(self.grammar.say_rule(around.1, rng));
-        let mut parts = self.parts(sentence, pieces);
+        let mut parts = self.parts(sentence, self.grammar.say_rule(around.0, rng));
+        parts.push(Part::space());
+        parts.extend(self.parts(sentence, self.grammar.say(sentence, rng)));
+        let ends_in_text = parts.iter().rev().find(|part| !part.said.trim().is_empty());
+        let after =
+            if ends_in_text.is_some_and(|part| part.is_copied) { "after_text" } else { around.1 };
+        parts.push(Part::space());
+        parts.extend(self.parts(sentence, self.grammar.say_rule(after, rng)));
         noise::apply(&mut parts, sentence.form, rng);
         self.example(sentence, &parts)
     }
@@ -99,7 +103,7 @@ impl Maker {
 fn tidy(text: &str) -> String {
     let mut tidy = String::with_capacity(text.len());
     for c in text.trim().chars() {
-        if matches!(c, ',' | '?' | '!' | ' ') && tidy.ends_with(' ') {
+        if matches!(c, ',' | '?' | '!' | ':' | ' ') && tidy.ends_with(' ') {
             tidy.pop();
         }
         tidy.push(c);

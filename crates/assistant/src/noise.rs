@@ -16,6 +16,10 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    pub fn space() -> Self {
+        Part { said: " ".to_owned(), meant: None, slot: None, is_copied: false }
+    }
+
     fn change(&mut self, how: impl Fn(&str) -> String) {
         self.said = how(&self.said);
         if self.is_copied

@@ -47,7 +47,8 @@ impl Grammar {
             bodies.push((entry, scope, name, body));
         }
         for (entry, scope, name, body) in bodies {
-            let of = entry.read(body, &names, &mut grammar.slots)?;
+            let mut of = entry.read(body, &names, &mut grammar.slots)?;
+            of.iter_mut().for_each(trim);
             grammar.rules.push(Rule { name: name.to_owned(), is_shared: scope == SHARED, of });
         }
         for entry in &entries {
@@ -163,7 +164,8 @@ impl Entry<'_> {
         names: &Names<'_>,
         slots: &mut Vec<String>,
     ) -> Result<Vec<Node>, GrammarError> {
-        let mut reader = Reader { chars: text.trim().chars().peekable(), file: self.file, names, slots };
+        let mut reader =
+            Reader { chars: text.trim().chars().peekable(), file: self.file, names, slots };
         let choice = reader.choice().map_err(|what| self.fail(what))?;
         match reader.chars.next() {
             Some(extra) => Err(self.fail(format!("{extra:?} closes nothing"))),
@@ -301,6 +303,19 @@ impl Reader<'_> {
         }
         self.expect(']')?;
         Ok(Node::Pair { said, meant })
+    }
+}
+
+/// Takes away the spaces that part a rule's alternatives from the bars between them.
+fn trim(rule: &mut Node) {
+    let Node::Choice(alternatives) = rule else { return };
+    for Alternative { of, .. } in alternatives {
+        if let Some(Node::Text(text)) = of.first_mut() {
+            *text = text.trim_start().to_owned();
+        }
+        if let Some(Node::Text(text)) = of.last_mut() {
+            text.truncate(text.trim_end().len());
+        }
     }
 }
 
