@@ -68,6 +68,11 @@ impl Kind {
         *self == Kind::Text
     }
 
+    /// Whether there are more values than a list could hold.
+    pub fn is_open(&self) -> bool {
+        !matches!(self, Kind::Word(_))
+    }
+
     /// The value that a text means; `Words` are parted by spaces.
     pub fn value(&self, text: &str) -> Option<Value> {
         let value = match self {

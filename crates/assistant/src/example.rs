@@ -56,7 +56,7 @@ impl Maker {
         self.example(sentence, &parts)
     }
 
-    fn kind(&self, function: &str, slot: usize) -> Option<&Kind> {
+    pub fn kind(&self, function: &str, slot: usize) -> Option<&Kind> {
         let name = &self.grammar.slots()[slot];
         Some(&self.contract.function(function)?.parameter(name)?.kind)
     }

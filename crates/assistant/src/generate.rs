@@ -1,9 +1,9 @@
 //! Training examples without end, and the fixed sets that are held out.
 
-use crate::contract::Contract;
+use crate::contract::{Contract, Kind};
 use crate::data::{self, Files};
 use crate::example::{Example, Maker};
-use crate::grammar::{Form, Grammar, GrammarError};
+use crate::grammar::{Form, Grammar, GrammarError, Pattern, Piece, Sentence};
 use crate::rng::Rng;
 
 /// What is wrong with a grammar that examples are made from.
@@ -118,13 +118,38 @@ impl HeldOut {
 
     /// Its examples, each sentence as it is written.
     pub fn examples(self) -> Result<Vec<Example>, DataError> {
-        let maker = maker(self.files())?;
-        let example = |sentence| {
-            maker.plain(sentence, &mut Rng::new(0)).map_err(|source| {
-                let place = sentence.place.clone();
-                DataError::Call { place, source }
-            })
-        };
-        maker.grammar.sentences().iter().map(example).collect()
+        Ok(self.annotated()?.into_iter().map(|annotated| annotated.example).collect())
     }
+
+    /// Its examples, and what of each sentence fills arguments.
+    pub fn annotated(self) -> Result<Vec<Annotated>, DataError> {
+        let maker = maker(self.files())?;
+        let annotate = |sentence: &Sentence| {
+            let place = sentence.place.clone();
+            let pieces = maker.grammar.say(sentence, &mut Rng::new(0));
+            let is_open = |piece: &Piece| {
+                piece.slot.is_some_and(|slot| {
+                    let kind = maker.kind(&sentence.function, slot);
+                    kind.is_some_and(Kind::is_open)
+                })
+            };
+            let pattern = Pattern::new(pieces.iter().map(|piece| (&*piece.said, is_open(piece))));
+            match maker.plain(sentence, &mut Rng::new(0)) {
+                Ok(example) => Ok(Annotated { example, pattern, place }),
+                Err(source) => Err(DataError::Call { place, source }),
+            }
+        };
+        maker.grammar.sentences().iter().map(annotate).collect()
+    }
+}
+
+/// An example written by hand.
+#[derive(Clone, Debug)]
+pub struct Annotated {
+    /// What is said and what it asks for.
+    pub example: Example,
+    /// The sentence without the values of arguments, but for those that are one of a few words.
+    pub pattern: Pattern,
+    /// File and line.
+    pub place: String,
 }

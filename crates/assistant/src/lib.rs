@@ -33,5 +33,5 @@ pub mod speech;
 
 pub use contract::{Call, Contract};
 pub use example::Example;
-pub use generate::{DataError, Generator, HeldOut, training_grammar};
+pub use generate::{Annotated, DataError, Generator, HeldOut, training_grammar};
 pub use score::{Score, score};

@@ -1,6 +1,6 @@
 //! Whether a grammar derives a given sentence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Grammar, Node, Sentence};
 
@@ -52,100 +52,59 @@ fn plain(text: &str) -> impl Iterator<Item = char> {
 
 type Places = BTreeSet<usize>;
 
+/// A text that is looked for; what was found of each rule at each place is kept.
+struct Search<'a> {
+    grammar: &'a Grammar,
+    text: &'a [char],
+    /// Of each slot, whether its value is left open.
+    open: Vec<bool>,
+    known: HashMap<(usize, usize), Places>,
+}
+
 impl Grammar {
-    /// Whether a sentence of a function has this pattern, between what the rules `before` and
-    /// `after` derive. What code speaks counts only where a value is open.
+    /// Whether a sentence of a function has this pattern, between what the shared rules `before` and
+    /// `after` derive. `is_open` says of which arguments the values are left open; what code speaks
+    /// counts only there.
     pub fn derives(
         &self,
         function: &str,
         pattern: &Pattern,
-        before: &[&str],
-        after: &[&str],
+        is_open: impl Fn(&str) -> bool,
+        (before, after): (&[&str], &[&str]),
     ) -> bool {
-        let around = |names: &[&str], from: Places| {
-            let mut to = from.clone();
-            for rule in names.iter().filter_map(|name| self.shared_rule(name)) {
-                to.extend(self.step(&self.rules[rule].of, &pattern.0, &from, true));
-            }
-            to
-        };
-        let starts = around(before, Places::from([0]));
+        let open = self.slots.iter().map(|slot| is_open(slot)).collect();
+        let mut search = Search { open, ..Search::new(self, pattern) };
+        let starts = search.around(before, Places::from([0]));
         let of_function = |sentence: &&Sentence| sentence.function == function;
         self.sentences.iter().filter(of_function).any(|sentence| {
-            let ends = around(after, self.step(&sentence.of, &pattern.0, &starts, true));
-            ends.contains(&pattern.0.len())
+            let ends = search.step(&sentence.of, &starts);
+            search.around(after, ends).contains(&pattern.0.len())
         })
     }
 
     /// Whether an argument, in a sentence of any function, can be filled with just this.
     pub fn fills(&self, argument: &str, value: &str) -> bool {
-        let Some(slot) = self.slot(argument) else { return false };
-        let wanted = Pattern::new([(value, false)]);
+        let Some(wanted) = self.slot(argument) else { return false };
+        let pattern = Pattern::new([(value, false)]);
+        let mut search = Search::new(self, &pattern);
         let bodies = self.sentences.iter().map(|s| &s.of).chain(self.rules.iter().map(|r| &r.of));
         let mut found = false;
         for body in bodies {
-            self.each_slot(body, &mut |filled, of| {
-                if filled == slot && !found {
-                    let ends = self.step(of, &wanted.0, &Places::from([0]), false);
-                    found = ends.contains(&wanted.0.len());
-                }
+            each_slot(body, &mut |slot, of| {
+                found = found
+                    || slot == wanted
+                        && search.step(of, &Places::from([0])).contains(&pattern.0.len());
             });
         }
         found
     }
 
-    /// Every word of the grammar's texts, in lower case.
-    pub fn words(&self) -> BTreeSet<String> {
-        let mut words = BTreeSet::new();
+    /// Every word of the grammar's texts that has a capital, in lower case.
+    pub fn names(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
         let bodies = self.sentences.iter().map(|s| &s.of).chain(self.rules.iter().map(|r| &r.of));
-        bodies.for_each(|body| words_in(body, &mut words));
-        words
-    }
-
-    fn each_slot(&self, nodes: &[Node], visit: &mut impl FnMut(usize, &[Node])) {
-        for node in nodes {
-            match node {
-                Node::Slot { slot, of } => visit(*slot, of),
-                Node::Choice(of) => of.iter().for_each(|a| self.each_slot(&a.of, visit)),
-                Node::AsSaid(of) | Node::Pair { said: of, .. } => self.each_slot(of, visit),
-                // Rules are visited by themselves.
-                Node::Rule(_) | Node::Text(_) | Node::Speaker(_) => {}
-            }
-        }
-    }
-
-    /// The places to which nodes lead from places in the text.
-    fn step(&self, nodes: &[Node], text: &[char], from: &Places, open: bool) -> Places {
-        let mut places = from.clone();
-        for node in nodes {
-            if places.is_empty() {
-                break;
-            }
-            places = match node {
-                Node::Text(said) => {
-                    places.iter().filter_map(|&place| literal(said, text, place)).collect()
-                }
-                Node::Rule(rule) => self.step(&self.rules[*rule].of, text, &places, open),
-                Node::Choice(of) => {
-                    of.iter().flat_map(|a| self.step(&a.of, text, &places, open)).collect()
-                }
-                Node::AsSaid(of) | Node::Pair { said: of, .. } => {
-                    self.step(of, text, &places, open)
-                }
-                Node::Slot { .. } if open => {
-                    let here = |&&place: &&usize| text.get(place) == Some(&VALUE);
-                    let mut after: Places =
-                        places.iter().filter(here).map(|place| place + 1).collect();
-                    if self.may_be_silent(node) {
-                        after.extend(&places);
-                    }
-                    after
-                }
-                Node::Slot { of, .. } => self.step(of, text, &places, open),
-                Node::Speaker(_) => Places::new(),
-            };
-        }
-        places
+        bodies.for_each(|body| names_in(body, &mut names));
+        names
     }
 
     /// Whether a slot is filled without a word, as `{state=[->on]}` is.
@@ -158,6 +117,82 @@ impl Grammar {
                 of.iter().all(|node| self.may_be_silent(node))
             }
             Node::Speaker(_) => false,
+        }
+    }
+}
+
+impl<'a> Search<'a> {
+    fn new(grammar: &'a Grammar, pattern: &'a Pattern) -> Self {
+        let open = vec![false; grammar.slots.len()];
+        Search { grammar, text: &pattern.0, open, known: HashMap::new() }
+    }
+
+    /// The places after what one of some rules derives, or nothing.
+    fn around(&mut self, rules: &[&str], from: Places) -> Places {
+        let mut to = from.clone();
+        for rule in rules.iter().filter_map(|name| self.grammar.shared_rule(name)) {
+            to.extend(self.rule(rule, &from));
+        }
+        // A space parts them from the sentence.
+        let spaces: Vec<_> =
+            to.iter().filter(|place| self.text.get(**place) == Some(&' ')).map(|p| p + 1).collect();
+        to.extend(spaces);
+        to
+    }
+
+    fn rule(&mut self, rule: usize, from: &Places) -> Places {
+        let grammar = self.grammar;
+        let mut to = Places::new();
+        for &place in from {
+            if !self.known.contains_key(&(rule, place)) {
+                let places = self.step(&grammar.rules[rule].of, &Places::from([place]));
+                self.known.insert((rule, place), places);
+            }
+            to.extend(&self.known[&(rule, place)]);
+        }
+        to
+    }
+
+    /// The places to which nodes lead from places in the text.
+    fn step(&mut self, nodes: &[Node], from: &Places) -> Places {
+        let mut places = from.clone();
+        for node in nodes {
+            if places.is_empty() {
+                break;
+            }
+            places = match node {
+                Node::Text(said) => {
+                    places.iter().filter_map(|&place| literal(said, self.text, place)).collect()
+                }
+                Node::Rule(rule) => self.rule(*rule, &places),
+                Node::Choice(of) => of.iter().flat_map(|a| self.step(&a.of, &places)).collect(),
+                Node::Slot { slot, .. } if self.open[*slot] => {
+                    let here = |place: &&usize| self.text.get(**place) == Some(&VALUE);
+                    let mut after: Places =
+                        places.iter().filter(here).map(|place| place + 1).collect();
+                    if self.grammar.may_be_silent(node) {
+                        after.extend(&places);
+                    }
+                    after
+                }
+                Node::AsSaid(of) | Node::Pair { said: of, .. } | Node::Slot { of, .. } => {
+                    self.step(of, &places)
+                }
+                Node::Speaker(_) => Places::new(),
+            };
+        }
+        places
+    }
+}
+
+fn each_slot(nodes: &[Node], visit: &mut impl FnMut(usize, &[Node])) {
+    for node in nodes {
+        match node {
+            Node::Slot { slot, of } => visit(*slot, of),
+            Node::Choice(of) => of.iter().for_each(|a| each_slot(&a.of, visit)),
+            Node::AsSaid(of) | Node::Pair { said: of, .. } => each_slot(of, visit),
+            // Rules are visited by themselves.
+            Node::Rule(_) | Node::Text(_) | Node::Speaker(_) => {}
         }
     }
 }
@@ -180,16 +215,17 @@ fn literal(said: &str, text: &[char], mut place: usize) -> Option<usize> {
     Some(place)
 }
 
-fn words_in(nodes: &[Node], into: &mut BTreeSet<String>) {
+fn names_in(nodes: &[Node], into: &mut BTreeSet<String>) {
     for node in nodes {
         match node {
             Node::Text(text) => {
-                let text: String = plain(text).collect();
-                into.extend(text.split_whitespace().map(str::to_owned));
+                let names =
+                    text.split([' ', '-']).filter(|word| word.starts_with(char::is_uppercase));
+                into.extend(names.map(|name| plain(name).collect::<String>().trim().to_owned()));
             }
-            Node::Choice(of) => of.iter().for_each(|a| words_in(&a.of, into)),
+            Node::Choice(of) => of.iter().for_each(|a| names_in(&a.of, into)),
             Node::AsSaid(of) | Node::Pair { said: of, .. } | Node::Slot { of, .. } => {
-                words_in(of, into);
+                names_in(of, into);
             }
             Node::Rule(_) | Node::Speaker(_) => {}
         }

@@ -26,6 +26,7 @@ mod derive;
 mod expand;
 mod parse;
 
+pub use derive::Pattern;
 pub use expand::Piece;
 
 use crate::speech::Speaker;
