@@ -76,20 +76,21 @@ fn typed(parts: &mut [Part], form: Form, rng: &mut Rng) {
 fn dictated(parts: &mut [Part], without_apostrophes: bool) {
     for part in parts {
         part.change(str::to_lowercase);
-        let plain = |text: &str| {
-            let mut kept = String::new();
-            let mut chars = text.chars().peekable();
-            while let Some(c) = chars.next() {
-                let ends = chars.peek().is_none_or(|next| next.is_whitespace());
-                let is_mark = matches!(c, ',' | '!' | '?' | ';' | ':' | '"') && ends || c == '"';
-                if !(is_mark || c == '\'' && without_apostrophes) {
-                    kept.push(c);
-                }
-            }
-            kept
-        };
-        part.said = plain(&part.said);
+        part.said = unmarked(&part.said, without_apostrophes);
     }
+}
+
+fn unmarked(text: &str, without_apostrophes: bool) -> String {
+    let mut kept = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let ends = chars.peek().is_none_or(|next| next.is_whitespace());
+        let is_mark = c == '"' || matches!(c, ',' | '!' | '?' | ';' | ':') && ends;
+        if !(is_mark || c == '\'' && without_apostrophes) {
+            kept.push(c);
+        }
+    }
+    kept
 }
 
 /// One or two slips of the keyboard, in words of at least four letters.

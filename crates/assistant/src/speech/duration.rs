@@ -40,7 +40,7 @@ pub fn minutes(rng: &mut Rng) -> Spoken {
         4..6 => whole(common(rng, &[1, 1, 2, 2, 3, 4, 5, 6, 8]), HOUR, rng),
         6..9 => loop {
             let (said, seconds) = phrase(rng);
-            if seconds >= 600 && seconds % 60 == 0 {
+            if seconds >= 600 && seconds.is_multiple_of(60) {
                 break (said, seconds);
             }
         },
@@ -59,7 +59,7 @@ pub fn minutes(rng: &mut Rng) -> Spoken {
 pub fn minutes_before(rng: &mut Rng) -> Spoken {
     loop {
         let (said, seconds) = before(rng);
-        if seconds >= 300 && seconds % 60 == 0 {
+        if seconds >= 300 && seconds.is_multiple_of(60) {
             return Spoken::new(said, seconds / 60);
         }
     }

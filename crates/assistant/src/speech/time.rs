@@ -132,7 +132,7 @@ fn words_for(hour: u64, minute: u64, sense: Sense, rng: &mut Rng) -> String {
     let next = named != hour;
     let fits = sense.bare[said as usize - 1] == hour
         && (!next || sense.bare[to_twelve(named) as usize - 1] == named);
-    if sense.known && fits || fits && rng.percent(50) {
+    if fits && (sense.known || rng.percent(50)) {
         return core;
     }
     format!("{core}{}", part(hour, core.ends_with(|c: char| c.is_ascii_digit()), rng))
@@ -181,7 +181,7 @@ fn core(hour: u64, minute: u64, rng: &mut Rng) -> (String, u64) {
     let next = (hour + 1) % 24;
     let number = |n: u64| if as_words { words(n, style) } else { n.to_string() };
     let count = |n: u64, rng: &mut Rng| {
-        let unit = if n % 5 != 0 || rng.percent(15) { " minutes" } else { "" };
+        let unit = if !n.is_multiple_of(5) || rng.percent(15) { " minutes" } else { "" };
         let unit = if n == 1 { " minute" } else { unit };
         format!("{}{unit}", number(n))
     };
@@ -203,10 +203,10 @@ fn core(hour: u64, minute: u64, rng: &mut Rng) -> (String, u64) {
         1..10 if rng.percent(50) => {
             format!("{} {} {}", words(twelve, style), rng.pick(&["oh", "o"]), words(minute, style))
         }
-        1..30 if minute % 5 == 0 && rng.percent(60) => {
+        1..30 if minute.is_multiple_of(5) && rng.percent(60) => {
             format!("{} {past} {}", count(minute, rng), name(hour))
         }
-        31.. if minute % 5 == 0 && rng.percent(60) => {
+        31.. if minute.is_multiple_of(5) && rng.percent(60) => {
             return (format!("{} {to} {}", count(60 - minute, rng), name(next)), next);
         }
         10.. => format!("{} {}", words(twelve, style), words(minute, style)),
