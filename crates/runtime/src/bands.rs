@@ -223,14 +223,12 @@ impl Bands {
 /// Moves those of the lines `held` that are needed to the start of `buffer`; `held` begins with the
 /// first needed one then.
 fn keep(buffer: &mut [u8], line: usize, held: &mut Range<usize>, needed: &Range<usize>) {
-    if needed.is_empty() {
-        *held = needed.start..needed.start;
-    } else if needed.start >= held.end || needed.start < held.start {
-        *held = needed.start..needed.start;
-    } else {
+    if held.contains(&needed.start) && !needed.is_empty() {
         let from = (needed.start - held.start) * line..(held.end - held.start) * line;
         buffer.copy_within(from, 0);
         held.start = needed.start;
+    } else {
+        *held = needed.start..needed.start;
     }
 }
 

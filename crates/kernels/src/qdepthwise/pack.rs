@@ -58,11 +58,8 @@ pub(super) fn pack(
     for (channel, &value) in values.iter().enumerate().map(|(i, x)| (i % channels, x)) {
         halves[channel / UNIT] |= i8::try_from(value).is_err();
     }
-    // Units are equally long.
-    let any_halves = halves.contains(&true);
     let mut bytes = Vec::new();
-    for (unit, &halves) in halves.iter().enumerate() {
-        let unit = unit * UNIT;
+    for unit in (0..units).map(|unit| unit * UNIT) {
         match kernel {
             Kernel::Portable => words(&mut bytes, taps, |tap, lane| at(tap, unit + lane)),
             #[cfg(target_arch = "aarch64")]
@@ -81,6 +78,8 @@ pub(super) fn pack(
             #[cfg(target_arch = "x86_64")]
             Kernel::Vnni { square } => {
                 let groups = if square { 3 } else { taps.div_ceil(4) };
+                // Units are equally long.
+                let (any_halves, halves) = (halves.contains(&true), halves[unit / UNIT]);
                 for group in 0..groups {
                     for half in 0..1 + usize::from(halves) {
                         for lane in 0..UNIT {
