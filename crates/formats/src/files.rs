@@ -53,6 +53,28 @@ impl Aside {
         Ok(file)
     }
 
+    /// As [`Aside::finish`], and returns once they would outlive a loss of power too: the content is
+    /// on the disk before a file takes its place, and the place before this returns.
+    ///
+    /// # Errors
+    /// What the system says, and of which place.
+    pub fn finish_synced(self) -> Result<(), (PathBuf, io::Error)> {
+        let of = |place: &Path, result: io::Result<()>| result.map_err(|e| (place.into(), e));
+        for made in &self.files {
+            of(&made.place, File::open(&made.aside).and_then(|file| file.sync_all()))?;
+        }
+        let places: Vec<PathBuf> = self.files.iter().map(|made| made.place.clone()).collect();
+        self.finish()?;
+        for place in places {
+            // Only some systems let folders be opened; the others have no need of it.
+            let folder = place.parent().filter(|p| !p.as_os_str().is_empty());
+            if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+                of(&place, folder.sync_all())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Moves all into place.
     ///
     /// # Errors

@@ -19,4 +19,4 @@ pub use config::{Config, Experts, Rope, StateSpace};
 pub use encoder::{Pooling, build_encoder};
 pub use family::Family;
 pub use gguf::from_gguf;
-pub use hf::{Generation, HfModel};
+pub use hf::{Fresh, Generation, HfConfig, HfModel, Start};

@@ -54,6 +54,7 @@ const EXPERTS: Names =
 const USED: Names =
     &["num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_num_active_primary_experts"];
 const INNER: Names = &["intermediate_size", "d_inner"];
+const FEED_FORWARD: Names = &["intermediate_size", "n_inner", "ffn_hidden_size"];
 const STATE: Names = &["state_size", "ssm_state_size"];
 const CONV: Names = &["conv_kernel", "linear_conv_kernel_dim"];
 
@@ -283,6 +284,17 @@ pub fn read(told: &Value, class: &Class) -> Result<(Config, Family, Named<Tensor
         repeats: if r.flag("layer_sharing") == Some(true) { 2 } else { 1 },
     };
     Ok((config, family, tensors))
+}
+
+/// The width of a dense feed-forward, where `told` says it.
+pub fn inner(told: &Value) -> Result<Option<usize>, GraphError> {
+    let r = Read(told).inner("text_config").unwrap_or(Read(told));
+    match r.usize(FEED_FORWARD) {
+        Some(n) if n == 0 || n > MOST => {
+            Err(GraphError::new(FEED_FORWARD[0], format!("{n} can't be")))
+        }
+        found => Ok(found),
+    }
 }
 
 impl<'a> Read<'a> {

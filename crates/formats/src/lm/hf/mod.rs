@@ -4,7 +4,9 @@
 mod change;
 mod classes;
 mod config;
+mod fresh;
 mod generation;
+mod write;
 
 use super::builder::Weights;
 use super::config::Config;
@@ -19,7 +21,84 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use fresh::{Fresh, Start};
 pub use generation::Generation;
+
+/// What a `config.json` says of a model, whose class is known.
+#[derive(Clone, Debug)]
+pub struct HfConfig {
+    told: Value,
+    class: &'static Class,
+}
+
+impl HfConfig {
+    /// What the file at `path` says.
+    ///
+    /// # Errors
+    /// If it can't be read, is no JSON, or its class is unknown.
+    pub fn open(path: &Path) -> Result<HfConfig, LoadError> {
+        let told = json(path)?.ok_or_else(|| {
+            LoadError::new(path, GraphError::new("cannot open", "there is no such file"))
+        })?;
+        let class = class(&told).map_err(|e| LoadError::new(path, e))?;
+        Ok(HfConfig { told, class })
+    }
+
+    /// Its text.
+    pub fn json(&self) -> String {
+        format!("{:#}\n", self.told)
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.told.get(key)
+    }
+
+    /// Lets it say `value` under `key`.
+    pub fn set(&mut self, key: &str, value: impl Into<Value>) {
+        if let Some(told) = self.told.as_object_mut() {
+            told.insert(key.into(), value.into());
+        }
+    }
+
+    /// The tensors that a new model of this class and these numbers has.
+    ///
+    /// # Errors
+    /// If no new model of the class can be made, or a number is missing.
+    pub fn fresh(&self) -> Result<Vec<Fresh>, GraphError> {
+        fresh::fresh(&self.told, self.class)
+    }
+
+    /// The model of these numbers whose tensors, under the class's own names, are `tensors`: its
+    /// numbers, its family, and its weights under GGUF's names.
+    ///
+    /// # Errors
+    /// If a number makes no sense, or a tensor is not one of the class.
+    pub fn model(
+        &self,
+        tensors: &Named<Tensor>,
+    ) -> Result<(Config, Family, Named<Tensor>), GraphError> {
+        let (config, family, mut weights) = config::read(&self.told, self.class)?;
+        gather(self.class, &config, tensors, &mut weights, &plain)?;
+        Ok((config, family, weights))
+    }
+
+    /// The tensor that the class calls `name`, of these sizes, from weights under GGUF's names: what
+    /// [`HfConfig::model`] makes weights of, in f32.
+    ///
+    /// # Errors
+    /// If the class has no such tensor, it is of a kind that is only read (experts, states that
+    /// fade), or its weights are missing or of other sizes.
+    pub fn tensor(
+        &self,
+        name: &str,
+        dims: &[usize],
+        weights: &dyn Weights,
+    ) -> Result<Tensor, GraphError> {
+        let (config, ..) = config::read(&self.told, self.class)?;
+        write::own(self.class, &config, name, dims, weights)
+    }
+}
 
 /// A folder's model.
 #[derive(Debug)]
@@ -49,16 +128,17 @@ impl HfModel {
     /// # Errors
     /// If a file is missing or damaged, the class is unknown, or a tensor is not one of its class.
     pub fn open(folder: &Path) -> Result<HfModel, LoadError> {
-        let told = json(&folder.join("config.json"))?.ok_or_else(|| {
+        let file = folder.join("config.json");
+        let told = json(&file)?.ok_or_else(|| {
             let m = "there is no such file: is the folder a Hugging Face model?";
-            LoadError::new(&folder.join("config.json"), GraphError::new("cannot open", m))
+            LoadError::new(&file, GraphError::new("cannot open", m))
         })?;
-        let fail = |e| LoadError::new(&folder.join("config.json"), e);
-        let class = class(&told).map_err(fail)?;
+        let class = class(&told).map_err(|e| LoadError::new(&file, e))?;
         let files = SafeTensors::open(folder)?;
+        let fail = |e| LoadError::new(&file, e);
         let (mut config, family, mut weights) = config::read(&told, class).map_err(fail)?;
         let fail = |e| LoadError::new(folder, e);
-        gather(class, &config, &files.tensors, &mut weights).map_err(fail)?;
+        gather(class, &config, &files.tensors, &mut weights, &plain).map_err(fail)?;
         config.pooling = pooling(folder)?;
         let generation =
             Generation::read(json(&folder.join("generation_config.json"))?.as_ref(), &told);
@@ -167,12 +247,21 @@ impl Place {
     }
 }
 
-/// Puts `tensors` under GGUF's names, rearranged where they must be.
+/// GGUF's name of the part that `class` calls `name`, how it lies there, and where.
+fn placed(class: &Class, name: &str) -> Option<(&'static str, Change, Place)> {
+    let place = Place::of(name)?;
+    let (part, change) = class.part(&place.part)?;
+    Some((part, change, place))
+}
+
+/// Puts `tensors` under GGUF's names, rearranged where they must be, each as `hold` makes it of its
+/// name, itself, and whether one is to be added to it.
 fn gather(
     class: &Class,
     config: &Config,
     tensors: &Named<Tensor>,
     weights: &mut Named<Tensor>,
+    hold: &dyn Fn(&str, Tensor, bool) -> Result<Tensor, OpError>,
 ) -> Result<(), GraphError> {
     let mut stacks: BTreeMap<String, BTreeMap<usize, Tensor>> = BTreeMap::new();
     for (name, tensor) in tensors.iter() {
@@ -185,9 +274,7 @@ fn gather(
         {
             continue;
         }
-        let place = Place::of(name);
-        let known = place.and_then(|place| Some((class.part(&place.part)?, place)));
-        let Some(((part, change), place)) = known else {
+        let Some((part, change, place)) = placed(class, name) else {
             let m = format!("is not one that a {} has", class.name);
             return Err(GraphError::new(format!("tensor '{name}'"), m));
         };
@@ -195,7 +282,7 @@ fn gather(
         let suffix = if whole { "" } else { place.suffix };
         let gguf = format!("{}{part}{suffix}", place.prefix);
         if let Some(number) = place.number {
-            let tensor = plain(&gguf, tensor.clone(), false).map_err(|e| wrong(name, &e))?;
+            let tensor = hold(&gguf, tensor.clone(), false).map_err(|e| wrong(name, &e))?;
             stacks.entry(gguf).or_default().insert(number, tensor);
             continue;
         }
@@ -206,7 +293,7 @@ fn gather(
         for (gguf, tensor) in found.map_err(|e| wrong(name, &e))? {
             let one_more =
                 class.zero_centred && change != Change::Uncentred && gguf.ends_with("norm.weight");
-            let tensor = plain(&gguf, tensor, one_more).map_err(|e| wrong(name, &e))?;
+            let tensor = hold(&gguf, tensor, one_more).map_err(|e| wrong(name, &e))?;
             weights.insert(gguf, tensor);
         }
     }

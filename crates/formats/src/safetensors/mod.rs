@@ -12,8 +12,12 @@ use kinglet_graph::{Bytes, DType, GraphError, Tensor};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
+mod write;
+
 use crate::map::map;
 use crate::{LoadError, Named};
+
+pub use write::write;
 
 /// A header may take this much, as in the reference implementation.
 const LONGEST_HEADER: u64 = 100_000_000;
