@@ -5,6 +5,7 @@ use std::fmt;
 use kinglet_formats::LoadError;
 use kinglet_graph::{GraphError, OpError};
 use kinglet_lm::LmError;
+use kinglet_tune::TuneError;
 
 /// Whose fault an [`Error`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,17 @@ impl From<LmError> for Error {
         match error {
             LmError::Step(_) | LmError::Sequences(_) => Error::work(error.to_string()),
             _ => Error::input(error.to_string()),
+        }
+    }
+}
+
+impl From<TuneError> for Error {
+    fn from(error: TuneError) -> Error {
+        match error {
+            TuneError::Input(_) | TuneError::Load(_) | TuneError::Taken { .. } => {
+                Error::input(error.to_string())
+            }
+            _ => Error::work(error.to_string()),
         }
     }
 }

@@ -16,7 +16,7 @@
 //! plan that takes pictures: it decodes, resizes and quantises as the model expects, and reads the
 //! answer. [`tasks`] has the parts.
 //!
-//! Language models are in [`lm`].
+//! Language models are in [`lm`], training is in [`tune`].
 
 mod error;
 pub mod lm;
@@ -26,6 +26,7 @@ mod vision;
 pub use error::{Error, Fault};
 pub use kinglet_graph::{DType, Graph, Quant, Tensor, TensorView};
 pub use kinglet_tasks as tasks;
+pub use kinglet_tune as tune;
 pub use model::{Choices, Memory, Model, Plan, PlanOptions};
 pub use vision::{Answer, Vision, VisionOptions};
 

@@ -11,15 +11,8 @@ impl LanguageModel {
     /// # Errors
     /// If the template is no Jinja, or the model has no tokeniser.
     pub fn chat_template(&self) -> Result<ChatTemplate, LmError> {
-        let tokenizer = self.tokenizer()?;
-        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or("");
-        let special = tokenizer.special();
-        let (bos, eos) = (text(special.bos), text(special.eos));
-        match self.template() {
-            Some(source) => ChatTemplate::new(source, bos, eos)
-                .map_err(|error| LmError::Template(error.to_string())),
-            None => Ok(ChatTemplate::chatml(bos, eos)),
-        }
+        ChatTemplate::of(self.tokenizer()?, self.template())
+            .map_err(|error| LmError::Template(error.to_string()))
     }
 
     /// The token that the model's tokeniser starts every text with, if it does.
@@ -27,11 +20,7 @@ impl LanguageModel {
     /// # Errors
     /// If the model has no tokeniser.
     pub fn start_token(&self) -> Result<Option<u32>, LmError> {
-        let tokenizer = self.tokenizer()?;
-        let empty = tokenizer.encode("", EncodeOptions::default());
-        let empty = empty.map_err(|error| LmError::Tokenizer(error.to_string()))?;
-        let bos = tokenizer.special().bos;
-        Ok(bos.filter(|_| empty.first().copied() == bos))
+        self.tokenizer()?.start().map_err(|error| LmError::Tokenizer(error.to_string()))
     }
 
     /// The tokens of `conversation` as `template` writes it, after the token that starts every text of

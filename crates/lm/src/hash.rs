@@ -3,9 +3,16 @@
 /// FNV-1a of 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>): tells apart what differs by
 /// accident, not what was made to look the same.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Fnv(u64);
+pub struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Fnv {
+        Fnv::new()
+    }
+}
 
 impl Fnv {
+    /// Of nothing.
     pub fn new() -> Fnv {
         Fnv(0xcbf2_9ce4_8422_2325)
     }

@@ -21,6 +21,7 @@ pub use cells::{Cells, Copy, Full};
 pub use constrain::{Allowed, Constraint, Following, Forms};
 pub use embed::Encoder;
 pub use error::LmError;
+pub use hash::Fnv;
 pub use memory::{Report, Trim};
 pub use model::{Cache, Guess, LanguageModel, Options, Piece, Wanted};
 pub use session::{Answer, FinishReason, Generation, Session};

@@ -11,18 +11,15 @@ use crate::text::{compared, figure, of_limit_text, or_dash, short, size};
 /// What was measured of models, as a page that needs no other file.
 pub fn page(profile: &Profile, reports: &[Report]) -> String {
     let names: Vec<&str> = reports.iter().map(|report| file_name(&report.model)).collect();
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>kinglet bench: {}</title>\n<style>{STYLE}</style>\n<main>\n<h1>kinglet bench</h1>\n\
-         <p class=\"soft\">{}, {}, {} core{} to use; Kinglet {}</p>\n",
-        escape(&names.join(", ")),
-        escape(&profile.model),
-        escape(&profile.arch),
+    let about = format!(
+        "{}, {}, {} core{} to use; Kinglet {}",
+        profile.model,
+        profile.arch,
         profile.usable,
         if profile.usable == 1 { "" } else { "s" },
-        escape(&profile.program)
+        profile.program
     );
+    let mut page = head("kinglet bench", &names.join(", "), &about);
     if reports.len() > 1 {
         page += &comparison(reports);
     }
@@ -35,6 +32,42 @@ pub fn page(profile: &Profile, reports: &[Report]) -> String {
         outputs at that of what holds them alone. Bytes are each operand read once and each result \
         written once, weights as the file has them.</p></footer>\n</main>\n";
     page
+}
+
+/// The beginning of a page, up to its first part.
+fn head(command: &str, of: &str, about: &str) -> String {
+    let command = escape(command);
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{command}: {}</title>\n<style>{STYLE}</style>\n<main>\n<h1>{command}</h1>\n\
+         <p class=\"soft\">{}</p>\n",
+        escape(of),
+        escape(about)
+    )
+}
+
+/// Figures of a page: name, value, and what is said below it.
+pub type Card = (String, String, String);
+
+/// A page of figures and plots, each with what is said below it, of the work of another command than
+/// `bench`. `of`: what it worked on.
+pub fn plots(
+    command: &str,
+    of: &str,
+    about: &str,
+    cards: &[Card],
+    plots: &[(String, &str)],
+) -> String {
+    let mut page = head(command, of, about);
+    let _ = write!(page, "<section>\n<h2>{}</h2>\n<div class=\"cards\">\n", escape(of));
+    cards.iter().for_each(|(name, value, below)| card(&mut page, name, value, below));
+    page += "</div>\n";
+    for (svg, below) in plots {
+        let below = escape(below);
+        let _ = write!(page, "<figure>\n{svg}<figcaption>{below}</figcaption></figure>\n");
+    }
+    page + "</section>\n</main>\n"
 }
 
 fn file_name(path: &str) -> &str {
@@ -211,7 +244,9 @@ svg .tick{fill:var(--soft)}svg .axis{fill:var(--soft)}\
 svg .label{paint-order:stroke;stroke:var(--page);stroke-width:4px;stroke-linejoin:round}\
 .grid{stroke:var(--line);stroke-width:1}.roof{stroke:var(--soft);stroke-width:1.6}\
 .roof.int8{stroke:var(--int8)}.roof.f32{stroke:var(--f32)}.roof.cache{stroke-dasharray:5 4}\
-.dot{fill-opacity:.45;stroke-width:1.2}.dot.int8{fill:var(--int8);stroke:var(--int8)}\
+.curve{fill:none;stroke-width:1.7;stroke-linejoin:round}.curve.int8{stroke:var(--int8)}\
+.curve.f32{stroke:var(--f32)}.curve.moves{stroke:var(--moves);stroke-opacity:.55;stroke-width:1}\
+.dot.moves{fill:var(--moves)}.dot{fill-opacity:.45;stroke-width:1.2}.dot.int8{fill:var(--int8);stroke:var(--int8)}\
 .dot.f32{fill:var(--f32);stroke:var(--f32)}\
 .bar{fill-opacity:.38}.bar.part{fill-opacity:1}.bar.int8{fill:var(--int8)}.bar.f32{fill:var(--f32)}\
 .bar.moves{fill:var(--moves)}\

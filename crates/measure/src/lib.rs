@@ -23,7 +23,7 @@ pub mod text;
 pub mod threads;
 mod work;
 
-pub use plot::escape;
+pub use plot::{Curve, curves, escape};
 pub use recorder::{Recorder, Timed};
 pub use report::{Figures, Layer, Limits, Phase, Report};
 pub use roof::{Bound, Roof};

@@ -79,6 +79,77 @@ fn round_ticks(most: f64, count: usize) -> Vec<f64> {
     (0..=(most / step) as usize).map(|i| i as f64 * step).collect()
 }
 
+/// A line of a plot of curves.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// What it is.
+    pub name: String,
+    /// Its points, in the order of x; what is not finite is left out.
+    pub points: Vec<(f64, f64)>,
+    /// Whether each point is marked, as where there are few.
+    pub marked: bool,
+}
+
+/// The most curves that are told apart.
+const CURVES: [&str; 3] = ["int8", "f32", "moves"];
+
+/// Curves over one x, the first in front, with their names; of `x` and `y` what the axes are.
+pub fn curves(x: &str, y: &str, curves: &[Curve]) -> String {
+    const HEIGHT: f64 = 320.0;
+    let finite = |(x, y): &&(f64, f64)| x.is_finite() && y.is_finite();
+    let all = || curves.iter().flat_map(|c| &c.points).filter(finite);
+    let range = |of: fn(&(f64, f64)) -> f64| {
+        let (low, high) =
+            all().map(of).fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(v), h.max(v)));
+        match high - low {
+            span if span > 0.0 => (low, high),
+            _ if low > high => (0.0, 1.0),
+            _ => (low - 0.5, high + 0.5),
+        }
+    };
+    let ((left, right), (low, high)) = (range(|p| p.0), range(|p| p.1));
+    let (low, high) = (low - 0.04 * (high - low), high + 0.04 * (high - low));
+    let along = |v: f64| LEFT + (v - left) / (right - left) * (WIDTH - RIGHT - LEFT);
+    let up = |v: f64| HEIGHT - BOTTOM - (v - low) / (high - low) * (HEIGHT - BOTTOM - TOP);
+    let mut svg = open(HEIGHT, &format!("{y} over {x}"));
+    for value in ticks_between(low, high, 6) {
+        line(&mut svg, "grid", (LEFT, up(value)), (WIDTH - RIGHT, up(value)));
+        words(&mut svg, "tick", "end", (LEFT - 6.0, up(value) + 4.0), &tick(value));
+    }
+    for value in ticks_between(left, right, 8) {
+        words(&mut svg, "tick", "middle", (along(value), HEIGHT - BOTTOM + 16.0), &tick(value));
+    }
+    words(&mut svg, "axis", "middle", ((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 6.0), x);
+    for (curve, class) in curves.iter().zip(CURVES).rev() {
+        let points: Vec<String> = curve
+            .points
+            .iter()
+            .filter(finite)
+            .map(|(x, y)| format!("{:.1},{:.1}", along(*x), up(*y)))
+            .collect();
+        let _ =
+            writeln!(svg, "<polyline class=\"curve {class}\" points=\"{}\"/>", points.join(" "));
+        for point in points.iter().filter(|_| curve.marked) {
+            let (px, py) = point.split_once(',').unwrap_or_default();
+            let _ =
+                writeln!(svg, "<circle class=\"dot {class}\" cx=\"{px}\" cy=\"{py}\" r=\"3.5\"/>");
+        }
+    }
+    for (i, (curve, class)) in curves.iter().zip(CURVES).enumerate() {
+        let at = TOP + 12.0 + 18.0 * i as f64;
+        line(&mut svg, &format!("curve {class}"), (WIDTH - 200.0, at), (WIDTH - 180.0, at));
+        words(&mut svg, "label", "start", (WIDTH - 174.0, at + 4.0), &curve.name);
+    }
+    svg + "</svg>\n"
+}
+
+/// Round values between two, about `count` of them.
+fn ticks_between(low: f64, high: f64, count: usize) -> Vec<f64> {
+    let step = round_ticks(high - low, count).get(1).copied().unwrap_or(1.0);
+    let first = (low / step).ceil() as i64;
+    (first..).map(|i| i as f64 * step).take_while(|v| *v <= high).collect()
+}
+
 /// `0.1`, `20`, `1000`: no more digits than needed.
 fn tick(value: f64) -> String {
     let text = format!("{value:.6}");
@@ -334,6 +405,31 @@ mod tests {
         assert_eq!(log.ticks(), [1.0, 10.0, 100.0]);
         assert_eq!(Log { values: (3.0, 30.0), ..log }.ticks(), [5.0, 10.0, 20.0]);
         assert_eq!(["0.1", "20", "1000"], [0.1, 20.0, 1000.0].map(tick));
+    }
+
+    #[test]
+    fn curves_lie_within_their_axes() {
+        let curve = |points: &[(f64, f64)], marked| Curve {
+            name: "a<b".into(),
+            points: points.to_vec(),
+            marked,
+        };
+        let two = [
+            curve(&[(0.0, 5.0), (10.0, 1.0), (20.0, f64::NAN)], false),
+            curve(&[(5.0, 2.0)], true),
+        ];
+        let svg = curves("step", "loss", &two);
+        assert_eq!(svg.matches("<polyline").count(), 2);
+        assert_eq!(svg.matches("<circle").count(), 1);
+        assert!(svg.contains("a&lt;b") && !svg.contains("NaN"), "{svg}");
+        assert!(svg.contains("points=\"64.0,"), "{svg}");
+        // Of nothing, and of one height.
+        for none in [&[][..], &[curve(&[], false)], &[curve(&[(1.0, 2.0), (2.0, 2.0)], false)]] {
+            let svg = curves("", "", none);
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        }
+        assert_eq!(ticks_between(0.9, 3.2, 4), [1.0, 2.0, 3.0]);
+        assert_eq!(ticks_between(-1.0, 1.0, 2), [-1.0, 0.0, 1.0]);
     }
 
     #[test]

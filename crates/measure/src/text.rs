@@ -78,7 +78,7 @@ pub(crate) fn or_dash(value: Option<f64>) -> String {
 }
 
 /// `32 KiB`, `1.5 MiB`.
-pub(crate) fn size(bytes: usize) -> String {
+pub fn size(bytes: usize) -> String {
     let (unit, name) = match bytes {
         0..0x400 => (1, "B"),
         0x400..0x10_0000 => (1 << 10, "KiB"),

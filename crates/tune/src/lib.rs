@@ -54,13 +54,26 @@
 #![forbid(unsafe_code)]
 
 mod backward;
+mod checkpoint;
+mod course;
+pub mod data;
+mod error;
+pub mod language;
+mod log;
 mod loss;
 mod optimiser;
+mod random;
 mod schedule;
+mod trainer;
 mod training;
 
 pub use backward::gradients;
-pub use loss::{cross_entropy, mean_squared_error};
+pub use checkpoint::Lock;
+pub use course::{Course, Ending, Event, HeldOut, Settings, batches_of_epochs};
+pub use error::TuneError;
+pub use log::{Evaluation, Log, Step};
+pub use loss::{cross_entropy, cross_entropy_sum, mean_squared_error};
 pub use optimiser::Optimiser;
 pub use schedule::{Decay, Schedule};
+pub use trainer::{Done, Memory, Trainer};
 pub use training::{Recipe, Trained, Training, differentiate};

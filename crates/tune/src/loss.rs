@@ -21,6 +21,22 @@ pub fn cross_entropy(
     build(graph, "cross_entropy", |b| b.apply(op, &[logits, targets]))
 }
 
+/// The sum of the cross entropies of which [`cross_entropy`] is the mean; 0 where no target counts. What
+/// a batch that comes in several parts is trained by: each part's sum, divided by the whole batch's
+/// count of targets.
+///
+/// # Errors
+/// Where the two do not fit.
+pub fn cross_entropy_sum(
+    graph: &mut Graph,
+    logits: ValueId,
+    targets: ValueId,
+    ignore: Option<i64>,
+) -> Result<ValueId, GraphError> {
+    let op = ClassLoss { softmax: true, reduction: LossReduction::Sum, ignore };
+    build(graph, "cross_entropy_sum", |b| b.apply(op, &[logits, targets]))
+}
+
 /// The mean of (a − b)² over all elements.
 ///
 /// # Errors

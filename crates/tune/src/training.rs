@@ -1,8 +1,8 @@
-//! The graph of one training step.
+//! The graphs of training steps.
 
 use crate::Optimiser;
 use crate::backward::{append, finished, place, prepared};
-use crate::optimiser::{Parameter, Step, clipped, write};
+use crate::optimiser::{Parameter, Step, clipped, state, write};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
     Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, Tensor, ValueId,
@@ -18,24 +18,38 @@ pub struct Recipe {
     pub optimiser: Optimiser,
     /// They are scaled down together where the root of the sum of all their squares is larger.
     pub clip: Option<f64>,
+    /// They are summed over several runs before they change anything: [`Training::update`].
+    pub accumulate: bool,
 }
 
 impl Recipe {
-    /// With this optimiser and no clipping.
+    /// With this optimiser, no clipping, and an update in every run.
     pub fn new(optimiser: Optimiser) -> Recipe {
-        Recipe { optimiser, clip: None }
+        Recipe { optimiser, clip: None, accumulate: false }
     }
 }
 
-/// The graph of one training step.
+/// The graphs of training. Their state is the same, in the same order, so that plans of them share it.
 #[derive(Clone, Debug)]
 pub struct Training {
     /// Inputs: those of the graph that it was made from, then `learning_rate`, a scalar of f32.
     /// Outputs: the loss before the step and, where [`Recipe::clip`] is set, the root of the sum of
     /// all squared gradients before they are scaled, both scalars.
+    ///
+    /// Where [`Recipe::accumulate`] is set, a run only adds its gradients to those of the runs before
+    /// it: there is no learning rate, and no root.
     pub graph: Graph,
+    /// Where [`Recipe::accumulate`] is set: makes a step of the gradients summed so far, and forgets
+    /// them. Input: `learning_rate`. Output: the root, where [`Recipe::clip`] is set.
+    pub update: Option<Graph>,
+    /// The loss alone, which changes nothing that is trained. Inputs: those of the graph that it was
+    /// made from.
+    pub evaluation: Graph,
     /// What is trained, in the order given.
     pub trained: Vec<Trained>,
+    /// The state that the next step depends on, once an update is done: what is trained, and the
+    /// optimiser's. A checkpoint is this.
+    pub kept: Vec<StateId>,
 }
 
 /// A trained tensor.
@@ -65,21 +79,93 @@ pub fn differentiate(
     let (mut graph, data) = prepared(graph, trained)?;
     let forward_states = graph.states().len();
     let names = make_states(&mut graph, trained, data)?;
+    let states: Vec<StateId> =
+        (0..names.len()).filter_map(|i| graph.state_id(forward_states + i)).collect();
+    let mut evaluation = graph.clone();
+    evaluation.outputs = vec![loss];
     let gradients = append(&mut graph, loss, trained)?;
+    let values = trained;
+    let trained: Vec<Trained> =
+        names.into_iter().zip(states).map(|(name, state)| Trained { name, state }).collect();
     let backward = graph.nodes().len();
-    let rate = ValueType::new(DType::F32, Shape::new(Vec::new()));
-    let rate = graph.add_input("learning_rate", rate);
-    let found = updates(&mut graph, rate, trained, &names, gradients, recipe);
-    let norm = found.map_err(|e| GraphError::new("optimiser", e.to_string()))?;
-    graph.outputs = [loss].into_iter().chain(norm).collect();
+    let place = |e: OpError| GraphError::new("optimiser", e.to_string());
+    graph.outputs = vec![loss];
+    let mut sums = Vec::new();
+    let update = match recipe.accumulate {
+        true => {
+            sums = accumulate(&mut graph, &trained, &gradients).map_err(place)?;
+            Some(update_graph(&mut graph, &trained, &sums, recipe).map_err(place)?)
+        }
+        false => {
+            let norm = updates(&mut graph, &trained, values, gradients, recipe).map_err(place)?;
+            graph.outputs.extend(norm);
+            None
+        }
+    };
     update_early(&mut graph, backward);
-    let states = (0..names.len()).filter_map(|i| graph.state_id(forward_states + i));
-    let trained: Vec<Trained> = names
-        .iter()
-        .zip(states)
-        .map(|(name, state)| Trained { name: name.clone(), state })
-        .collect();
-    Ok(Training { graph: finished(graph)?, trained })
+    for i in evaluation.states().len()..graph.states().len() {
+        evaluation.add_state(graph.states()[i].clone());
+    }
+    let kept = (forward_states..graph.states().len()).filter_map(|i| graph.state_id(i));
+    let kept = kept.filter(|state| !sums.contains(state)).collect();
+    Ok(Training {
+        kept,
+        graph: finished(graph)?,
+        update: update.map(finished).transpose()?,
+        evaluation: finished(evaluation)?,
+        trained,
+    })
+}
+
+/// Appends the sums of gradients; returns their states.
+fn accumulate(
+    graph: &mut Graph,
+    trained: &[Trained],
+    gradients: &[ValueId],
+) -> Result<Vec<StateId>, OpError> {
+    let mut sums = Vec::with_capacity(trained.len());
+    for (trained, gradient) in trained.iter().zip(gradients) {
+        let ty = graph.state(trained.state).ty.clone();
+        let name = format!("{}.gradient_sum", trained.name);
+        let mut b = Builder::new(graph, name.clone());
+        let (sum, before) = state(&mut b, &name, ty)?;
+        let next = b.add(before, *gradient)?;
+        write(&mut b, sum, next);
+        sums.push(sum);
+    }
+    Ok(sums)
+}
+
+/// The graph that makes a step of the `sums` of gradients. `graph` gets its states.
+fn update_graph(
+    graph: &mut Graph,
+    trained: &[Trained],
+    sums: &[StateId],
+    recipe: &Recipe,
+) -> Result<Graph, OpError> {
+    let mut update = Graph::new(graph.name.clone());
+    for state in graph.states() {
+        update.add_state(state.clone());
+    }
+    let mut b = Builder::new(&mut update, "update");
+    let mut read = |state: StateId| -> Result<ValueId, OpError> {
+        let ty = b.graph.state(state).ty.clone();
+        Ok(b.apply_all(StateRead { state, ty }, &[], 1)?[0])
+    };
+    let values = trained.iter().map(|t| read(t.state)).collect::<Result<Vec<_>, _>>()?;
+    let gradients = sums.iter().map(|s| read(*s)).collect::<Result<Vec<_>, _>>()?;
+    let norm = updates(&mut update, trained, &values, gradients.clone(), recipe)?;
+    let mut b = Builder::new(&mut update, "update");
+    for (sum, gradient) in sums.iter().zip(gradients) {
+        let zeros = b.zeros_like(gradient)?;
+        write(&mut b, *sum, zeros);
+    }
+    update.outputs = norm.into_iter().collect();
+    for i in graph.states().len()..update.states().len() {
+        graph.add_state(update.states()[i].clone());
+    }
+    update_early(&mut update, 0);
+    Ok(update)
 }
 
 /// Makes state of the constants `trained`, which held `data`, and returns its names.
@@ -120,22 +206,17 @@ fn make_states(
     Ok(names)
 }
 
-/// Appends what the recipe does with the gradients; returns their norm where it is told.
+/// Appends what the recipe does with the gradients of `values`, which are read from what is trained;
+/// returns their norm where it is told.
 fn updates(
     graph: &mut Graph,
-    rate: ValueId,
-    trained: &[ValueId],
-    names: &[String],
+    trained: &[Trained],
+    values: &[ValueId],
     mut gradients: Vec<ValueId>,
     recipe: &Recipe,
 ) -> Result<Option<ValueId>, OpError> {
-    let states: Vec<StateId> = trained
-        .iter()
-        .map(|v| {
-            let read = graph.nodes().iter().find(|n| n.outputs == [*v]);
-            read.and_then(|n| n.op.state()).ok_or_else(|| OpError::new("a tensor has no state"))
-        })
-        .collect::<Result<_, _>>()?;
+    let rate = ValueType::new(DType::F32, Shape::new(Vec::new()));
+    let rate = graph.add_input("learning_rate", rate);
     let mut b = Builder::new(graph, "optimiser");
     let mut norm = None;
     if let Some(most) = recipe.clip {
@@ -143,11 +224,11 @@ fn updates(
         (gradients, norm) = (scaled, Some(total));
     }
     let mut step = Step::new(recipe.optimiser, &mut b, rate)?;
-    for (i, (value, gradient)) in trained.iter().zip(gradients).enumerate() {
-        let mut b = Builder::new(b.graph, format!("{}.update", names[i]));
-        let parameter = Parameter { name: &names[i], value: *value, gradient };
+    for ((trained, value), gradient) in trained.iter().zip(values).zip(gradients) {
+        let mut b = Builder::new(b.graph, format!("{}.update", trained.name));
+        let parameter = Parameter { name: &trained.name, value: *value, gradient };
         let next = step.update(&mut b, parameter)?;
-        write(&mut b, states[i], next);
+        write(&mut b, trained.state, next);
     }
     Ok(norm)
 }

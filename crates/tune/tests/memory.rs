@@ -30,7 +30,7 @@ fn a_step_allocates_nothing() {
         trained.extend([w, scale]);
     }
     let loss = mean_squared_error(&mut graph, x, input).unwrap();
-    let recipe = Recipe { optimiser: Optimiser::adam_w(), clip: Some(1.0) };
+    let recipe = Recipe { clip: Some(1.0), ..Recipe::new(Optimiser::adam_w()) };
     let training = differentiate(&graph, loss, &trained, &recipe).unwrap();
     let options = PlanOptions { threads: 2, ..PlanOptions::default() };
     let mut plan = Plan::new(&training.graph, &options).unwrap();

@@ -62,7 +62,7 @@ fn steps_are_pytorchs() {
     ] {
         for clip in [None, Some(4.0)] {
             let key = format!("{name}{}", if clip.is_some() { "_clipped" } else { "" });
-            let training = training(&start, &Recipe { optimiser, clip });
+            let training = training(&start, &Recipe { clip, ..Recipe::new(optimiser) });
             let schedule = Schedule { peak: rate, warm_up: 5, decay: Decay::Constant };
             let mut run = Interpreter::new(&training.graph).unwrap();
             for step in 0..STEPS {

@@ -156,7 +156,7 @@ fn a_plan_trains_as_the_interpreter_does() {
     let net = net();
     let trained: Vec<ValueId> = [&net.weights[..], &net.biases].concat();
     let optimiser = Optimiser::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-3 };
-    let recipe = Recipe { optimiser, clip: Some(1.0) };
+    let recipe = Recipe { clip: Some(1.0), ..Recipe::new(optimiser) };
     let training = differentiate(&net.graph, net.loss, &trained, &recipe).unwrap();
     let mut interpreter = Interpreter::new(&training.graph).unwrap();
     let mut plan = plan(&training);

@@ -13,6 +13,7 @@ mod feed_forward;
 mod gguf;
 mod hf;
 mod recurrent;
+mod to_gguf;
 
 pub use builder::{Build, Weights, build};
 pub use config::{Config, Experts, Rope, StateSpace};
@@ -20,3 +21,4 @@ pub use encoder::{Pooling, build_encoder};
 pub use family::Family;
 pub use gguf::from_gguf;
 pub use hf::{Fresh, Generation, HfConfig, HfModel, Start};
+pub use to_gguf::to_gguf;

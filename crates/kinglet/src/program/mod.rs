@@ -11,6 +11,7 @@ mod run;
 mod svg;
 mod tensors;
 mod tokenize;
+mod tune;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -40,6 +41,9 @@ enum Command {
     Eval(language::eval::Eval),
     /// Say what a model is: inputs, outputs, ops, weights, work, memory
     Inspect(inspect::Inspect),
+    /// Train a language model on your data, or a new one from nothing
+    #[command(after_help = TUNE)]
+    Tune(Box<tune::Tune>),
     /// Measure how fast models run, layer by layer, against what the device can do
     #[command(after_help = BENCH)]
     Bench(Box<bench::Bench>),
@@ -76,6 +80,12 @@ Ctrl-C stops an answer, Ctrl-D ends the conversation, /help lists what else ther
 const EVAL: &str = "\
 A text is cut into chunks of --context tokens, and the later half of each is looked at,
 as llama.cpp does: its numbers can be compared.";
+
+const TUNE: &str = "\
+Data are plain text, or JSON lines with one of: \"text\"; \"messages\", of which what the assistant says
+is learned; \"say\" and \"call\", a request and the call {\"name\": …, \"arguments\": …} that answers it.
+What a training needs to go on is in the folder OUT.tune: checkpoint, log, report.html. The same command
+goes on where it was interrupted, and at one thread comes to the same weights, bit for bit.";
 
 const BENCH: &str = "\
 The limit of a layer is the longer of two times: its multiply-accumulates at the measured peak, and
@@ -122,6 +132,7 @@ pub fn run(program: Program) -> Result<(), Error> {
         Command::Chat(command) => command.run(),
         Command::Eval(command) => command.run(),
         Command::Inspect(command) => command.run(),
+        Command::Tune(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Probe(command) => command.run(),
         Command::Embed(command) => command.run(),

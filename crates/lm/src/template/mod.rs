@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
+use crate::tokenizer::Tokenizer;
 use minijinja::Environment;
 use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
@@ -164,6 +165,20 @@ impl ChatTemplate {
         let (bos, eos) = (bos.to_owned(), eos.to_owned());
         let takes_parts = OnceLock::new();
         Ok(ChatTemplate { environment, source, bos, eos, wants_functions, takes_parts })
+    }
+
+    /// The template `source` of a model with this tokeniser; [`CHATML`] where it has none.
+    ///
+    /// # Errors
+    /// If `source` is no Jinja.
+    pub fn of(tokenizer: &Tokenizer, source: Option<&str>) -> Result<ChatTemplate, TemplateError> {
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id)).unwrap_or("");
+        let special = tokenizer.special();
+        let (bos, eos) = (text(special.bos), text(special.eos));
+        match source {
+            Some(source) => ChatTemplate::new(source, bos, eos),
+            None => Ok(ChatTemplate::chatml(bos, eos)),
+        }
     }
 
     /// The template for models that have none: [`CHATML`].

@@ -72,6 +72,16 @@ impl Tokenizer {
         Tokenizer::from_json(json, &Config::default())
     }
 
+    /// The tokeniser in the texts of a `tokenizer.json` and of the `tokenizer_config.json` beside it.
+    ///
+    /// # Errors
+    /// If one is damaged, or has a part that is not known.
+    pub fn from_huggingface_texts(json: &[u8], about: &[u8]) -> Result<Tokenizer, TokenizerError> {
+        let mut config = Config::default();
+        config.take(about).map_err(|error| TokenizerError::Json(error.to_string()))?;
+        Tokenizer::from_json(json, &config)
+    }
+
     fn from_json(json: &[u8], config: &Config) -> Result<Tokenizer, TokenizerError> {
         let fail = |error: &dyn std::fmt::Display| TokenizerError::Json(error.to_string());
         let mut tokenizer = parse(json).map_err(|error| fail(&error))?;
@@ -186,9 +196,15 @@ struct Config {
 impl Config {
     fn read(&mut self, file: &Path) -> Result<(), TokenizerError> {
         let Ok(bytes) = std::fs::read(file) else { return Ok(()) };
-        let document: Value = serde_json::from_slice(&bytes).map_err(|error| {
-            TokenizerError::File { file: file.display().to_string(), reason: error.to_string() }
-        })?;
+        self.take(&bytes).map_err(|error| TokenizerError::File {
+            file: file.display().to_string(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// What the text of such a file says.
+    fn take(&mut self, json: &[u8]) -> Result<(), serde_json::Error> {
+        let document: Value = serde_json::from_slice(json)?;
         for (key, value) in document.as_object().into_iter().flatten() {
             if key == "eos_token_id" {
                 let list = value.as_array().map_or(std::slice::from_ref(value), |list| list);

@@ -18,6 +18,8 @@ mod spelling;
 mod split;
 mod stream;
 mod texts;
+mod to_gguf;
+mod train;
 mod unigram;
 mod vocabulary;
 mod wordpiece;
@@ -31,6 +33,7 @@ use kinglet_formats::gguf::Gguf;
 
 pub use error::TokenizerError;
 pub use stream::StreamDecoder;
+pub use train::train;
 pub use vocabulary::{Kind, Model, SpecialTokens, Vocabulary};
 
 use bpe::Bpe;
@@ -216,6 +219,15 @@ impl Tokenizer {
         }
         out.extend(suffix.filter(|_| options.add_special));
         Ok(out)
+    }
+
+    /// The token that every text starts with, if there is one.
+    ///
+    /// # Errors
+    /// If the tokeniser can't encode the empty text.
+    pub fn start(&self) -> Result<Option<u32>, TokenizerError> {
+        let empty = self.encode("", EncodeOptions::default())?;
+        Ok(self.special.bos.filter(|bos| empty.first() == Some(bos)))
     }
 
     /// The text of `ids`, without control tokens. Bytes that are no UTF-8, and ids that are no tokens,

@@ -377,6 +377,11 @@ pub fn find(name: &str) -> Result<&'static Pre, TokenizerError> {
         .ok_or_else(|| TokenizerError::UnknownPre(name.to_owned()))
 }
 
+/// The first name of the first pre-tokeniser that `is` says.
+pub(super) fn named(is: impl Fn(&Pre) -> bool) -> Option<&'static str> {
+    TABLE.iter().find(|pre| is(pre)).and_then(|pre| pre.names.first().copied())
+}
+
 #[cfg(test)]
 pub(super) fn table() -> &'static [Pre] {
     TABLE

@@ -24,9 +24,9 @@ pub enum Start {
     /// The same, less spread the more layers add to one stream: what a layer's last product is by
     /// (Radford et al. 2019).
     Residual,
-    /// Ones, as a class holds them: a norm's scale.
+    /// Ones: a norm's scale.
     Ones,
-    /// Zeros: a bias.
+    /// Zeros: a bias, or a norm's scale in a class that holds what it is above 1.
     Zeros,
 }
 
@@ -379,6 +379,8 @@ pub fn fresh(told: &Value, class: &'static Class) -> Result<Vec<Fresh>, GraphErr
         let transposed = shape.classes == ["GPT2LMHeadModel"];
         let out = if transposed { dims.last() } else { dims.first() };
         let out = vec![out.copied().unwrap_or(0)];
+        let centred = class.zero_centred && start == Start::Ones;
+        let start = if centred { Start::Zeros } else { start };
         all.push(Fresh { name: format!("{stem}.weight"), dims, start });
         let has_bias = match bias {
             No => false,

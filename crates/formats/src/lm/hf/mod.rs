@@ -83,6 +83,11 @@ impl HfConfig {
         Ok((config, family, weights))
     }
 
+    /// Whether the model's weights come from the tensor `name` of its files.
+    pub fn counts(&self, name: &str) -> bool {
+        !ignored(name)
+    }
+
     /// The tensor that the class calls `name`, of these sizes, from weights under GGUF's names: what
     /// [`HfConfig::model`] makes weights of, in f32.
     ///
@@ -247,6 +252,14 @@ impl Place {
     }
 }
 
+/// Whether a tensor says nothing of a language model.
+fn ignored(name: &str) -> bool {
+    let ends_with = |end: &&str| {
+        name.strip_suffix(end).is_some_and(|start| start.is_empty() || start.ends_with('.'))
+    };
+    IGNORED.iter().any(ends_with) || IGNORED_PARTS.iter().any(|start| name.starts_with(start))
+}
+
 /// GGUF's name of the part that `class` calls `name`, how it lies there, and where.
 fn placed(class: &Class, name: &str) -> Option<(&'static str, Change, Place)> {
     let place = Place::of(name)?;
@@ -265,13 +278,7 @@ fn gather(
 ) -> Result<(), GraphError> {
     let mut stacks: BTreeMap<String, BTreeMap<usize, Tensor>> = BTreeMap::new();
     for (name, tensor) in tensors.iter() {
-        let ends_with = |end: &&str| {
-            name.strip_suffix(end).is_some_and(|start| start.is_empty() || start.ends_with('.'))
-        };
-        if IGNORED.iter().any(ends_with)
-            || IGNORED_PARTS.iter().any(|start| name.starts_with(start))
-            || name.ends_with("_scales")
-        {
+        if ignored(name) || name.ends_with("_scales") {
             continue;
         }
         let Some((part, change, place)) = placed(class, name) else {

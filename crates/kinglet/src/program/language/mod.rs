@@ -122,7 +122,7 @@ pub(super) fn expect_language_model(path: &Path) -> Result<(), Error> {
 }
 
 /// The text of a file; `-` is standard input.
-fn read_text(path: &Path) -> Result<String, Error> {
+pub(super) fn read_text(path: &Path) -> Result<String, Error> {
     let piped = path == Path::new("-");
     let name = if piped { "standard input".into() } else { path.to_string_lossy() };
     let about = |message: String| Error::input(message).about(&name);

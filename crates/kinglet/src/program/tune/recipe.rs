@@ -1,0 +1,93 @@
+//! How is learned: optimiser, learning rate, clipping.
+
+use clap::{Args, ValueEnum};
+use kinglet_tune::{Decay, Optimiser, Recipe, Schedule};
+
+#[derive(Args)]
+pub(super) struct Learning {
+    /// How gradients change weights
+    #[arg(long, value_name = "NAME", default_value = "adamw")]
+    optimiser: Name,
+    /// The largest learning rate [default: adamw 3e-4, of a new model 1e-3; lion a fifth of that;
+    /// sgd and adafactor 1e-2]
+    #[arg(long, value_name = "RATE", value_parser = number)]
+    rate: Option<f64>,
+    /// Steps over which the learning rate rises [default: a twentieth of all, at most 200]
+    #[arg(long, value_name = "STEPS")]
+    warm_up: Option<u64>,
+    /// How the learning rate falls after that
+    #[arg(long, value_name = "SHAPE", default_value = "cosine")]
+    decay: Shape,
+    /// The last learning rate, as a share of the largest
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, value_parser = number)]
+    last_rate: f64,
+    /// Weights shrink by this times the learning rate in each step [default: 0.01; sgd and lion 0]
+    #[arg(long, value_name = "DECAY", value_parser = number)]
+    weight_decay: Option<f64>,
+    /// What sgd keeps of its running sum of gradients
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9, value_parser = number)]
+    momentum: f64,
+    /// The largest length of all gradients together, which are scaled down to it; 0: none
+    #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = number)]
+    clip: f64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Name {
+    Adamw,
+    Sgd,
+    Lion,
+    Adafactor,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Shape {
+    Cosine,
+    Linear,
+    Constant,
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|n: &f64| *n >= 0.0 && n.is_finite());
+    found.ok_or_else(|| "give a number that is not below 0".into())
+}
+
+/// The most steps of a warm-up where nothing is said.
+const MOST_WARM_UP: u64 = 200;
+
+impl Learning {
+    /// The recipe and the learning rates of `steps` steps, which come in several batches where
+    /// `accumulate`. `new`: of a new model.
+    pub fn recipe(&self, steps: u64, accumulate: bool, new: bool) -> (Recipe, Schedule) {
+        let mut optimiser = match self.optimiser {
+            Name::Adamw => Optimiser::adam_w(),
+            Name::Sgd => {
+                Optimiser::Sgd { momentum: self.momentum, nesterov: false, weight_decay: 0.0 }
+            }
+            Name::Lion => Optimiser::lion(),
+            Name::Adafactor => Optimiser::adafactor(),
+        };
+        let (Optimiser::Sgd { weight_decay, .. }
+        | Optimiser::AdamW { weight_decay, .. }
+        | Optimiser::Lion { weight_decay, .. }
+        | Optimiser::Adafactor { weight_decay, .. }) = &mut optimiser;
+        *weight_decay = self.weight_decay.unwrap_or(*weight_decay);
+        let usual = match (self.optimiser, new) {
+            (Name::Adamw, false) => 3e-4,
+            (Name::Adamw, true) => 1e-3,
+            (Name::Lion, false) => 6e-5,
+            (Name::Lion, true) => 2e-4,
+            (Name::Sgd | Name::Adafactor, _) => 1e-2,
+        };
+        let warm_up = self.warm_up.unwrap_or_else(|| (steps / 20).min(MOST_WARM_UP));
+        let end = self.last_rate;
+        let decay = match self.decay {
+            Shape::Cosine => Decay::Cosine { steps, end },
+            Shape::Linear => Decay::Linear { steps, end },
+            Shape::Constant => Decay::Constant,
+        };
+        let schedule = Schedule { peak: self.rate.unwrap_or(usual), warm_up, decay };
+        let clip = Some(self.clip).filter(|clip| *clip > 0.0);
+        (Recipe { optimiser, clip, accumulate }, schedule)
+    }
+}

@@ -1,0 +1,87 @@
+//! What a training starts from.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use kinglet::Error;
+use kinglet_formats::lm::HfConfig;
+use kinglet_lm::tokenizer::train;
+use kinglet_tune::data::all_texts;
+use kinglet_tune::language::{Model, SPECIAL, TEMPLATE};
+
+use super::super::language::{expect_language_model, read_text};
+use super::super::progress::Progress;
+use super::{Common, files};
+
+#[derive(Args)]
+pub(super) struct Start {
+    /// The model: a GGUF file, or a Hugging Face folder
+    #[arg(required_unless_present = "config")]
+    model: Option<PathBuf>,
+    /// Make a new model instead: a config.json with its class and numbers
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    config: Option<PathBuf>,
+    /// Tokens of the new model's tokeniser, which is made for the data
+    #[arg(long, value_name = "N", requires = "config", conflicts_with = "tokenizer")]
+    vocab: Option<usize>,
+    /// Take this tokenizer.json for the new model
+    #[arg(long, value_name = "FILE", requires = "config")]
+    tokenizer: Option<PathBuf>,
+    /// Take this chat template (Jinja) for the new model
+    #[arg(long, value_name = "FILE", requires = "config")]
+    template: Option<PathBuf>,
+}
+
+/// The tokeniser that was made for the data, kept for the same training to go on with.
+const TOKENIZER: &str = "tokenizer.json";
+
+/// Tokens where nothing is said.
+const VOCABULARY: usize = 4096;
+
+impl Start {
+    /// Refuses what is no language model.
+    pub fn check(&self) -> Result<(), Error> {
+        self.model.as_deref().map_or(Ok(()), expect_language_model)
+    }
+
+    /// Whether the model is a new one.
+    pub fn is_new(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// The model. A tokeniser that is made for the data is kept in `folder`.
+    pub fn model(
+        &self,
+        folder: &Path,
+        data: &[PathBuf],
+        seed: u64,
+        common: &Common,
+    ) -> Result<Model, Error> {
+        let Some(config) = &self.config else {
+            let model = self.model.as_deref().unwrap_or(Path::new(""));
+            return Ok(Model::open(model)?);
+        };
+        let config = HfConfig::open(config)?;
+        let template = match &self.template {
+            Some(path) => read_text(path)?,
+            None => TEMPLATE.to_string(),
+        };
+        let made = folder.join(TOKENIZER);
+        let tokenizer = match &self.tokenizer {
+            Some(path) => read_text(path)?,
+            None if made.exists() => read_text(&made)?,
+            None => {
+                let mut progress = Progress::new(common.quiet);
+                progress.say(|| "making a tokeniser for the data".into());
+                let told = config.get("vocab_size").and_then(|v| v.as_u64());
+                let size = self.vocab.or(told.map(|n| n as usize)).unwrap_or(VOCABULARY);
+                let json = train(all_texts(data)?, size, SPECIAL)
+                    .map_err(|e| Error::input(format!("tokeniser: {e}")))?;
+                files::write(&made, json.as_bytes())
+                    .map_err(|e| super::super::cannot_write_file(&made, "the tokeniser", &e))?;
+                json
+            }
+        };
+        Ok(Model::fresh(config, &tokenizer, &template, seed)?)
+    }
+}

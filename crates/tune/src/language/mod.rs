@@ -1,0 +1,10 @@
+//! Language models: where they come from, what their loss is, and how they are written.
+
+mod fresh;
+mod gguf;
+mod loss;
+mod model;
+
+pub use fresh::{SPECIAL, TEMPLATE};
+pub use loss::{Objective, objective};
+pub use model::{Encoded, Model};
