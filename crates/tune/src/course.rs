@@ -208,9 +208,7 @@ impl Course {
         mut hear: impl FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<Ending, TuneError> {
         let mut last_save = Instant::now();
-        if self.step == 0
-            && self.log.evaluations.is_empty()
-            && self.evaluate(&mut hear)?.is_break()
+        if self.step == 0 && self.log.evaluations.is_empty() && self.evaluate(&mut hear)?.is_break()
         {
             return Ok(Ending::Stopped);
         }
