@@ -1,8 +1,9 @@
 //! Models written back: what a new model of a class has is what its files have, and a folder's tensors
 //! come back from the weights that they were read as.
 
-use kinglet_formats::lm::{HfConfig, HfModel};
+use kinglet_formats::lm::{HfConfig, HfModel, from_gguf, to_gguf};
 use kinglet_formats::safetensors::SafeTensors;
+use kinglet_lm::{Cache, LanguageModel, Options, Wanted};
 use std::path::{Path, PathBuf};
 
 fn folders() -> Vec<PathBuf> {
@@ -69,4 +70,43 @@ fn weights_go_back_to_where_they_came_from() {
         }
     }
     assert!(same > 1000 && refused > 0, "{same} {refused}");
+}
+
+/// A folder's model as GGUF says the same, to the last bits: its rows may lie in another order.
+#[test]
+fn folders_become_gguf_files() {
+    let (mut same, mut refused) = (0, Vec::new());
+    for folder in folders() {
+        let name = folder.file_name().unwrap().to_str().unwrap().to_string();
+        let model = HfModel::open(&folder).unwrap();
+        if model.family.encoder {
+            continue;
+        }
+        let file = match to_gguf(&model.config, &model.family, model.weights.clone()) {
+            Ok(file) => file,
+            Err(e) => {
+                refused.push(format!("{name}: {e}"));
+                continue;
+            }
+        };
+        let (config, family) = from_gguf(&file).unwrap();
+        let options = Options { context: Some(32), cache: Cache::F32, ..Options::default() };
+        let logits = |mut model: LanguageModel| {
+            let sequence = model.open_sequence().unwrap();
+            let mut all = Vec::new();
+            let tokens: Vec<u32> = (0..20).map(|i| i * 7 % 90).collect();
+            let each = |_: usize, l: &[f32]| all.extend_from_slice(l);
+            model.extend(sequence, &tokens, Wanted::All, each).unwrap();
+            all
+        };
+        let own = LanguageModel::new(model.config, model.family, &model.weights, &options);
+        let made = LanguageModel::new(config, *family, &file, &options);
+        let (want, found) = (logits(own.unwrap()), logits(made.unwrap()));
+        let spread = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (a, b) in found.iter().zip(&want) {
+            assert!((a - b).abs() < 1e-4 * spread, "{name}: {a}, not {b}");
+        }
+        same += 1;
+    }
+    assert!(same > 25, "{same}; refused: {refused:#?}");
 }

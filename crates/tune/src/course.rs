@@ -59,10 +59,8 @@ pub enum Ending {
 pub struct Course {
     trainer: Trainer,
     settings: Settings,
-    encoder: Encoder,
-    data: Data,
+    material: Material,
     walk: Walk,
-    held_out: Option<HeldOut>,
     folder: PathBuf,
     log: Log,
     /// Steps done.
@@ -72,6 +70,18 @@ pub struct Course {
     /// Evaluations since the best.
     waited: u32,
     _lock: Lock,
+}
+
+/// What is trained on, and what is not.
+pub struct Material {
+    /// Makes examples of what files hold.
+    pub encoder: Encoder,
+    /// The examples.
+    pub data: Data,
+    /// How those that are trained on come together.
+    pub batches: Batches,
+    /// Those that are not.
+    pub held_out: Option<HeldOut>,
 }
 
 /// Examples that are not trained on.
@@ -84,7 +94,6 @@ pub struct HeldOut {
 
 /// The batches of all epochs, one after the other.
 struct Walk {
-    batches: Batches,
     number: u64,
     epoch: Epoch,
     /// Batches of the epochs before.
@@ -92,23 +101,19 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(batches: Batches) -> Walk {
-        Walk { epoch: batches.epoch(0), number: 0, before: 0, batches }
+    fn new(batches: &Batches) -> Walk {
+        Walk { epoch: batches.epoch(0), number: 0, before: 0 }
     }
 
-    /// Batch `number` of all.
-    fn batch(&mut self, number: u64, data: &Data, encoder: &Encoder) -> Result<Batch, TuneError> {
-        if number < self.before {
-            (self.number, self.before) = (0, 0);
-            self.epoch = self.batches.epoch(0);
-        }
+    /// Batch `number` of all; numbers only grow.
+    fn batch(&mut self, number: u64, of: &Material) -> Result<Batch, TuneError> {
         while number - self.before >= self.epoch.len() as u64 {
             self.before += self.epoch.len() as u64;
             self.number += 1;
-            self.epoch = self.batches.epoch(self.number);
+            self.epoch = of.batches.epoch(self.number);
         }
         let i = (number - self.before) as usize;
-        self.batches.batch(&self.epoch, i, data, encoder)
+        of.batches.batch(&self.epoch, i, &of.data, &of.encoder)
     }
 }
 
@@ -136,10 +141,7 @@ impl Course {
         lock: Lock,
         trainer: Trainer,
         settings: Settings,
-        encoder: Encoder,
-        data: Data,
-        batches: Batches,
-        held_out: Option<HeldOut>,
+        material: Material,
     ) -> Result<Course, TuneError> {
         let found = checkpoint::read(&folder.join(CHECKPOINT))?;
         let (mut step, mut best, mut waited) = (0, None, 0);
@@ -155,10 +157,8 @@ impl Course {
         let mut course = Course {
             trainer,
             settings,
-            encoder,
-            data,
-            walk: Walk::new(batches),
-            held_out,
+            walk: Walk::new(&material.batches),
+            material,
             folder: folder.into(),
             log,
             step,
@@ -171,6 +171,11 @@ impl Course {
             course.save()?;
         }
         Ok(course)
+    }
+
+    /// Whether `folder` holds a training that can go on.
+    pub fn is_begun(folder: &Path) -> bool {
+        folder.join(CHECKPOINT).exists()
     }
 
     /// Steps done so far.
@@ -195,7 +200,7 @@ impl Course {
 
     /// The lines of the data that were left out.
     pub fn data(&self) -> &Data {
-        &self.data
+        &self.material.data
     }
 
     /// Goes on to the end. `hear` is told of each step and evaluation, and may end it; a checkpoint is
@@ -222,7 +227,7 @@ impl Course {
             parts.clear();
             for i in 0..self.settings.accumulate as u64 {
                 let number = self.step * self.settings.accumulate as u64 + i;
-                parts.push(self.walk.batch(number, &self.data, &self.encoder)?);
+                parts.push(self.walk.batch(number, &self.material)?);
             }
             let done = self.trainer.step(&parts, rate)?;
             if !done.loss.is_finite() || done.norm.is_some_and(|norm| !norm.is_finite()) {
@@ -270,12 +275,13 @@ impl Course {
         &mut self,
         hear: &mut impl FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, TuneError> {
-        let Some(held_out) = &self.held_out else { return Ok(ControlFlow::Continue(())) };
-        let data = held_out.data.as_ref().unwrap_or(&self.data);
+        let Material { encoder, data, held_out, .. } = &self.material;
+        let Some(held_out) = held_out else { return Ok(ControlFlow::Continue(())) };
+        let data = held_out.data.as_ref().unwrap_or(data);
         let epoch = held_out.batches.epoch(0);
         let (mut sum, mut counted) = (0.0, 0);
         for i in 0..epoch.len() {
-            let batch = held_out.batches.batch(&epoch, i, data, &self.encoder)?;
+            let batch = held_out.batches.batch(&epoch, i, data, encoder)?;
             sum += self.trainer.evaluate(&batch)?;
             counted += batch.counted;
         }

@@ -24,6 +24,10 @@
 //! rate, a scalar of f32 that a [`Schedule`] tells. Sizes may be symbols, as in any graph, where the
 //! rules of its ops allow it; a convolution wants the sizes of its images.
 //!
+//! **A training of a language model** is made of [`language::Model`] (what is trained), [`data`] (on
+//! what), [`language::objective`] (its loss), [`Trainer`] (its plans), and [`Course`], which goes from the
+//! first step to the last through any number of interruptions.
+//!
 //! ```
 //! use kinglet_graph::ops::matmul::MatMul;
 //! use kinglet_graph::{DType, Graph, Interpreter, Tensor, ValueType};
@@ -69,7 +73,7 @@ mod training;
 
 pub use backward::gradients;
 pub use checkpoint::Lock;
-pub use course::{Course, Ending, Event, HeldOut, Settings, batches_of_epochs};
+pub use course::{Course, Ending, Event, HeldOut, Material, Settings, batches_of_epochs};
 pub use error::TuneError;
 pub use log::{Evaluation, Log, Step};
 pub use loss::{cross_entropy, cross_entropy_sum, mean_squared_error};

@@ -1,6 +1,7 @@
 //! What a training graph costs, and that a plan runs it as the interpreter does.
 
 use kinglet_graph::ops::activation::Activation;
+use kinglet_graph::ops::binary::BinaryFn;
 use kinglet_graph::ops::conv::{Conv, ConvWeightGradient};
 use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::norm::RmsNorm;
@@ -14,7 +15,8 @@ use kinglet_graph::{
 };
 use kinglet_runtime::{Plan, PlanOptions};
 use kinglet_tune::{
-    Optimiser, Recipe, Training, cross_entropy, differentiate, gradients, mean_squared_error,
+    Optimiser, Recipe, Training, cross_entropy, cross_entropy_sum, differentiate, gradients,
+    mean_squared_error,
 };
 
 fn numbers(dims: &[usize], seed: &mut u64) -> Tensor {
@@ -339,4 +341,83 @@ fn what_cannot_be_trained_is_said() {
     let loss = graph.apply("volume", det, &[w], DType::F32);
     let found = error(&graph, loss, &[w]);
     assert!(found.contains("'volume' (Det)") && found.contains("no gradient rule"), "{found}");
+}
+
+/// A batch in two parts changes what one of both would, and an evaluation changes nothing.
+#[test]
+fn gradients_may_come_in_parts() {
+    let line = |n: usize| {
+        let (mut graph, mut seed) = (Graph::new("parts"), 5);
+        let x = graph.add_input("x", ValueType::new(DType::F32, &[n, 6][..]));
+        let targets = graph.add_input("targets", ValueType::new(DType::I32, &[n][..]));
+        let share = graph.add_input("share", ValueType::new(DType::F32, Dims::new().as_slice()));
+        let w = graph.add_constant("w", numbers(&[6, 4], &mut seed));
+        let b = graph.add_constant("b", numbers(&[4], &mut seed));
+        let y = graph.apply("y", MatMul::new(), &[x, w, b], DType::F32);
+        let sum = cross_entropy_sum(&mut graph, y, targets, Some(-100)).unwrap();
+        let mul = kinglet_graph::ops::binary::Binary::new(BinaryFn::Mul);
+        let loss = graph.apply("loss", mul, &[sum, share], DType::F32);
+        (graph, loss, [w, b])
+    };
+    let x = numbers(&[6, 6], &mut 11);
+    let targets = [0i32, 3, -100, 2, 1, -100];
+    let part = |from: usize, n: usize| {
+        let rows = &x.slice::<f32>().unwrap()[from * 6..(from + n) * 6];
+        vec![
+            Tensor::from_slice(&[n, 6], rows).unwrap(),
+            Tensor::from_slice(&[n], &targets[from..from + n]).unwrap(),
+            Tensor::scalar(0.25f32),
+        ]
+    };
+    let inputs = |plan: &mut Plan, batch: &[Tensor]| {
+        for (i, tensor) in batch.iter().enumerate() {
+            plan.set_input(i, &tensor.view()).unwrap();
+        }
+        plan.run().unwrap();
+        plan.output(0).scalar::<f32>().unwrap()
+    };
+    for clip in [None, Some(0.05)] {
+        let recipe = Recipe { clip, ..Recipe::new(Optimiser::adam_w()) };
+        let (graph, loss, trained) = line(6);
+        let whole = differentiate(&graph, loss, &trained, &recipe).unwrap();
+        assert!(whole.update.is_none());
+        let mut at_once = plan(&whole);
+        let (graph, loss, trained) = line(3);
+        let recipe = Recipe { accumulate: true, ..recipe };
+        let parts = differentiate(&graph, loss, &trained, &recipe).unwrap();
+        let mut part_plan = plan(&parts);
+        let sharing = |graph: &Graph| {
+            let shared = Some(part_plan.shared().clone());
+            Plan::new(graph, &PlanOptions { threads: 2, shared, ..PlanOptions::default() }).unwrap()
+        };
+        let mut update = sharing(parts.update.as_ref().unwrap());
+        let mut evaluation = sharing(&parts.evaluation);
+        let rate = Tensor::scalar(0.1f32);
+        for step in 0..4 {
+            let mut batch = part(0, 6);
+            batch.push(rate.clone());
+            let want = inputs(&mut at_once, &batch);
+            let told = inputs(&mut evaluation, &part(0, 3)) + inputs(&mut evaluation, &part(3, 3));
+            let found = inputs(&mut part_plan, &part(0, 3)) + inputs(&mut part_plan, &part(3, 3));
+            assert!((found - want).abs() < 1e-5 && (told - want).abs() < 1e-5, "{found}, {told}");
+            update.set_input(0, &rate.view()).unwrap();
+            update.run().unwrap();
+            if clip.is_some() {
+                let [norm, want] = [update.output(0), at_once.output(1)]
+                    .map(|norm| norm.scalar::<f32>().unwrap());
+                assert!((norm - want).abs() < 1e-5 * want, "step {step}: {norm}, not {want}");
+            }
+        }
+        let kept = |training: &Training, plan: &Plan| -> Vec<Tensor> {
+            let states = plan.shared().with_states(|states| states.to_vec());
+            training.kept.iter().map(|state| states[state.index()].clone()).collect()
+        };
+        let (found, want) = (kept(&parts, &part_plan), kept(&whole, &at_once));
+        assert_eq!((found.len(), want.len()), (7, 7));
+        // Weights, moments and the count of steps.
+        for (found, want) in found.iter().zip(&want).filter(|(f, _)| f.dtype() == DType::F32) {
+            let pairs = found.slice::<f32>().unwrap().iter().zip(want.slice::<f32>().unwrap());
+            assert!(pairs.clone().all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
+        }
+    }
 }

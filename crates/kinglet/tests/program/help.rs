@@ -16,6 +16,7 @@ fn help_is_as_it_was() {
         ("probe", &["probe", "--help"]),
         ("embed", &["embed", "--help"]),
         ("tokenize", &["tokenize", "--help"]),
+        ("tune", &["tune", "--help"]),
     ] {
         let done = kinglet(words);
         assert_eq!((done.status, done.stderr.as_str()), (0, ""));

@@ -16,3 +16,4 @@ mod tensors;
 #[cfg(target_os = "linux")]
 mod terminal;
 mod tokenize;
+mod tune;

@@ -74,9 +74,9 @@ enum Held {
 
 fn read(line: &str) -> Result<Held, String> {
     let line: Line<'_> = serde_json::from_str(line).map_err(|e| {
-        let text = e.to_string();
         // A line has one line.
-        text.replace(" at line 1 column", " at column")
+        let text = e.to_string().replace(" at line 1 column", " at column");
+        if e.is_data() { text } else { format!("it is no JSON: {text}") }
     })?;
     let of_messages = |messages, tools| {
         Held::Conversation(Box::new(Conversation { messages, tools, ..Conversation::default() }))
@@ -273,7 +273,7 @@ mod tests {
             let error = encoder.line(line).unwrap_err();
             assert!(error.contains(want), "{line}: {error}");
         };
-        refused("{", "EOF while parsing an object at column 1");
+        refused("{", "it is no JSON: EOF while parsing an object at column 1");
         refused("[]", "invalid length 0");
         refused("{\"txt\": \"a\"}", "one of \"text\", \"messages\"");
         refused("{\"text\": \"a\", \"say\": \"b\"}", "one of \"text\", \"messages\"");

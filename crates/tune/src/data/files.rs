@@ -329,7 +329,7 @@ impl<R: Read> Scan<R> {
     fn next_text(&mut self) -> std::io::Result<Option<Result<Form, String>>> {
         loop {
             let before = self.bytes.len();
-            let room = self.piece.max(4).saturating_sub(before).max(1) * 4;
+            let room = self.piece.saturating_sub(before).max(4 * END.len()) * 4;
             let count = self.read_line(room)?;
             if count == 0 {
                 return Ok((before > 0).then_some(Ok(Form::End)));
@@ -392,7 +392,7 @@ mod tests {
             [("aa\nbb\n", "Ok(Part)", 1), ("cc\n", "Ok(End)", 3), ("\ndd\n", "Ok(End)", 5)]
         );
         // A line without end is cut too, but no character of it.
-        let long = "ü€a".repeat(100);
+        let long = "ü€a".repeat(1000);
         let all = scanned(&long, 5);
         assert!(all.len() > 10);
         assert_eq!(all.iter().map(|(t, ..)| t.as_str()).collect::<String>(), long);

@@ -11,6 +11,9 @@ use kinglet_graph::Tensor;
 pub const SPECIAL: &[&str] =
     &["<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"];
 
+/// What the `tokenizer_config.json` of a new tokeniser says: what ends a text.
+pub const ABOUT: &str = "{\n  \"eos_token\": \"<|endoftext|>\"\n}\n";
+
 /// The chat template of new models: each message between two tokens, so that a short one stays short.
 pub const TEMPLATE: &str = "\
 {%- for message in messages -%}

@@ -5,6 +5,6 @@ mod gguf;
 mod loss;
 mod model;
 
-pub use fresh::{SPECIAL, TEMPLATE};
+pub use fresh::{ABOUT, SPECIAL, TEMPLATE};
 pub use loss::{Objective, objective};
 pub use model::{Encoded, Model};

@@ -128,32 +128,30 @@ impl Model {
         })
     }
 
-    /// A new model: of the class and the numbers that `config` says, for the tokeniser that
-    /// `tokenizer`, the text of a `tokenizer.json`, is, with `template` and weights of `seed`'s chance.
+    /// A new model: of the class and the numbers that `config` says, for a tokeniser of a
+    /// `tokenizer.json` and a `tokenizer_config.json`, with `template` and weights of `seed`'s chance.
     ///
     /// # Errors
     /// If no such model can be made.
     pub fn fresh(
         mut config: HfConfig,
-        tokenizer: &str,
+        (tokenizer, about): (&str, &str),
         template: &str,
         seed: u64,
     ) -> Result<Model, TuneError> {
-        let end = fresh::SPECIAL[0];
-        let about = format!("{:#}\n", serde_json::json!({ "eos_token": end, "bos_token": end }));
         let own = Tokenizer::from_huggingface_texts(tokenizer.as_bytes(), about.as_bytes())
             .map_err(|e| TuneError::Input(format!("tokeniser: {e}")))?;
-        let end = own.token_id(end);
+        let special = own.special();
         config.set("vocab_size", own.vocab_size());
-        config.set("bos_token_id", end);
-        config.set("eos_token_id", end);
+        config.set("bos_token_id", special.bos);
+        config.set("eos_token_id", special.eos);
         config.set("torch_dtype", "float32");
         let tensors = fresh::tensors(&config, seed)?;
         let input = |e: GraphError| TuneError::Input(format!("the model's configuration: {e}"));
         let (numbers, family, weights) = config.model(&tensors).map_err(input)?;
         let files = vec![
             (TOKENIZER.to_string(), tokenizer.as_bytes().to_vec()),
-            ("tokenizer_config.json".to_string(), about.into_bytes()),
+            ("tokenizer_config.json".to_string(), about.as_bytes().to_vec()),
             ("chat_template.jinja".to_string(), template.as_bytes().to_vec()),
         ];
         let tensors = tensors.iter().map(|(name, t)| (name.to_string(), t.dims().to_vec()));
@@ -200,6 +198,11 @@ impl Model {
             hash.take(tensor.raw());
             // What was only looked at need not stay in memory.
             map::release(tensor.raw());
+        }
+        hash.take(self.template.as_deref().unwrap_or_default().as_bytes());
+        if let Source::Folder(folder) = &self.source {
+            hash.take(folder.config.json().as_bytes());
+            hash.take(folder.tokenizer().unwrap_or_default());
         }
         hash.text()
     }

@@ -19,7 +19,8 @@ use kinglet_runtime::Pool;
 use kinglet_tune::data::{Bad, Batches, Data, Encoder};
 use kinglet_tune::language::{Encoded, Model, objective};
 use kinglet_tune::{
-    Course, Ending, Evaluation, Event, HeldOut, Lock, Memory, Settings, Trainer, batches_of_epochs,
+    Course, Ending, Evaluation, Event, HeldOut, Lock, Material, Memory, Recipe, Schedule, Settings,
+    Trainer, batches_of_epochs,
     differentiate,
 };
 use serde::Serialize;
@@ -170,69 +171,44 @@ impl Tune {
         let cannot = |e| super::cannot_write_file(&folder, "the training", &e);
         fs::create_dir_all(&folder).map_err(cannot)?;
         let lock = Lock::take(&folder)?;
-        let common = &self.common;
-        let (examples, length) = (&self.examples, &self.length);
-        let encoded = self.encoding.encoded();
-        let (context, lines) = (examples.context as usize, examples.batch as usize);
+        let result = self.train(&folder, lock);
+        if result.is_err() && !Course::is_begun(&folder) {
+            // Nothing is there to go on with.
+            for name in ["lock", start::TOKENIZER] {
+                let _ = fs::remove_file(folder.join(name));
+            }
+            let _ = fs::remove_dir(&folder);
+        }
+        result
+    }
 
-        let mut model = self.start.model(&folder, &examples.data, length.seed, common)?;
-        model.check_output(&self.output, encoded)?;
+    fn train(&self, folder: &Path, lock: Lock) -> Result<(), Error> {
+        let (examples, common) = (&self.examples, &self.common);
+        let seed = self.length.seed;
+        let (context, lines) = (examples.context as usize, examples.batch as usize);
+        let mut model = self.start.model(folder, &examples.data, seed, common)?;
+        model.check_output(&self.output, self.encoding.encoded())?;
         let encoder = Encoder::new(model.tokenizer.clone(), model.chat_template()?, context)?;
         let data = self.open(&examples.data, &encoder)?;
         let (trained_on, held_out) = self.held_out(&data, &encoder)?;
-        let batches = Batches::new(&data, &trained_on, context, lines, length.seed);
-        let all = batches_of_epochs(&batches, length.epochs).max(1);
-        let accumulate = examples.accumulate as usize;
-        let steps = length.steps.unwrap_or_else(|| all.div_ceil(accumulate as u64));
-        let (recipe, schedule) = self.learning.recipe(steps, accumulate > 1, self.start.is_new());
-        let identity = self.identity(&model, &data, held_out.as_ref(), steps, &recipe, &schedule);
-        let settings = Settings {
-            steps,
-            accumulate,
-            schedule,
-            evaluate_every: length.evaluate_every.unwrap_or_else(|| steps.div_ceil(10)),
-            patience: length.early_stop,
-            save_every: Duration::from_secs(length.save_every),
-            identity,
-        };
+        let batches = Batches::new(&data, &trained_on, context, lines, seed);
+        let material = Material { encoder, data, batches, held_out };
+        let (recipe, settings) = self.settings(&model, &material);
+        let (parameters, steps) = (model.parameters(), settings.steps);
 
-        let parameters = model.parameters();
         let before = map::process_resident();
         let before = before.map(|bytes| bytes.saturating_sub(model.owned_bytes()));
         map::reset_process_peak();
-        let objective = objective(&model, &batches)?;
-        let training = differentiate(&objective.graph, objective.loss, &objective.weights, &recipe)
-            .map_err(|e| Error::input(format!("this model can't be trained: {e}")))?;
-        let shapes = objective.shapes.clone();
-        drop(objective);
-        model.release();
-        let threads = match common.threads() {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
-        let pool = Arc::new(Pool::new(threads));
-        let trainer = Trainer::new(training, &shapes, &pool, held_out.is_some())?;
+        let trainer = self.plan(&mut model, &material, &recipe)?;
         let memory = trainer.memory();
         common.note(format!(
             "{} parameters, {} examples, {steps} steps of {} tokens",
             grouped(parameters),
             trained_on.len(),
-            lines * context * accumulate
+            lines * context * settings.accumulate
         ));
-        common.note(format!(
-            "memory: {} (weights {}, optimiser {}, attention {}, activations {}{})",
-            size(memory.total()),
-            size(memory.weights),
-            size(memory.optimiser),
-            size(memory.cache),
-            size(memory.activations),
-            match memory.frozen {
-                0 => String::new(),
-                frozen => format!(", not trained {}", size(frozen)),
-            }
-        ));
-        let mut course =
-            Course::new(&folder, lock, trainer, settings, encoder, data, batches, held_out)?;
+        common.note(parts_of(&memory));
+        let mut course = Course::new(folder, lock, trainer, settings, material)?;
         if course.step() > 0 {
             common.note(format!("going on after step {}", course.step()));
         }
@@ -245,9 +221,48 @@ impl Tune {
                 course.step()
             )));
         }
-        let trained = course.result()?;
-        model.write(trained, &self.output, encoded)?;
-        self.answer(&course, steps, ending, parameters, (memory, measured), &folder)
+        model.write(course.result()?, &self.output, self.encoding.encoded())?;
+        self.answer(&course, steps, ending, parameters, (memory, measured), folder)
+    }
+
+    /// How, and for how long, `model` is trained on `material`.
+    fn settings(&self, model: &Model, material: &Material) -> (Recipe, Settings) {
+        let length = &self.length;
+        let accumulate = self.examples.accumulate as usize;
+        let all = batches_of_epochs(&material.batches, length.epochs).max(1);
+        let steps = length.steps.unwrap_or_else(|| all.div_ceil(accumulate as u64));
+        let (recipe, schedule) = self.learning.recipe(steps, accumulate > 1, self.start.is_new());
+        let settings = Settings {
+            steps,
+            accumulate,
+            schedule,
+            evaluate_every: length.evaluate_every.unwrap_or_else(|| steps.div_ceil(10)),
+            patience: length.early_stop,
+            save_every: Duration::from_secs(length.save_every),
+            identity: self.identity(model, material, steps, &recipe, &schedule),
+        };
+        (recipe, settings)
+    }
+
+    /// The plans of a training, which holds the weights of `model` from then on.
+    fn plan(
+        &self,
+        model: &mut Model,
+        material: &Material,
+        recipe: &Recipe,
+    ) -> Result<Trainer, Error> {
+        let objective = objective(model, &material.batches)?;
+        let training = differentiate(&objective.graph, objective.loss, &objective.weights, recipe)
+            .map_err(|e| Error::input(format!("this model can't be trained: {e}")))?;
+        let shapes = objective.shapes;
+        drop(objective.graph);
+        model.release();
+        let threads = match self.common.threads() {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let pool = Arc::new(Pool::new(threads));
+        Ok(Trainer::new(training, &shapes, &pool, material.held_out.is_some())?)
     }
 
     /// The examples in `files`.
@@ -297,17 +312,17 @@ impl Tune {
     fn identity(
         &self,
         model: &Model,
-        data: &Data,
-        held_out: Option<&HeldOut>,
+        material: &Material,
         steps: u64,
-        recipe: &kinglet_tune::Recipe,
-        schedule: &kinglet_tune::Schedule,
+        recipe: &Recipe,
+        schedule: &Schedule,
     ) -> Map<String, Value> {
         let (examples, length) = (&self.examples, &self.length);
-        let other = held_out.and_then(|held_out| held_out.data.as_ref());
+        let other = material.held_out.as_ref().and_then(|held_out| held_out.data.as_ref());
         let all = [
             ("model", json!(model.fingerprint())),
-            ("data", json!(data.fingerprint())),
+            ("--vocab", json!(self.start.vocabulary())),
+            ("data", json!(material.data.fingerprint())),
             ("evaluation data", json!(other.map(Data::fingerprint))),
             ("--held-out", json!(examples.held_out)),
             ("--context", json!(examples.context)),
@@ -396,6 +411,20 @@ impl Document {
         lines.push(format!("report      {}", self.report));
         lines.join("\n") + "\n"
     }
+}
+
+/// What a training takes of memory, for people.
+fn parts_of(memory: &Memory) -> String {
+    let parts = [
+        ("weights", memory.weights),
+        ("optimiser", memory.optimiser),
+        ("attention", memory.cache),
+        ("activations", memory.activations),
+        ("not trained", memory.frozen),
+    ];
+    let parts = parts.iter().filter(|(_, bytes)| *bytes > 0);
+    let parts: Vec<_> = parts.map(|(name, bytes)| format!("{name} {}", size(*bytes))).collect();
+    format!("memory: {} ({})", size(memory.total()), parts.join(", "))
 }
 
 /// Where a training into `out` is kept.

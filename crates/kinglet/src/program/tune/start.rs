@@ -6,8 +6,9 @@ use clap::Args;
 use kinglet::Error;
 use kinglet_formats::lm::HfConfig;
 use kinglet_lm::tokenizer::train;
+use kinglet_tune::Course;
 use kinglet_tune::data::all_texts;
-use kinglet_tune::language::{Model, SPECIAL, TEMPLATE};
+use kinglet_tune::language::{ABOUT, Model, SPECIAL, TEMPLATE};
 
 use super::super::language::{expect_language_model, read_text};
 use super::super::progress::Progress;
@@ -24,7 +25,7 @@ pub(super) struct Start {
     /// Tokens of the new model's tokeniser, which is made for the data
     #[arg(long, value_name = "N", requires = "config", conflicts_with = "tokenizer")]
     vocab: Option<usize>,
-    /// Take this tokenizer.json for the new model
+    /// Take this tokenizer.json for the new model, and the tokenizer_config.json beside it
     #[arg(long, value_name = "FILE", requires = "config")]
     tokenizer: Option<PathBuf>,
     /// Take this chat template (Jinja) for the new model
@@ -33,7 +34,7 @@ pub(super) struct Start {
 }
 
 /// The tokeniser that was made for the data, kept for the same training to go on with.
-const TOKENIZER: &str = "tokenizer.json";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
 
 /// Tokens where nothing is said.
 const VOCABULARY: usize = 4096;
@@ -47,6 +48,11 @@ impl Start {
     /// Whether the model is a new one.
     pub fn is_new(&self) -> bool {
         self.config.is_some()
+    }
+
+    /// What `--vocab` says.
+    pub fn vocabulary(&self) -> Option<usize> {
+        self.vocab
     }
 
     /// The model. A tokeniser that is made for the data is kept in `folder`.
@@ -67,9 +73,14 @@ impl Start {
             None => TEMPLATE.to_string(),
         };
         let made = folder.join(TOKENIZER);
+        let mut about = ABOUT.to_string();
         let tokenizer = match &self.tokenizer {
-            Some(path) => read_text(path)?,
-            None if made.exists() => read_text(&made)?,
+            Some(path) => {
+                let beside = path.with_file_name("tokenizer_config.json");
+                about = if beside.exists() { read_text(&beside)? } else { "{}".into() };
+                read_text(path)?
+            }
+            None if Course::is_begun(folder) && made.exists() => read_text(&made)?,
             None => {
                 let mut progress = Progress::new(common.quiet);
                 progress.say(|| "making a tokeniser for the data".into());
@@ -82,6 +93,6 @@ impl Start {
                 json
             }
         };
-        Ok(Model::fresh(config, &tokenizer, &template, seed)?)
+        Ok(Model::fresh(config, (&tokenizer, &about), &template, seed)?)
     }
 }

@@ -1,0 +1,339 @@
+//! `kinglet tune`: what it makes of a model and of data, and what no interruption takes from it.
+
+use crate::common::{Done, file, folder, kinglet, model};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const STORIES: &str = "lm/tinystories-260k-f32.gguf";
+
+/// A small Llama, to be made anew.
+const CONFIG: &str = r#"{"architectures": ["LlamaForCausalLM"], "hidden_size": 32,
+    "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 128, "tie_word_embeddings": true,
+    "hidden_act": "silu", "rms_norm_eps": 1e-5}"#;
+
+/// Requests with the calls that answer them.
+fn calls(count: usize) -> String {
+    let lines = (0..count).map(|i| {
+        let (say, name) = [("lamp on", "lamp"), ("play a song", "music")][i % 2];
+        format!(
+            "{{\"say\": \"{say}\", \"call\": {{\"name\": \"{name}\", \"arguments\": {{\"on\": true}}}}}}\n"
+        )
+    });
+    lines.collect()
+}
+
+fn path(folder: &TempDir, name: &str) -> String {
+    folder.path().join(name).to_str().unwrap().to_string()
+}
+
+/// Words of a training of the story model on its stories.
+fn stories(folder: &TempDir, out: &str, more: &[&str]) -> Option<Vec<String>> {
+    let (model, data) = (model(STORIES)?, model("lm/stories.txt")?);
+    let out = path(folder, out);
+    let words = ["tune", &model, "--data", &data, "-o", &out, "--batch", "2", "--context", "64"];
+    Some(words.iter().chain(more).map(|word| word.to_string()).collect())
+}
+
+/// Words of a training from nothing.
+fn fresh(folder: &TempDir, out: &str, more: &[&str]) -> Vec<String> {
+    let config = file(folder, "config.json", CONFIG.as_bytes());
+    let data = file(folder, "calls.jsonl", calls(60).as_bytes());
+    let out = path(folder, out);
+    let words = ["tune", "--config", &config, "--vocab", "300", "--data", &data, "-o", &out];
+    words.iter().chain(more).map(|word| word.to_string()).collect()
+}
+
+fn start(words: &[String]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinglet"));
+    command.args(words).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().expect("the program starts")
+}
+
+fn kept(folder: &TempDir, out: &str) -> PathBuf {
+    folder.path().join(format!("{out}.tune"))
+}
+
+/// Waits until a checkpoint is there, of another content than `before`.
+fn wait_for_checkpoint(kept: &Path, before: &[u8]) -> Vec<u8> {
+    let since = Instant::now();
+    loop {
+        assert!(since.elapsed() < Duration::from_secs(60), "no checkpoint comes");
+        match fs::read(kept.join("checkpoint.safetensors")) {
+            Ok(found) if found != before => return found,
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// The step of a checkpoint.
+fn step_of(checkpoint: &[u8]) -> u64 {
+    let len = u64::from_le_bytes(checkpoint[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&checkpoint[8..8 + len]).unwrap();
+    header["__metadata__"]["step"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_model_learns_a_text_and_is_read_again() {
+    let folder = folder();
+    let text = "A red kite flew over the quiet harbour and nobody saw it land.\n".repeat(100);
+    let data = file(&folder, "kite.txt", text.as_bytes());
+    let Some(model) = model(STORIES) else { return };
+    for (out, encoding) in [("out.gguf", "f32"), ("half.gguf", "f16"), ("small.gguf", "q8_0")] {
+        let out = path(&folder, out);
+        let words = ["tune", &model, "--data", &data, "-o", &out, "--steps", "12", "--batch", "2"];
+        let more = ["--context", "64", "--rate", "3e-3", "--encoding", encoding, "--json"];
+        let told = kinglet(words.iter().chain(&more)).json();
+        let loss = |key: &str| told[key]["evaluation"].as_f64().unwrap();
+        assert!(loss("evaluation") < loss("evaluation_before") / 2.0, "{told}");
+        assert_eq!((told["ending"].as_str(), told["steps"].as_u64()), (Some("done"), Some(12)));
+        let perplexity = |model: &str| {
+            let words = ["eval", "perplexity", model, &data, "--context", "64", "--json"];
+            kinglet(words).json()["perplexity"].as_f64().unwrap()
+        };
+        assert!(perplexity(&out) < perplexity(&model) / 3.0, "{}", perplexity(&out));
+        let report = fs::read_to_string(told["report"].as_str().unwrap()).unwrap();
+        assert!(report.contains("<polyline") && report.contains("held out"), "{report}");
+    }
+    let size = |name: &str| fs::metadata(folder.path().join(name)).unwrap().len();
+    assert!(size("half.gguf") < size("out.gguf") && size("small.gguf") < size("half.gguf"));
+}
+
+#[test]
+fn a_new_model_learns_calls() {
+    let folder = folder();
+    for (out, more) in [("out", &[][..]), ("out.gguf", &["--encoding", "q8_0"])] {
+        let learn =
+            ["--steps", "60", "--batch", "2", "--context", "64", "--rate", "1e-2", "--json"];
+        let told = kinglet(fresh(&folder, out, &[&learn[..], more].concat())).json();
+        assert!(told["loss"].as_f64().unwrap() < 0.2, "{told}");
+        let out = path(&folder, out);
+        for (say, name) in [("lamp on", "lamp"), ("play a song", "music")] {
+            let done = kinglet(["run", &out, say]);
+            let want = format!("{{\"name\":\"{name}\",\"arguments\":{{\"on\":true}}}}\n");
+            assert_eq!((done.status, done.stdout), (0, want), "{}", done.stderr);
+        }
+    }
+    let names = fs::read_dir(folder.path().join("out")).unwrap();
+    let mut names: Vec<_> = names.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let want = ["chat_template.jinja", "config.json", "model.safetensors", "tokenizer.json"];
+    assert_eq!(names[..4], want);
+    // A folder is trained further, and stays a folder.
+    let (from, data) = (path(&folder, "out"), path(&folder, "calls.jsonl"));
+    let more = path(&folder, "more");
+    let words = ["tune", &from, "--data", &data, "-o", &more, "--steps", "2", "--context", "64"];
+    let told = kinglet(words.iter().chain(&["--batch", "2", "--json"])).json();
+    assert!(told["loss"].as_f64().unwrap() < 0.3, "{told}");
+    assert_eq!(kinglet(["run", &more, "lamp on"]).status, 0);
+}
+
+/// Killed again and again, a training comes to the weights of one that was not.
+#[test]
+fn a_killed_training_goes_on_to_the_same_weights() {
+    let folder = folder();
+    let more = ["--steps", "12", "--threads", "1", "--save-every", "0", "--accumulate", "2"];
+    let Some(undisturbed) = stories(&folder, "undisturbed.gguf", &more) else { return };
+    let done = kinglet(&undisturbed);
+    assert_eq!(done.status, 0, "{}", done.stderr);
+    let words = stories(&folder, "killed.gguf", &more).unwrap();
+    let kept = kept(&folder, "killed.gguf");
+    let (mut last, mut killed) = (Vec::new(), 0);
+    for pause in [0, 20, 70, 130] {
+        let mut child = start(&words);
+        let found = wait_for_checkpoint(&kept, &last);
+        std::thread::sleep(Duration::from_millis(pause));
+        if child.try_wait().unwrap().is_none() {
+            killed += 1;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        last = found;
+    }
+    assert!(killed >= 2, "killed {killed} times while it worked");
+    assert!(!folder.path().join("killed.gguf").exists(), "it was done before it was killed");
+    let done = kinglet(&words);
+    assert_eq!(done.status, 0, "{}", done.stderr);
+    assert!(done.stderr.contains("going on after step"), "{}", done.stderr);
+    let read = |name: &str| fs::read(folder.path().join(name)).unwrap();
+    assert!(read("killed.gguf") == read("undisturbed.gguf"), "other weights");
+    let steps = |name: &str| {
+        let log = fs::read_to_string(folder.path().join(name).join("log.jsonl")).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|line| (line["step"].clone(), line["loss"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(steps("killed.gguf.tune"), steps("undisturbed.gguf.tune"));
+    // Once it is done, it is done.
+    let again = kinglet(words.iter().map(String::as_str).chain(["--json"])).json();
+    assert_eq!(again["steps"], 12);
+}
+
+#[test]
+fn two_trainings_of_one_output_are_refused() {
+    let folder = folder();
+    let words = fresh(&folder, "out", &["--steps", "1000000", "--context", "64"]);
+    let mut child = start(&words);
+    wait_for_checkpoint(&kept(&folder, "out"), &[]);
+    let message = kinglet(&words).refusal();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(message.contains(&format!("process {} is training here", child.id())), "{message}");
+}
+
+#[test]
+fn settings_cannot_change_on_the_way() {
+    let folder = folder();
+    let words = |rate| {
+        let more = ["--steps", "3", "--context", "64", "--quiet", "--rate", rate];
+        fresh(&folder, "out", &more)
+    };
+    assert_eq!(kinglet(words("1e-3")).status, 0);
+    let message = kinglet(words("2e-3")).refusal();
+    assert!(message.contains("other settings") && message.contains("learning rate"), "{message}");
+    let data = file(&folder, "other.jsonl", calls(30).as_bytes());
+    let mut other = words("1e-3");
+    let at = other.iter().position(|word| word == "--data").unwrap();
+    other[at + 1] = data;
+    let message = kinglet(&other).refusal();
+    assert!(message.contains("(data was"), "{message}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_it() {
+    let folder = folder();
+    for accumulate in ["1", "2"] {
+        let out = format!("out{accumulate}");
+        let more = ["--steps", "50", "--context", "64", "--optimiser", "sgd", "--rate", "1e30"];
+        let last = ["--clip", "0", "--save-every", "0", "--accumulate", accumulate];
+        let done = kinglet(fresh(&folder, &out, &[&more[..], &last].concat()));
+        assert_eq!(done.status, 1, "{}", done.stderr);
+        assert!(done.stderr.contains("is not finite: the checkpoint of step"), "{}", done.stderr);
+        assert!(!folder.path().join(&out).exists());
+        let checkpoint = wait_for_checkpoint(&kept(&folder, &out), &[]);
+        let last = format!("of step {} is the last good one", step_of(&checkpoint));
+        assert!(done.stderr.contains(&last), "{}", done.stderr);
+    }
+}
+
+/// A file that can grow no further stands for a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_loses_no_checkpoint() {
+    let folder = folder();
+    let words = fresh(&folder, "out", &["--steps", "400", "--context", "64", "--save-every", "0"]);
+    let mut child = start(&words);
+    let kept = kept(&folder, "out");
+    let first = wait_for_checkpoint(&kept, &[]);
+    wait_for_checkpoint(&kept, &first);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = wait_for_checkpoint(&kept, &[]);
+    let limited = "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_kinglet")]).args(&words);
+    let output = command.output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("cannot write the checkpoint"), "{message}");
+    let after = fs::read(kept.join("checkpoint.safetensors")).unwrap();
+    assert!(after == before, "step {} became {}", step_of(&before), step_of(&after));
+}
+
+#[test]
+fn bad_lines_are_named_and_left_out_up_to_a_limit() {
+    let folder = folder();
+    let text = format!("{}{{\"say\": 1}}\n{}\noh no\n", calls(20), calls(20));
+    let data = file(&folder, "data.jsonl", text.as_bytes());
+    let with = |out: &str, most: &str| -> Done {
+        let mut words = fresh(&folder, out, &["--steps", "2", "--context", "64", "--json"]);
+        let at = words.iter().position(|word| word == "--data").unwrap();
+        words[at + 1].clone_from(&data);
+        words.extend(["--bad-lines".to_string(), most.to_string()]);
+        kinglet(words)
+    };
+    let message = with("a", "1").refusal();
+    for part in ["data.jsonl, line 21: ", "line 43: ", "--bad-lines N"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let done = with("b", "2");
+    assert!(done.stderr.contains("left out: "), "{}", done.stderr);
+    let bad = done.json()["bad_lines"].clone();
+    assert_eq!((bad[0]["line"].as_u64(), bad[1]["line"].as_u64()), (Some(21), Some(43)), "{bad}");
+}
+
+#[test]
+fn it_ends_early_and_writes_the_best() {
+    let folder = folder();
+    let text: String =
+        (0..30).map(|i| format!("{{\"text\": \"{i} and {}\"}}\n", i * 7919)).collect();
+    let data = file(&folder, "data.jsonl", text.as_bytes());
+    let mut words = fresh(&folder, "out", &["--steps", "400", "--evaluate-every", "5"]);
+    let at = words.iter().position(|word| word == "--data").unwrap();
+    words[at + 1] = data;
+    let more = ["--early-stop", "2", "--rate", "3e-2", "--context", "32", "--held-out", "0.3"];
+    words.extend(more.map(str::to_string));
+    words.push("--json".into());
+    let told = kinglet(words).json();
+    assert_eq!(told["ending"], "early", "{told}");
+    let (best, last) = (told["evaluation"]["step"].as_u64(), told["steps"].as_u64());
+    assert_eq!(best.map(|best| best + 10), last, "{told}");
+}
+
+/// What is printed before the first step is what is used.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_known_before_the_first_step() {
+    let folder = folder();
+    let wide = CONFIG
+        .replace("\"hidden_size\": 32", "\"hidden_size\": 256")
+        .replace("\"intermediate_size\": 64", "\"intermediate_size\": 640");
+    let more = ["--steps", "2", "--batch", "4", "--context", "128", "--json"];
+    for accumulate in ["1", "2"] {
+        let mut words = fresh(&folder, &format!("out{accumulate}"), &more);
+        words.extend(["--accumulate".to_string(), accumulate.to_string()]);
+        let config = words.iter().position(|word| word == "--config").unwrap();
+        words[config + 1] = file(&folder, "wide.json", wide.as_bytes());
+        let told = kinglet(words).json();
+        let number = |key: &str| told[key].as_f64().unwrap();
+        let ratio = number("memory_measured") / number("memory_total");
+        assert!((0.9..1.1).contains(&ratio), "{ratio}: {told}");
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused() {
+    let folder = folder();
+    let data = file(&folder, "calls.jsonl", calls(20).as_bytes());
+    let out = path(&folder, "out");
+    let experts = concat!(env!("CARGO_MANIFEST_DIR"), "/../lm/tests/hf/mixtral");
+    let cases = [
+        (vec!["tune", experts, "--data", &data, "-o", &out], "tokenizer.json"),
+        (vec!["tune", "no/such.gguf", "--data", &data, "-o", &out], "there is no such file"),
+    ];
+    for (words, want) in cases {
+        let message = kinglet(words).refusal();
+        assert!(message.contains(want), "{message}");
+    }
+    let refused = |config: &str, want: &str| {
+        let config = file(&folder, "other.json", config.as_bytes());
+        let words = ["tune", "--config", &config, "--data", &data, "-o", &out, "--vocab", "300"];
+        let message = kinglet(words).refusal();
+        assert!(message.contains(want), "{message}");
+    };
+    refused("{", "other.json: json");
+    refused("{\"architectures\": [\"NobodysLM\"]}", "NobodysLM is not among those known");
+    refused("{\"architectures\": [\"MambaForCausalLM\"]}", "a new MambaForCausalLM can't be made");
+    refused(&CONFIG.replace("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3"), "3 heads");
+    let taken = file(&folder, "taken.gguf", b"mine");
+    if let Some(model) = model(STORIES) {
+        let message = kinglet(["tune", &model, "--data", &data, "-o", &taken]).refusal();
+        assert!(message.contains("it is there already"), "{message}");
+        let message = kinglet(["tune", &model, "--data", &data, "-o", &out]).refusal();
+        assert!(message.contains("ends in .gguf"), "{message}");
+        assert_eq!(fs::read(&taken).unwrap(), b"mine");
+    }
+}
