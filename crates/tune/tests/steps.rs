@@ -403,8 +403,8 @@ fn gradients_may_come_in_parts() {
             update.set_input(0, &rate.view()).unwrap();
             update.run().unwrap();
             if clip.is_some() {
-                let [norm, want] = [update.output(0), at_once.output(1)]
-                    .map(|norm| norm.scalar::<f32>().unwrap());
+                let [norm, want] =
+                    [update.output(0), at_once.output(1)].map(|norm| norm.scalar::<f32>().unwrap());
                 assert!((norm - want).abs() < 1e-5 * want, "step {step}: {norm}, not {want}");
             }
         }

@@ -92,7 +92,9 @@ fn read(line: &str) -> Result<Held, String> {
             let messages = vec![Message::new("user", say), Message::new("assistant", answer)];
             Ok(of_messages(messages, Vec::new()))
         }
-        Line { say: Some(_), call: None, .. } => Err("\"say\" has no \"call\" beside it".into()),
+        Line { say: Some(_), call: None, text: None, messages: None, .. } => {
+            Err("\"say\" has no \"call\" beside it".into())
+        }
         _ => Err("it must have one of \"text\", \"messages\", and \"say\" with \"call\"".into()),
     }
 }

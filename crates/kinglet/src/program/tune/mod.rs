@@ -20,8 +20,7 @@ use kinglet_tune::data::{Bad, Batches, Data, Encoder};
 use kinglet_tune::language::{Encoded, Model, objective};
 use kinglet_tune::{
     Course, Ending, Evaluation, Event, HeldOut, Lock, Material, Memory, Recipe, Schedule, Settings,
-    Trainer, batches_of_epochs,
-    differentiate,
+    Trainer, batches_of_epochs, differentiate,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
