@@ -2,7 +2,7 @@
 
 use super::Model;
 use crate::data::{Batches, IGNORED};
-use crate::{TuneError, cross_entropy_sum};
+use crate::{Lora, TuneError, cross_entropy_sum};
 use kinglet_formats::lm::{Build, build};
 use kinglet_graph::ops::binary::BinaryFn;
 use kinglet_graph::{Builder, DType, Dim, Dims, Graph, Shape, ValueId, ValueType};
@@ -16,10 +16,21 @@ pub struct Objective {
     pub graph: Graph,
     /// The loss.
     pub loss: ValueId,
-    /// The model's weights.
+    /// What is learned: the model's weights, or what was put beside them.
     pub weights: Vec<ValueId>,
     /// The sizes of the inputs.
     pub shapes: Vec<Dims>,
+}
+
+impl Objective {
+    /// Lets `lora` be learned beside the weights, which stay as they are.
+    ///
+    /// # Errors
+    /// If there is no weight that it can be learned beside.
+    pub fn adapt(&mut self, lora: Lora, seed: u64) -> Result<(), TuneError> {
+        self.weights = lora.adapt(&mut self.graph, &self.weights, seed)?;
+        Ok(())
+    }
 }
 
 /// The loss of `model` over batches such as `batches` makes.

@@ -180,6 +180,14 @@ impl Model {
         &self.weights
     }
 
+    /// The constant `name` of its graph, of `rows` rows: a weight, or rows of one.
+    pub fn constant(&self, name: &str, rows: usize) -> Option<Tensor> {
+        match part_of(name) {
+            Some((whole, first)) => self.weights.get(whole)?.rows(first, rows).ok(),
+            None => self.weights.get(name).cloned(),
+        }
+    }
+
     /// How many numbers its weights are.
     pub fn parameters(&self) -> usize {
         self.weights.iter().map(|(_, t)| t.dims().iter().product::<usize>()).sum()

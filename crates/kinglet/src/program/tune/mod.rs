@@ -220,7 +220,12 @@ impl Tune {
                 course.step()
             )));
         }
-        model.write(course.result()?, &self.output, self.encoding.encoded())?;
+        let mut trained = course.result()?;
+        if let Some(lora) = self.learning.lora() {
+            let merged = lora.merged(&trained, |name, rows| model.constant(name, rows));
+            trained = merged.map_err(|e| Error::work(e.to_string()))?;
+        }
+        model.write(trained, &self.output, self.encoding.encoded())?;
         self.answer(&course, steps, ending, parameters, (memory, measured), folder)
     }
 
@@ -250,12 +255,18 @@ impl Tune {
         material: &Material,
         recipe: &Recipe,
     ) -> Result<Trainer, Error> {
-        let objective = objective(model, &material.batches)?;
+        let mut objective = objective(model, &material.batches)?;
+        let lora = self.learning.lora();
+        if let Some(lora) = lora {
+            objective.adapt(lora, self.length.seed)?;
+        }
         let training = differentiate(&objective.graph, objective.loss, &objective.weights, recipe)
             .map_err(|e| Error::input(format!("this model can't be trained: {e}")))?;
         let shapes = objective.shapes;
         drop(objective.graph);
-        model.release();
+        if lora.is_none() {
+            model.release();
+        }
         let threads = match self.common.threads() {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
@@ -333,6 +344,7 @@ impl Tune {
             ("--early-stop", json!(length.early_stop)),
             ("optimiser", json!(format!("{:?}", recipe.optimiser))),
             ("--clip", json!(recipe.clip)),
+            ("--lora", json!(self.learning.lora().map(|lora| (lora.rank, lora.alpha)))),
             ("learning rate", json!(format!("{schedule:?}"))),
         ];
         all.into_iter().map(|(key, value)| (key.to_string(), value)).collect()

@@ -1,14 +1,21 @@
 //! How is learned: optimiser, learning rate, clipping.
 
 use clap::{Args, ValueEnum};
-use kinglet_tune::{Decay, Optimiser, Recipe, Schedule};
+use kinglet_tune::{Decay, Lora, Optimiser, Recipe, Schedule};
 
 #[derive(Args)]
 pub(super) struct Learning {
+    /// Leave the weights as they are, in any encoding, and learn a product of two matrices of this rank
+    /// beside each (LoRA); what is written has them added
+    #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    lora: Option<u32>,
+    /// Such products count by this over their rank [default: twice the rank]
+    #[arg(long, value_name = "ALPHA", value_parser = number, requires = "lora")]
+    lora_alpha: Option<f64>,
     /// How gradients change weights
     #[arg(long, value_name = "NAME", default_value = "adamw")]
     optimiser: Name,
-    /// The largest learning rate [default: adamw 3e-4, of a new model 1e-3; lion a fifth of that;
+    /// The largest learning rate [default: adamw 3e-4, of a new model or LoRA 1e-3; lion a fifth of that;
     /// sgd and adafactor 1e-2]
     #[arg(long, value_name = "RATE", value_parser = number)]
     rate: Option<f64>,
@@ -56,6 +63,12 @@ fn number(text: &str) -> Result<f64, String> {
 const MOST_WARM_UP: u64 = 200;
 
 impl Learning {
+    /// What is learned beside the weights, where these stay as they are.
+    pub fn lora(&self) -> Option<Lora> {
+        let rank = self.lora? as usize;
+        Some(Lora { rank, alpha: self.lora_alpha.unwrap_or(2.0 * rank as f64) })
+    }
+
     /// The recipe and the learning rates of `steps` steps, which come in several batches where
     /// `accumulate`. `new`: of a new model.
     pub fn recipe(&self, steps: u64, accumulate: bool, new: bool) -> (Recipe, Schedule) {
@@ -72,7 +85,7 @@ impl Learning {
         | Optimiser::Lion { weight_decay, .. }
         | Optimiser::Adafactor { weight_decay, .. }) = &mut optimiser;
         *weight_decay = self.weight_decay.unwrap_or(*weight_decay);
-        let usual = match (self.optimiser, new) {
+        let usual = match (self.optimiser, new || self.lora.is_some()) {
             (Name::Adamw, false) => 3e-4,
             (Name::Adamw, true) => 1e-3,
             (Name::Lion, false) => 6e-5,
