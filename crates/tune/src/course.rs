@@ -143,7 +143,9 @@ impl Course {
         settings: Settings,
         material: Material,
     ) -> Result<Course, TuneError> {
-        let found = checkpoint::read(&folder.join(CHECKPOINT))?;
+        let found = checkpoint::read(&folder.join(CHECKPOINT)).map_err(|e| {
+            TuneError::Input(format!("{e}: the checkpoint is damaged; remove it to begin anew"))
+        })?;
         let (mut step, mut best, mut waited) = (0, None, 0);
         if let Some(found) = found {
             same_training(folder, &found.metadata, &settings.identity)?;
