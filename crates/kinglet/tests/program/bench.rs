@@ -28,7 +28,7 @@ fn made_up() -> TempDir {
     let kind =
         |cpus: Vec<usize>| json!({ "cpus": cpus, "part": null, "max_mhz": null, "capacity": null });
     let profile = json!({
-        "version": 1,
+        "version": 2,
         "program": env!("CARGO_PKG_VERSION"),
         "model": device.model,
         "arch": std::env::consts::ARCH,
@@ -40,6 +40,7 @@ fn made_up() -> TempDir {
         "peaks": [peak("int8", 1, 10.0), peak("f32", 1, 5.0)],
         "memory": [read(1, 256 << 20, 20.0)],
         "reads": [read(1, 1 << 14, 200.0), read(1, 1 << 20, 50.0)],
+        "convolutions": [],
         "seconds": 1.0,
     });
     fs::write(profile::place(folder.path(), &device), profile.to_string()).unwrap();
