@@ -22,15 +22,6 @@ pub fn narrow(isa: Isa, from: &[f32], to: &mut [u8]) {
     dispatch(isa, Narrow { from, to });
 }
 
-/// Writes `from`, rounded to brain floats (to nearest, halves to even; NaN stays NaN), to the bytes `to`.
-///
-/// # Panics
-/// Where the lengths differ.
-pub(crate) fn narrow_to_upper(isa: Isa, from: &[f32], to: &mut [u8]) {
-    assert_eq!(to.len(), from.len() * 2, "elements of other lengths");
-    dispatch(isa, NarrowToUpper { from, to });
-}
-
 struct Widen<'a> {
     float: Float,
     from: &'a [u8],
@@ -94,32 +85,6 @@ impl Kernel for Narrow<'_> {
     }
 }
 
-struct NarrowToUpper<'a> {
-    from: &'a [f32],
-    to: &'a mut [u8],
-}
-
-impl Kernel for NarrowToUpper<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for (from, to) in self.from.chunks(S::LANES).zip(self.to.chunks_mut(2 * S::LANES)) {
-            let mut upper = [0i16; 16];
-            // SAFETY: so many elements are there, and no instruction set has more than 16 lanes.
-            unsafe {
-                let x = s.load_n(from.as_ptr(), from.len());
-                let bits = s.bits(x);
-                let odd = s.iand(s.ishr::<16>(bits), s.isplat(1));
-                let rounded = s.iadd(bits, s.iadd(odd, s.isplat(0x7fff)));
-                let quiet = s.ior(bits, s.isplat(0x40_0000));
-                let rounded = s.select(s.eq(x, x), s.of_bits(rounded), s.of_bits(quiet));
-                s.store_shorts(upper.as_mut_ptr(), s.ishr::<16>(s.bits(rounded)));
-            }
-            to.copy_from_slice(&bytemuck::cast_slice(&upper)[..to.len()]);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,24 +104,6 @@ mod tests {
                     let want = half::f16::from_f32(*x);
                     assert_eq!(half::f16::from_le_bytes(*bytes), want, "{isa:?} {x}");
                     assert_eq!(back, want.to_f32(), "{isa:?} {x}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn brain_floats_are_rounded_to_nearest() {
-        let mut values: Vec<f32> = Values::new(5).floats(200).iter().map(|x| x * 300.0).collect();
-        let bits = [0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x7f7f_ffff, 0x8000_0001, 0x7f80_0001];
-        values.extend(bits.map(f32::from_bits));
-        values.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN]);
-        for isa in Isa::available() {
-            for n in [1, 7, 16, 33, values.len()] {
-                let mut bytes = vec![0; 2 * n];
-                narrow_to_upper(isa, &values[..n], &mut bytes);
-                for (x, bytes) in values.iter().zip(bytes.as_chunks::<2>().0) {
-                    let want = half::bf16::from_f32(*x).to_bits();
-                    assert_eq!(u16::from_le_bytes(*bytes), want, "{isa:?} {x}");
                 }
             }
         }

@@ -38,22 +38,6 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     s.mul(s.mul(p, power_of_two(s, half)), power_of_two(s, s.isub(n, half)))
 }
 
-/// 2ˣ for x < 127, relative error ≤ 2e-7; for x < −126 it is 2⁻¹²⁶.
-#[inline(always)]
-#[expect(clippy::approx_constant, reason = "fitted together with the other coefficients")]
-pub(crate) fn exp2<S: Simd>(s: S, x: S::V) -> S::V {
-    let x = s.max(s.splat(-126.0), x);
-    let n = s.round(x);
-    let r = s.sub(x, n);
-    let p = polynomial(
-        s,
-        r,
-        [1.0, 0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7],
-    );
-    // The root of 2 at most, and its exponent with n added that of a normal number.
-    s.of_bits(s.iadd(s.bits(p), s.ishl::<23>(s.to_int(n))))
-}
-
 /// 2ⁿ for −126 ≤ n ≤ 127.
 #[inline(always)]
 fn power_of_two<S: Simd>(s: S, n: S::I) -> S::V {
@@ -164,7 +148,6 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Function {
         Exp,
-        Exp2,
         Log,
         Tanh,
         Sigmoid,
@@ -183,7 +166,6 @@ mod tests {
                     let v = s.load_n(x.as_ptr(), x.len());
                     let v = match self.0 {
                         Function::Exp => exp(s, v),
-                        Function::Exp2 => exp2(s, v),
                         Function::Log => log(s, v),
                         Function::Tanh => tanh(s, v),
                         Function::Sigmoid => sigmoid(s, v),
@@ -216,8 +198,6 @@ mod tests {
     fn functions_are_within_their_bounds() {
         check(Function::Exp, &grid(-87.0, 88.7), f64::exp, 1.5e-7, 1e-45);
         check(Function::Exp, &grid(-103.0, -87.0), f64::exp, 1.5e-7, 1e-38);
-        check(Function::Exp2, &grid(-126.0, 126.9), f64::exp2, 2e-7, 1e-45);
-        check(Function::Exp2, &grid(-1.0, 0.0), f64::exp2, 2e-7, 1e-45);
         check(Function::Log, &grid(1e-3, 4.0), f64::ln, 2e-7, 1e-3);
         check(Function::Log, &grid(1e-40, 1e-37), f64::ln, 2e-7, 1e-3);
         check(Function::Log, &grid(1.0, 1e30), f64::ln, 2e-7, 1e-3);
@@ -226,17 +206,6 @@ mod tests {
         check(Function::Sigmoid, &grid(-80.0, 40.0), |x| 1.0 / (1.0 + (-x).exp()), 3e-7, 1e-40);
         check(Function::Erf, &grid(-6.0, 6.0), erf64, 2e-7, 1e-40);
         check(Function::Erf, &grid(-1e-2, 1e-2), erf64, 2e-7, 1e-40);
-    }
-
-    #[test]
-    fn powers_of_two_end_below() {
-        let xs = [f32::NEG_INFINITY, -1e30, -127.0, -126.0, -1.0, -0.0, 0.0, 3.0, f32::NAN];
-        let least = f32::MIN_POSITIVE;
-        for isa in Isa::available() {
-            let got = dispatch(isa, Apply(Function::Exp2, &xs));
-            assert_eq!(got[..8], [least, least, least, least, 0.5, 1.0, 1.0, 8.0], "{isa:?}");
-            assert!(got[8].is_nan(), "{isa:?}");
-        }
     }
 
     #[test]

@@ -284,7 +284,7 @@ mod tests {
             String::new(),
             "[1, 2]".into(),
             text[..text.len() / 2].into(),
-            text.replace("\"version\":1", "\"version\":99"),
+            text.replace("\"version\":2", "\"version\":99"),
             text.replace("\"best\":40.0", "\"best\":-40.0"),
             text.replace("\"best\":40.0", "\"best\":null"),
             text.replace("\"best\":40.0", "\"best\":1e999"),

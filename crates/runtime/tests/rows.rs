@@ -117,12 +117,11 @@ fn check_some(op: impl Op + Clone, inputs: Vec<Option<In>>, outputs: usize, off:
     }
 }
 
-/// Types of weights, and how far results of some hundred elements are off. Where the CPU multiplies
-/// brain floats, rows are rounded to these as well.
+/// Types of weights, and how far results of some hundred elements are off.
 const TYPES: [(DType, f32); 7] = [
     (DType::F32, 2e-6),
     (DType::F16, 2e-6),
-    (DType::BF16, 4e-3),
+    (DType::BF16, 2e-6),
     (DType::Encoded(Encoding::Q4_0), 0.02),
     (DType::Encoded(Encoding::Q8_0), 0.02),
     (DType::Encoded(Encoding::Q4_K), 0.02),

@@ -3,9 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::form::BLOCK;
 use super::lanes::{Lanes, Work};
-use super::twos::SHARED;
 use crate::isa::{Avx2, Avx512};
 
 /// Vectors of AVX2.
@@ -102,7 +100,6 @@ impl Lanes for Pairs {
     type F = [__m256; 2];
     type X = __m256i;
     const WIDE_ZERO: i32 = 0;
-    const TWOS_LEFT: [u32; SHARED] = [0, 2, 0, 2];
     const ROWS: usize = 3;
     const FLOAT_ROWS: usize = 3;
 
@@ -202,47 +199,6 @@ impl Lanes for Pairs {
             _mm256_add_epi32(acc[i], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         })
     }
-    /// Products of bytes are summed in 16 bits until the end, which these are few enough for.
-    #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "registers: indices are constants")]
-    unsafe fn twos<const WHOLE: bool, const R: usize>(
-        self,
-        lines: *const u8,
-        x: *const u8,
-        starts: *const i32,
-    ) -> [[[__m256i; 2]; SHARED]; R] {
-        let mut dots = [[self.isplat(0); SHARED]; R];
-        // SAFETY: `self` proves the instructions, the caller the memory.
-        unsafe {
-            let masks = [_mm256_set1_epi8(3), _mm256_set1_epi8(12)];
-            for i in 0..2 {
-                let mut sums = [[_mm256_setzero_si256(); SHARED]; R];
-                for j in 0..if WHOLE { 8 } else { 4 } {
-                    let low = _mm256_loadu_si256(lines.add(64 * j + 32 * i).cast());
-                    let halves = [low, _mm256_srli_epi16::<4>(low)];
-                    for p in 0..SHARED {
-                        let codes = _mm256_and_si256(halves[p / 2], masks[p % 2]);
-                        for r in 0..R {
-                            let x = self.quad(x.add(BLOCK * R * p + 4 * (j * R + r)));
-                            let pairs = _mm256_maddubs_epi16(codes, x);
-                            sums[r][p] = _mm256_add_epi16(sums[r][p], pairs);
-                        }
-                    }
-                }
-                for r in 0..R {
-                    for p in 0..SHARED {
-                        let sums = _mm256_madd_epi16(sums[r][p], _mm256_set1_epi16(1));
-                        let start = match WHOLE {
-                            true => *starts.add(p * R + r) << Self::TWOS_LEFT[p],
-                            false => 0,
-                        };
-                        dots[r][p][i] = _mm256_add_epi32(sums, _mm256_set1_epi32(start));
-                    }
-                }
-            }
-        }
-        dots
-    }
     #[inline(always)]
     unsafe fn block_dots<const FOURS: usize>(
         self,
@@ -265,15 +221,6 @@ impl Lanes for Pairs {
     #[inline(always)]
     fn ints(self, a: [__m256i; 2]) -> [__m256i; 2] {
         a
-    }
-    #[inline(always)]
-    fn codes(self, a: [__m256i; 2]) -> [__m256i; 2] {
-        a
-    }
-    #[inline(always)]
-    fn imul(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
-        // SAFETY: `self` proves the instructions.
-        pair(|i| unsafe { _mm256_mullo_epi32(a[i], b[i]) })
     }
     #[inline(always)]
     fn iadd(self, a: [__m256i; 2], b: [__m256i; 2]) -> [__m256i; 2] {
@@ -363,14 +310,5 @@ impl Lanes for Pairs {
         pair(|i| unsafe {
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8 * i).cast())))
         })
-    }
-    #[inline(always)]
-    unsafe fn load_nibbles(self, p: *const u8) -> [[__m256i; 2]; 2] {
-        // SAFETY: `self` proves the instructions, the caller the memory.
-        unsafe {
-            let bytes = pair(|i| _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8 * i).cast())));
-            let low = bytes.map(|v| _mm256_and_si256(v, _mm256_set1_epi32(15)));
-            [low, bytes.map(|v| _mm256_srli_epi32::<4>(v))]
-        }
     }
 }

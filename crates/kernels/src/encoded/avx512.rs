@@ -1,12 +1,9 @@
 //! AVX-512 with VNNI: a vector of 16 rows is one register.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::form::BLOCK;
 use super::lanes::{Lanes, Work};
-use super::twos::SHARED;
-use crate::isa::{Avx512Vnni, Bf16};
+use crate::isa::Avx512Vnni;
 
 // Functions below are not closures, which are not always inlined and then lack the instructions.
 
@@ -72,35 +69,15 @@ unsafe fn two_blocks(p: *const u8) -> __m512i {
     }
 }
 
-/// See [`Lanes::dot_brains`].
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn dot_brains(_: Bf16, mut acc: __m512, a: __m512i, b: __m512i) -> __m512 {
-    // An intrinsic would be a call, as `outline` compiles for CPUs without the instruction.
-    // SAFETY: the token proves it, and it works on registers alone.
-    unsafe {
-        asm!(
-            "vdpbf16ps {acc}, {a}, {b}",
-            acc = inout(zmm_reg) acc,
-            a = in(zmm_reg) a,
-            b = in(zmm_reg) b,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    acc
-}
-
 impl Lanes for Avx512Vnni {
     type B = __m512i;
     type I = __m512i;
     type F = __m512;
     type X = __m512i;
     const WIDE_ZERO: i32 = 128;
-    const TWOS_LEFT: [u32; SHARED] = [0, 2, 4, 6];
     // Sums of two panels, integers and floats, are 24 registers.
     const ROWS: usize = 6;
-    // By four rows of weights, and these.
-    const FLOAT_ROWS: usize = 6;
+    const FLOAT_ROWS: usize = 4;
 
     #[inline(always)]
     fn outline<W: Work>(self, work: W) {
@@ -203,37 +180,6 @@ impl Lanes for Avx512Vnni {
         self.dot(acc, codes, x)
     }
     #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "registers: indices are constants")]
-    unsafe fn twos<const WHOLE: bool, const R: usize>(
-        self,
-        lines: *const u8,
-        x: *const u8,
-        starts: *const i32,
-    ) -> [[__m512i; SHARED]; R] {
-        let mut dots = [[self.isplat(0); SHARED]; R];
-        // SAFETY: the caller's promise.
-        unsafe {
-            if WHOLE {
-                for r in 0..R {
-                    for p in 0..SHARED {
-                        dots[r][p] = self.isplat(*starts.add(p * R + r) << (2 * p));
-                    }
-                }
-            }
-            for j in 0..if WHOLE { 8 } else { 4 } {
-                let line = self.load(lines.add(64 * j));
-                for p in 0..SHARED {
-                    let codes = self.and(line, self.bytes(3 << (2 * p)));
-                    for r in 0..R {
-                        let x = self.quad(x.add(BLOCK * R * p + 4 * (j * R + r)));
-                        dots[r][p] = self.dot(dots[r][p], codes, x);
-                    }
-                }
-            }
-        }
-        dots
-    }
-    #[inline(always)]
     unsafe fn block_dots<const FOURS: usize>(self, blocks: *const u8, x: *const u8) -> __m512i {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe {
@@ -249,15 +195,6 @@ impl Lanes for Avx512Vnni {
     #[inline(always)]
     fn ints(self, a: __m512i) -> __m512i {
         a
-    }
-    #[inline(always)]
-    fn codes(self, a: __m512i) -> __m512i {
-        a
-    }
-    #[inline(always)]
-    fn imul(self, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: `self` proves the instructions.
-        unsafe { _mm512_mullo_epi32(a, b) }
     }
     #[inline(always)]
     fn iadd(self, a: __m512i, b: __m512i) -> __m512i {
@@ -293,11 +230,6 @@ impl Lanes for Avx512Vnni {
     fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: `self` proves the instructions.
         unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn dot_brains(self, token: Bf16, acc: __m512, a: __m512i, b: __m512i) -> __m512 {
-        // SAFETY: `self` proves the instructions.
-        unsafe { dot_brains(token, acc, a, b) }
     }
     #[inline(always)]
     fn sums(self, [a, b, c, d]: [__m512; 4]) -> [f32; 4] {
@@ -351,13 +283,5 @@ impl Lanes for Avx512Vnni {
     unsafe fn load_u8(self, p: *const u8) -> __m512 {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))) }
-    }
-    #[inline(always)]
-    unsafe fn load_nibbles(self, p: *const u8) -> [__m512i; 2] {
-        // SAFETY: `self` proves the instructions, the caller the memory.
-        unsafe {
-            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
-            [_mm512_and_si512(bytes, _mm512_set1_epi32(15)), _mm512_srli_epi32::<4>(bytes)]
-        }
     }
 }

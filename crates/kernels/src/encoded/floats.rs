@@ -3,10 +3,6 @@
 //! A result is a sum of segments of [`SEGMENT`] elements. Of each, 16 chains of fused sums are added
 //! to those of the segments before, chain `i` of elements `i`, `i + 16`, …; at last the halves of the
 //! chains are added until one is left. That is so whatever rows are computed with it.
-//!
-//! Where the CPU has products of brain floats, rows that meet BF16 weights are rounded to that
-//! ([`FloatLayout::round`]), and chain `i` is of the pairs of elements `2i`, `2i + 32`, …. Halves have
-//! three bits more than brain floats, and are multiplied as singles everywhere.
 
 use std::ops::Range;
 
@@ -14,8 +10,7 @@ use super::form::PANEL;
 use super::lanes::{Lanes, Work};
 use super::round::MOST_ROWS;
 use super::{Finish, needs, run_on};
-use crate::halves::narrow_to_upper;
-use crate::isa::{Bf16, Isa};
+use crate::isa::Isa;
 use crate::shared::SharedMut;
 
 /// The element type of float weights.
@@ -67,8 +62,6 @@ const MOST_PANELS: usize = 8;
 pub struct FloatLayout {
     isa: Isa,
     float: Float,
-    /// Products of brain floats, where they are taken.
-    brains: Option<Bf16>,
     /// Rows of the weights.
     pub m: usize,
     /// Elements of a row.
@@ -78,8 +71,7 @@ pub struct FloatLayout {
 impl FloatLayout {
     /// The layout for `m` rows of `k` elements.
     pub fn new(isa: Isa, float: Float, m: usize, k: usize) -> FloatLayout {
-        let brains = if float == Float::BF16 { Bf16::of(isa) } else { None };
-        FloatLayout { isa, float, brains, m, k }
+        FloatLayout { isa, float, m, k }
     }
 
     /// Panels of [`super::PANEL_ROWS`] rows: what [`FloatProduct::run`] can share out.
@@ -90,25 +82,6 @@ impl FloatLayout {
     /// Bytes of a row.
     pub fn row_bytes(&self) -> usize {
         self.k * self.float.bytes()
-    }
-
-    /// Bytes of a row as [`FloatLayout::round`] makes it; 0 where rows are multiplied as they are.
-    pub fn rounded_bytes(&self) -> usize {
-        if self.brains.is_some() { 2 * self.k } else { 0 }
-    }
-
-    /// Rounds a row to brain floats.
-    ///
-    /// # Panics
-    /// Where `out` has not [`FloatLayout::rounded_bytes`].
-    pub fn round(&self, row: &[f32], out: &mut [u8]) {
-        assert!(out.len() == self.rounded_bytes(), "room for another row");
-        narrow_to_upper(self.isa, row, out);
-    }
-
-    /// Bytes of a row of `x` as it is multiplied.
-    fn x_bytes(&self) -> usize {
-        if self.brains.is_some() { 2 * self.k } else { 4 * self.k }
     }
 
     /// The element type.
@@ -122,11 +95,11 @@ impl FloatLayout {
     }
 }
 
-/// Rows, and where their results go.
+/// Rows of `f32`, and where their results go.
 #[derive(Clone, Copy)]
 pub struct FloatRows<'a> {
-    /// Rows of `k` elements: `f32`, or what [`FloatLayout::round`] made of each.
-    pub data: &'a [u8],
+    /// Rows of `k` elements.
+    pub data: &'a [f32],
     /// How many rows to multiply.
     pub count: usize,
     /// For each of them, which row of `data` it is; `None`: all in order.
@@ -167,10 +140,10 @@ impl FloatProduct<'_> {
         for first in panels.clone().step_by(cached) {
             let here = first..panels.end.min(first + cached);
             for start in (0..rows.count).step_by(group) {
-                let x: [&[u8]; MOST_ROWS] = std::array::from_fn(|r| {
+                let x: [&[f32]; MOST_ROWS] = std::array::from_fn(|r| {
                     let i = (start + r).min(rows.count - 1);
                     let source = rows.sources.map_or(i, |sources| sources[i] as usize);
-                    &rows.data[source * layout.x_bytes()..][..layout.x_bytes()]
+                    &rows.data[source * layout.k..][..layout.k]
                 });
                 let count = group.min(rows.count - start);
                 for panel in here.clone() {
@@ -201,93 +174,37 @@ struct Tile<'a> {
     /// Rows of weights, and how many.
     weights: &'a [u8],
     columns: usize,
-    x: &'a [&'a [u8]],
+    x: &'a [&'a [f32]],
     /// Where each row's sums go.
     sums: [*mut f32; MOST_ROWS],
 }
 
-/// [`Tile`] of `R` rows, `C` (at most 4) rows of weights at a time.
-struct TileRows<'a, M, const R: usize, const C: usize>(Tile<'a>, M);
+/// [`Tile`] of `R` rows, `C` (at most 4) rows of weights at a time, of type `FLOAT` (0: F32, 1: F16,
+/// 2: BF16).
+struct TileRows<'a, const FLOAT: usize, const R: usize, const C: usize>(Tile<'a>);
 
-/// How vectors of elements are multiplied.
-trait Multiply: Copy {
-    /// A vector of weights, and of a row.
-    type W<L: Lanes>: Copy;
-    type X<L: Lanes>: Copy;
-    /// Elements of a vector.
-    const STEP: usize;
-    /// Bytes of an element of a row.
-    const X_BYTES: usize;
-
-    /// # Safety
-    /// A vector can be read.
-    unsafe fn weights<L: Lanes>(self, l: L, p: *const u8) -> Self::W<L>;
-    /// # Safety
-    /// A vector can be read.
-    unsafe fn row<L: Lanes>(self, l: L, p: *const u8) -> Self::X<L>;
-    fn add<L: Lanes>(self, l: L, acc: L::F, x: Self::X<L>, w: Self::W<L>) -> L::F;
-}
-
-/// Singles, by weights of type `FLOAT` (0: F32, 1: F16, 2: BF16).
-#[derive(Clone, Copy)]
-struct Singles<const FLOAT: usize>;
-
-impl<const FLOAT: usize> Multiply for Singles<FLOAT> {
-    type W<L: Lanes> = L::F;
-    type X<L: Lanes> = L::F;
-    const STEP: usize = PANEL;
-    const X_BYTES: usize = 4;
-
-    #[inline(always)]
-    unsafe fn weights<L: Lanes>(self, l: L, p: *const u8) -> L::F {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match FLOAT {
-                0 => l.load_f(p.cast()),
-                1 => l.load_half(p),
-                _ => l.load_upper(p),
-            }
+/// 16 elements at `p`.
+///
+/// # Safety
+/// They can be read.
+#[inline(always)]
+unsafe fn load<L: Lanes, const FLOAT: usize>(l: L, p: *const u8) -> L::F {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match FLOAT {
+            0 => l.load_f(p.cast()),
+            1 => l.load_half(p),
+            _ => l.load_upper(p),
         }
     }
-    #[inline(always)]
-    unsafe fn row<L: Lanes>(self, l: L, p: *const u8) -> L::F {
-        // SAFETY: the caller's promise.
-        unsafe { l.load_f(p.cast()) }
-    }
-    #[inline(always)]
-    fn add<L: Lanes>(self, l: L, acc: L::F, x: L::F, w: L::F) -> L::F {
-        l.fma(x, w, acc)
-    }
 }
 
-impl Multiply for Bf16 {
-    type W<L: Lanes> = L::B;
-    type X<L: Lanes> = L::B;
-    const STEP: usize = 2 * PANEL;
-    const X_BYTES: usize = 2;
-
-    #[inline(always)]
-    unsafe fn weights<L: Lanes>(self, l: L, p: *const u8) -> L::B {
-        // SAFETY: the caller's promise.
-        unsafe { l.load(p) }
-    }
-    #[inline(always)]
-    unsafe fn row<L: Lanes>(self, l: L, p: *const u8) -> L::B {
-        // SAFETY: the caller's promise.
-        unsafe { l.load(p) }
-    }
-    #[inline(always)]
-    fn add<L: Lanes>(self, l: L, acc: L::F, x: L::B, w: L::B) -> L::F {
-        l.dot_brains(self, acc, x, w)
-    }
-}
-
-impl<M: Multiply, const R: usize, const C: usize> Work for TileRows<'_, M, R, C> {
+impl<const FLOAT: usize, const R: usize, const C: usize> Work for TileRows<'_, FLOAT, R, C> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
-        let TileRows(Tile { layout, weights, columns, x, sums }, by) = self;
+        let Tile { layout, weights, columns, x, sums } = self.0;
         let (k, bytes, row_bytes) = (layout.k, layout.float.bytes(), layout.row_bytes());
-        let whole = k - k % M::STEP;
+        let whole = k - k % PANEL;
         for first in (0..columns).step_by(C) {
             let mut w = [std::ptr::null(); C];
             for c in 0..C {
@@ -296,7 +213,7 @@ impl<M: Multiply, const R: usize, const C: usize> Work for TileRows<'_, M, R, C>
             }
             let mut total = [[l.splat(0.0); C]; R];
             // SAFETY: rows of x have `k` elements, which `FloatProduct::run` checked, and rows of
-            // weights as well; the rests have a vector.
+            // weights as well; the rests have 16.
             unsafe {
                 if R == 1 {
                     // Little is done with what is read, so it is read in the order that it lies
@@ -305,14 +222,13 @@ impl<M: Multiply, const R: usize, const C: usize> Work for TileRows<'_, M, R, C>
                     for c in 0..C {
                         for start in (0..whole).step_by(SEGMENT) {
                             let mut acc = l.splat(0.0);
-                            for j in (start..whole.min(start + SEGMENT)).step_by(M::STEP) {
+                            for j in (start..whole.min(start + SEGMENT)).step_by(PANEL) {
                                 let p = w[c].add(j * bytes);
                                 if far {
                                     l.prefetch(p.wrapping_add(AHEAD));
                                 }
-                                let w = by.weights(l, p);
-                                acc =
-                                    by.add(l, acc, by.row(l, x[0].as_ptr().add(j * M::X_BYTES)), w);
+                                let w = load::<L, FLOAT>(l, p);
+                                acc = l.fma(l.load_f(x[0].as_ptr().add(j)), w, acc);
                             }
                             total[0][c] = l.fma(acc, l.splat(1.0), total[0][c]);
                         }
@@ -320,12 +236,15 @@ impl<M: Multiply, const R: usize, const C: usize> Work for TileRows<'_, M, R, C>
                 } else {
                     for start in (0..whole).step_by(SEGMENT) {
                         let mut acc = [[l.splat(0.0); C]; R];
-                        for j in (start..whole.min(start + SEGMENT)).step_by(M::STEP) {
-                            let elements: [M::W<L>; C] = vectors(by, l, &w, j * bytes);
+                        for j in (start..whole.min(start + SEGMENT)).step_by(PANEL) {
+                            let mut elements = [l.splat(0.0); C];
+                            for c in 0..C {
+                                elements[c] = load::<L, FLOAT>(l, w[c].add(j * bytes));
+                            }
                             for r in 0..R {
-                                let x = by.row(l, x[r].as_ptr().add(j * M::X_BYTES));
+                                let x = l.load_f(x[r].as_ptr().add(j));
                                 for c in 0..C {
-                                    acc[r][c] = by.add(l, acc[r][c], x, elements[c]);
+                                    acc[r][c] = l.fma(x, elements[c], acc[r][c]);
                                 }
                             }
                         }
@@ -342,12 +261,11 @@ impl<M: Multiply, const R: usize, const C: usize> Work for TileRows<'_, M, R, C>
                         let mut rest = [0u8; 4 * PANEL];
                         let left = (k - whole) * bytes;
                         w[c].add(whole * bytes).copy_to_nonoverlapping(rest.as_mut_ptr(), left);
-                        let w = by.weights(l, rest.as_ptr());
+                        let w = load::<L, FLOAT>(l, rest.as_ptr());
                         for r in 0..R {
-                            let mut rest = [0u8; 4 * PANEL];
-                            let left = &x[r][whole * M::X_BYTES..];
-                            rest[..left.len()].copy_from_slice(left);
-                            total[r][c] = by.add(l, total[r][c], by.row(l, rest.as_ptr()), w);
+                            let mut rest = [0.0f32; PANEL];
+                            rest[..k - whole].copy_from_slice(&x[r][whole..k]);
+                            total[r][c] = l.fma(l.load_f(rest.as_ptr()), w, total[r][c]);
                         }
                     }
                 }
@@ -368,52 +286,26 @@ impl<M: Multiply, const R: usize, const C: usize> Work for TileRows<'_, M, R, C>
     }
 }
 
-/// A vector of each of `C` rows of weights, `offset` bytes on.
-///
-/// # Safety
-/// They can be read.
-#[inline(always)]
-unsafe fn vectors<M: Multiply, L: Lanes, const C: usize>(
-    by: M,
-    l: L,
-    rows: &[*const u8; C],
-    offset: usize,
-) -> [M::W<L>; C] {
-    // SAFETY: the caller's promise.
-    let mut vectors = [unsafe { by.weights(l, rows[0].add(offset)) }; C];
-    for c in 1..C {
-        // SAFETY: as above.
-        vectors[c] = unsafe { by.weights(l, rows[c].add(offset)) };
-    }
-    vectors
-}
-
 impl Work for Tile<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
         macro_rules! by_rows {
-            ($by:expr, $c:literal, $($n:literal)*) => {
+            ($float:literal, $c:literal, $($n:literal)*) => {
                 match self.x.len() {
                     $($n if const { $n <= L::FLOAT_ROWS } => {
-                        l.outline(TileRows::<_, $n, $c>(self, $by))
+                        l.outline(TileRows::<$float, $n, $c>(self))
                     })*
                     rows => unreachable!("a group of {rows} rows"),
                 }
             };
         }
-        macro_rules! by_columns {
-            ($by:expr) => {
-                match const { L::FLOAT_ROWS > 3 } {
-                    true => by_rows!($by, 4, 1 2 3 4 5 6),
-                    false => by_rows!($by, 2, 1 2 3),
-                }
-            };
-        }
-        match (self.layout.float, self.layout.brains) {
-            (Float::F32, _) => by_columns!(Singles::<0>),
-            (Float::F16, _) => by_columns!(Singles::<1>),
-            (Float::BF16, None) => by_columns!(Singles::<2>),
-            (Float::BF16, Some(token)) => by_columns!(token),
+        match (self.layout.float, const { L::FLOAT_ROWS > 3 }) {
+            (Float::F32, true) => by_rows!(0, 4, 1 2 3 4),
+            (Float::F16, true) => by_rows!(1, 4, 1 2 3 4),
+            (Float::BF16, true) => by_rows!(2, 4, 1 2 3 4),
+            (Float::F32, false) => by_rows!(0, 2, 1 2 3),
+            (Float::F16, false) => by_rows!(1, 2, 1 2 3),
+            (Float::BF16, false) => by_rows!(2, 2, 1 2 3),
         }
     }
 }

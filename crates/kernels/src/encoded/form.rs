@@ -23,9 +23,6 @@ pub(super) enum Scale {
     /// A half for each unit times a signed byte for each sub-block. Minima are a second half times
     /// unsigned bytes, and are subtracted.
     Scaled,
-    /// A half for each unit times 4 bits for each half of a block: so few that a code times them is
-    /// a byte. Minima likewise, and are subtracted.
-    Folded,
 }
 
 /// How an encoding is packed. An element is `(code − zero) × scale`, plus a minimum where there
@@ -76,7 +73,7 @@ impl Form {
             Encoding::Q8_0 => {
                 Form { stored: !cfg!(target_arch = "aarch64"), ..form(8, 128, Scale::Block) }
             }
-            Encoding::Q2_K => form(2, 0, Scale::Folded).with_mins(),
+            Encoding::Q2_K => form(2, 0, Scale::Scaled).in_halves().with_mins(),
             Encoding::Q3_K => form(3, 4, Scale::Scaled).in_halves(),
             Encoding::Q4_K => form(4, 0, Scale::Scaled).with_mins(),
             Encoding::Q5_K => form(5, 0, Scale::Scaled).with_mins(),
@@ -94,42 +91,29 @@ impl Form {
         self.zero == 128
     }
 
-    /// Sub-blocks of a block, each with a scale.
+    /// Sub-blocks of a block.
     pub fn subs(&self) -> usize {
         if self.halves { 2 } else { 1 }
-    }
-
-    /// Minima of a block.
-    pub fn mins(&self) -> usize {
-        match (self.mins, self.scale) {
-            (false, _) => 0,
-            (true, Scale::Folded) => 2,
-            (true, _) => 1,
-        }
     }
 
     /// Halves that a panel row's scales take in a unit of `blocks` blocks.
     pub fn wide_scales(&self, blocks: usize) -> usize {
         match self.scale {
             Scale::Block | Scale::Power => blocks,
-            Scale::Unit | Scale::Scaled | Scale::Folded => 1,
+            Scale::Unit | Scale::Scaled => 1,
         }
     }
 
     /// Bytes that a panel row's scales take besides.
     pub fn small_scales(&self, blocks: usize) -> usize {
-        match self.scale {
-            Scale::Block | Scale::Power | Scale::Unit => 0,
-            Scale::Scaled => blocks * self.subs(),
-            Scale::Folded => blocks,
-        }
+        if self.scale == Scale::Scaled { blocks * self.subs() } else { 0 }
     }
 
     /// Bytes before the codes of a unit.
     pub fn header(&self, blocks: usize) -> usize {
         let kinds = if self.mins { 2 } else { 1 };
         let row = kinds * (2 * self.wide_scales(blocks) + self.small_scales(blocks));
-        row * PANEL
+        (row * PANEL).next_multiple_of(64)
     }
 
     /// Bytes of a unit.
@@ -137,11 +121,11 @@ impl Form {
         self.header(blocks) + blocks * BLOCK * PANEL * self.bits / 8
     }
 
-    /// Of how many bits the codes are made, the lowest first: planes of (width, lowest bit). Codes of
-    /// two bits only are in lines that four blocks share: see [`super::twos`].
+    /// Of how many bits the codes are made, the lowest first: planes of (width, lowest bit).
     pub const fn planes(bits: usize) -> &'static [(usize, usize)] {
         match bits {
             8 => &[(8, 0)],
+            2 => &[(2, 0)],
             3 => &[(2, 0), (1, 2)],
             4 => &[(4, 0)],
             5 => &[(4, 0), (1, 4)],

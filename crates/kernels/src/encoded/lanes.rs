@@ -1,9 +1,7 @@
 //! The instructions that panels are computed with: vectors of 16 rows, four codes each.
 
-use super::form::{BLOCK, PANEL};
+use super::form::PANEL;
 use super::micro::{self, Cursor, SIDE};
-use super::twos::SHARED;
-use crate::isa::Bf16;
 
 /// What runs on the vectors of one instruction set.
 pub(super) trait Work {
@@ -89,53 +87,13 @@ pub(super) trait Lanes: Copy {
         // SAFETY: the array has 64 bytes.
         self.ints(unsafe { self.load(dots.as_ptr().cast()) })
     }
-    /// How many bits further left than their sum [`Self::twos`] has that of each block.
-    const TWOS_LEFT: [u32; SHARED] = [0; SHARED];
-    /// The dot products of four blocks of codes of two bits, whose `lines` [`super::twos`] describes, with
-    /// each of `R` rows: of all their quads, from `starts` on, where `WHOLE`; of the first four,
-    /// from 0 on, otherwise.
-    ///
-    /// # Safety
-    /// The lines can be read, and the codes at `x` and `starts` of the blocks of `R` rows, which lie as
-    /// a group's do. Where not `WHOLE` these are 0.
-    #[inline(always)]
-    #[expect(clippy::needless_range_loop, reason = "registers: indices are constants")]
-    unsafe fn twos<const WHOLE: bool, const R: usize>(
-        self,
-        lines: *const u8,
-        x: *const u8,
-        starts: *const i32,
-    ) -> [[Self::I; SHARED]; R] {
-        let mut dots = [[self.isplat(0); SHARED]; R];
-        // SAFETY: the caller's promise.
-        unsafe {
-            if WHOLE {
-                for r in 0..R {
-                    for p in 0..SHARED {
-                        dots[r][p] = self.isplat(*starts.add(p * R + r));
-                    }
-                }
-            }
-            for j in 0..if WHOLE { 8 } else { 4 } {
-                let line = self.load(lines.add(64 * j));
-                for p in 0..SHARED {
-                    let codes = self.and(self.shift(line, 2 * p as i32), self.bytes(3));
-                    for r in 0..R {
-                        let x = self.quad(x.add(BLOCK * R * p + 4 * (j * R + r)));
-                        dots[r][p] = self.dot(dots[r][p], codes, x);
-                    }
-                }
-            }
-        }
-        dots
-    }
     /// Adds the products of one block of a panel to the sums of `R` rows. `codes(j)`: quad `j`;
     /// `scales(sub)`, `mins`: of each sub-block.
     ///
     /// # Safety
     /// With `MINS` `mins`, and the pointers of `rows`, are good for a block.
     #[inline(always)]
-    unsafe fn add_block<const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize>(
+    unsafe fn add_block<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>(
         self,
         codes: impl Fn(usize) -> Self::B,
         scales: impl Fn(usize) -> Self::F,
@@ -159,7 +117,7 @@ pub(super) trait Lanes: Copy {
     #[inline(always)]
     unsafe fn add_tile_block<
         const HALVES: bool,
-        const MINS: usize,
+        const MINS: bool,
         const WIDE: bool,
         const R: usize,
         const C: usize,
@@ -208,10 +166,6 @@ pub(super) trait Lanes: Copy {
     }
     /// Lanes of four bytes as integers.
     fn ints(self, a: Self::B) -> Self::I;
-    /// The other way round.
-    fn codes(self, a: Self::I) -> Self::B;
-    /// The lower 32 bits of products.
-    fn imul(self, a: Self::I, b: Self::I) -> Self::I;
     fn iadd(self, a: Self::I, b: Self::I) -> Self::I;
     /// # Safety
     /// 64 bytes at `p` can be written.
@@ -223,24 +177,6 @@ pub(super) trait Lanes: Copy {
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a · b + c`, rounded once where the instruction set can.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// Adds to each lane of `acc` the products of its two brain floats of `a` and `b`. How these are
-    /// rounded is the instruction's affair; brain floats below the normal ones may count as zero.
-    #[inline(always)]
-    fn dot_brains(self, _: Bf16, acc: Self::F, a: Self::B, b: Self::B) -> Self::F {
-        let (mut x, mut y, mut sums) = ([0u32; PANEL], [0u32; PANEL], [0f32; PANEL]);
-        // SAFETY: the arrays have 64 bytes.
-        unsafe {
-            self.store(x.as_mut_ptr().cast(), a);
-            self.store(y.as_mut_ptr().cast(), b);
-            self.store_f(sums.as_mut_ptr(), acc);
-            for ((x, y), sum) in x.into_iter().zip(y).zip(&mut sums) {
-                let high = |x: u32| f32::from_bits(x & 0xffff_0000);
-                let low = |x: u32| f32::from_bits(x << 16);
-                *sum += high(x) * high(y) + low(x) * low(y);
-            }
-            self.load_f(sums.as_ptr())
-        }
-    }
     /// The sum of each: halves are added until one is left.
     fn sums(self, a: [Self::F; 4]) -> [f32; 4];
     /// # Safety
@@ -263,11 +199,6 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// 16 bytes at `p` can be read.
     unsafe fn load_u8(self, p: *const u8) -> Self::F;
-    /// The lower halves of bytes, and the upper ones.
-    ///
-    /// # Safety
-    /// 16 bytes at `p` can be read.
-    unsafe fn load_nibbles(self, p: *const u8) -> [Self::I; 2];
 }
 
 /// Plain Rust that the compiler turns into what the target always has.
@@ -373,14 +304,6 @@ impl Lanes for Portable {
         bytemuck::cast(a)
     }
     #[inline(always)]
-    fn codes(self, a: [i32; PANEL]) -> [u8; 64] {
-        bytemuck::cast(a)
-    }
-    #[inline(always)]
-    fn imul(self, a: [i32; PANEL], b: [i32; PANEL]) -> [i32; PANEL] {
-        each(|i| a[i].wrapping_mul(b[i]))
-    }
-    #[inline(always)]
     fn iadd(self, a: [i32; PANEL], b: [i32; PANEL]) -> [i32; PANEL] {
         each(|i| a[i] + b[i])
     }
@@ -449,11 +372,5 @@ impl Lanes for Portable {
     unsafe fn load_u8(self, p: *const u8) -> [f32; PANEL] {
         // SAFETY: the caller proves the memory.
         unsafe { p.cast::<[u8; PANEL]>().read_unaligned() }.map(f32::from)
-    }
-    #[inline(always)]
-    unsafe fn load_nibbles(self, p: *const u8) -> [[i32; PANEL]; 2] {
-        // SAFETY: the caller proves the memory.
-        let bytes = unsafe { p.cast::<[u8; PANEL]>().read_unaligned() };
-        [bytes.map(|b| i32::from(b & 15)), bytes.map(|b| i32::from(b >> 4))]
     }
 }

@@ -9,7 +9,6 @@ use super::form::{BLOCK, Form, PANEL, Scale, UNIT};
 use super::lanes::{Lanes, Work};
 use super::pack::is_power;
 use super::round::GroupLayout;
-use super::twos;
 
 /// Bytes of the codes of a panel's block, one code a byte.
 pub(super) const EXPANDED: usize = BLOCK * PANEL;
@@ -19,20 +18,7 @@ pub(super) const MOST_SUBS: usize = 2 * UNIT;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Scales([MaybeUninit<f32>; MOST_SUBS * PANEL]);
-
-impl Scales {
-    /// Room for the scales of a unit.
-    #[inline(always)]
-    pub fn new() -> Scales {
-        Scales([MaybeUninit::uninit(); MOST_SUBS * PANEL])
-    }
-
-    #[inline(always)]
-    pub fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
-    }
-}
+struct Scales([f32; MOST_SUBS * PANEL]);
 
 /// Where a group's rounded rows are read.
 #[derive(Clone, Copy)]
@@ -55,25 +41,22 @@ impl Cursor {
                 .cast::<f32>()
                 .wrapping_add(rows * block),
             starts: group.wrapping_add(layout.starts(rows)).cast::<i32>().wrapping_add(rows * subs),
-            sums: group
-                .wrapping_add(layout.sums(rows))
-                .cast::<f32>()
-                .wrapping_add(rows * layout.mins * block),
+            sums: group.wrapping_add(layout.sums(rows)).cast::<f32>().wrapping_add(rows * subs),
         }
     }
 
     #[inline(always)]
-    pub fn advance(&mut self, rows: usize, subs: usize, mins: usize) {
+    fn advance(&mut self, rows: usize, subs: usize) {
         self.codes = self.codes.wrapping_add(rows * BLOCK);
         self.scales = self.scales.wrapping_add(rows);
         self.starts = self.starts.wrapping_add(rows * subs);
-        self.sums = self.sums.wrapping_add(rows * mins);
+        self.sums = self.sums.wrapping_add(rows * subs);
     }
 }
 
 /// Adds the products of one block of `C` panels by what broadcasts a quad of a row to all lanes.
 /// `codes(j, c)`: quad `j` of panel `c`; `scales(sub, c)`: of its sub-blocks; `mins`: of each panel, and
-/// `stride` elements on for the next of the block's `MINS`.
+/// `stride` elements on for the next sub-block.
 ///
 /// # Safety
 /// As for [`Lanes::add_block`].
@@ -82,7 +65,7 @@ impl Cursor {
 pub(super) unsafe fn add_block<
     L: Lanes,
     const HALVES: bool,
-    const MINS: usize,
+    const MINS: bool,
     const WIDE: bool,
     const R: usize,
     const C: usize,
@@ -126,10 +109,10 @@ pub(super) unsafe fn add_block<
                     let scale = l.mul(scale, l.splat(*rows.scales.add(r)));
                     acc[r][c] = l.fma(l.float(ints[r][c]), scale, acc[r][c]);
                 }
-                for m in 0..MINS {
-                    let min = l.load_f(mins.add(m * stride + c * PANEL));
+                if MINS {
+                    let min = l.load_f(mins.add(sub * stride + c * PANEL));
                     for r in 0..R {
-                        let sum = l.splat(*rows.sums.add(m * R + r));
+                        let sum = l.splat(*rows.sums.add(sub * R + r));
                         acc[r][c] = l.fma(min, sum, acc[r][c]);
                     }
                 }
@@ -201,6 +184,7 @@ unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
     // SAFETY: the caller's promise; a plane's lines follow those of the one before.
     let mut quads = unsafe {
         match BITS {
+            2 => plane::<L, 2, 0>(l, p),
             3 => join(l, plane::<L, 2, 0>(l, p), plane::<L, 1, 2>(l, p.add(128))),
             4 => plane::<L, 4, 0>(l, p),
             5 => join(l, plane::<L, 4, 0>(l, p), plane::<L, 1, 4>(l, p.add(256))),
@@ -216,33 +200,6 @@ unsafe fn unpack<L: Lanes, const BITS: usize, const TABLE: bool>(
     quads
 }
 
-/// The codes of block `block` of a unit whose codes start at `p`.
-///
-/// # Safety
-/// They can be read.
-#[inline(always)]
-pub(super) unsafe fn unpack_any<L: Lanes>(
-    l: L,
-    form: &Form,
-    p: *const u8,
-    block: usize,
-) -> [L::B; 8] {
-    let table = table(l, form);
-    let here = p.wrapping_add(64 * form.bits * block);
-    // SAFETY: the caller's promise.
-    unsafe {
-        match (form.bits, form.table.is_some()) {
-            (2, _) => twos::unpack(l, p, block),
-            (3, _) => unpack::<L, 3, false>(l, table, here),
-            (4, false) => unpack::<L, 4, false>(l, table, here),
-            (4, true) => unpack::<L, 4, true>(l, table, here),
-            (5, _) => unpack::<L, 5, false>(l, table, here),
-            (8, _) => unpack::<L, 8, false>(l, table, here),
-            _ => unpack::<L, 6, false>(l, table, here),
-        }
-    }
-}
-
 // A loop, and no closure: those are not always inlined, and then lack the instructions.
 #[inline(always)]
 fn join<L: Lanes>(l: L, mut low: [L::B; 8], high: [L::B; 8]) -> [L::B; 8] {
@@ -252,13 +209,13 @@ fn join<L: Lanes>(l: L, mut low: [L::B; 8], high: [L::B; 8]) -> [L::B; 8] {
     low
 }
 
-/// Writes the scales, and minima, of a unit of `blocks` blocks at `unit`, as expanded codes need them:
-/// for each sub-block those of the panel, `stride` elements apart. Returns where its codes start.
+/// Writes the scales, and minima, of a unit of `blocks` blocks at `unit`: for each sub-block those
+/// of the panel, `stride` elements apart. Returns where its codes start.
 ///
 /// # Safety
 /// The unit can be read, and `scales` and `mins` written.
 #[inline(always)]
-pub(super) unsafe fn load_scales<L: Lanes>(
+unsafe fn load_scales<L: Lanes>(
     l: L,
     form: &Form,
     unit: *const u8,
@@ -293,17 +250,6 @@ pub(super) unsafe fn load_scales<L: Lanes>(
             Scale::Unit => {
                 let scale = l.load_half(unit);
                 (0..blocks).for_each(|b| l.store_f(scales.add(b * stride), scale));
-            }
-            Scale::Folded => {
-                let scale = l.load_half(unit);
-                let min = l.mul(l.load_half(second), l.splat(-1.0));
-                let [_, factors] = twos::factors(unit);
-                for b in 0..blocks {
-                    l.store_f(scales.add(b * stride), scale);
-                    let [low, high] = twos::minima(l, min, factors.add(PANEL * b));
-                    l.store_f(mins.add(2 * b * stride), low);
-                    l.store_f(mins.add((2 * b + 1) * stride), high);
-                }
             }
             Scale::Scaled => {
                 let scale = l.load_half(unit);
@@ -348,7 +294,7 @@ struct DirectRows<
     const BITS: usize,
     const TABLE: bool,
     const HALVES: bool,
-    const MINS: usize,
+    const MINS: bool,
     const WIDE: bool,
     const R: usize,
 >(Direct<'a>);
@@ -357,7 +303,7 @@ impl<
     const BITS: usize,
     const TABLE: bool,
     const HALVES: bool,
-    const MINS: usize,
+    const MINS: bool,
     const WIDE: bool,
     const R: usize,
 > Work for DirectRows<'_, BITS, TABLE, HALVES, MINS, WIDE, R>
@@ -367,10 +313,10 @@ impl<
         let Direct { form, layout, panel, panels, group, out, .. } = self.0;
         let table = table(l, form);
         // Halves of their own, for each block: they are read where they are.
-        let halves = const { !TABLE && !HALVES && MINS == 0 && (BITS == 4 || BITS == 8) };
+        let halves = const { !TABLE && !HALVES && !MINS && (BITS == 4 || BITS == 8) };
         debug_assert!(!halves || form.scale == Scale::Block);
-        let mut scales = Scales::new();
-        let mut mins = Scales::new();
+        let mut scales = MaybeUninit::<Scales>::uninit();
+        let mut mins = MaybeUninit::<Scales>::uninit();
         let mut p = panel;
         let subs = if HALVES { 2 } else { 1 };
         // SAFETY: the caller promises panels and rows of `blocks` blocks, and room for the sums.
@@ -381,7 +327,7 @@ impl<
                 let mut left = layout.blocks;
                 while left > 0 {
                     let here = left.min(UNIT);
-                    let (s, m) = (scales.as_mut_ptr(), mins.as_mut_ptr());
+                    let (s, m) = (scales.as_mut_ptr().cast(), mins.as_mut_ptr().cast());
                     let header = p;
                     p = match halves {
                         true => p.wrapping_add(form.header(here)),
@@ -390,11 +336,12 @@ impl<
                     for b in 0..here {
                         let quads = unpack::<L, BITS, TABLE>(l, table, p);
                         p = p.add(64 * BITS);
+                        let at = b * subs * PANEL;
                         let scale = |sub: usize| match halves {
                             true => l.load_half(header.add(2 * PANEL * b)),
-                            false => l.load_f(s.add((b * subs + sub) * PANEL)),
+                            false => l.load_f(s.add(at + sub * PANEL)),
                         };
-                        let m = m.add(b * MINS * PANEL);
+                        let m = m.add(at);
                         l.add_block::<HALVES, MINS, WIDE, R>(
                             |j| quads[j],
                             scale,
@@ -402,7 +349,7 @@ impl<
                             &rows,
                             &mut acc,
                         );
-                        rows.advance(R, subs, MINS);
+                        rows.advance(R, subs);
                     }
                     left -= here;
                 }
@@ -432,18 +379,6 @@ impl Work for Direct<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, l: L) {
         let form = self.form;
-        macro_rules! go_twos {
-            ($folded:literal) => {
-                match self.rows {
-                    1 => l.outline(twos::DirectRows::<$folded, 1>(self)),
-                    2 => l.outline(twos::DirectRows::<$folded, 2>(self)),
-                    rows => unreachable!("{rows} rows straight from packed codes"),
-                }
-            };
-        }
-        if form.bits == 2 {
-            return if form.scale == Scale::Folded { go_twos!(true) } else { go_twos!(false) };
-        }
         macro_rules! go {
             ($($flag:literal),*) => {
                 match self.rows {
@@ -453,16 +388,18 @@ impl Work for Direct<'_> {
                 }
             };
         }
-        match (form.bits, form.table.is_some(), form.halves, form.mins(), form.is_wide()) {
-            (3, false, true, 0, false) => go!(3, false, true, 0, false),
-            (4, false, false, 0, false) => go!(4, false, false, 0, false),
-            (4, false, false, 1, false) => go!(4, false, false, 1, false),
-            (4, true, false, 0, false) => go!(4, true, false, 0, false),
-            (4, true, false, 0, true) => go!(4, true, false, 0, true),
-            (5, false, false, 0, false) => go!(5, false, false, 0, false),
-            (5, false, false, 1, false) => go!(5, false, false, 1, false),
-            (6, false, true, 0, false) => go!(6, false, true, 0, false),
-            (8, false, false, 0, true) => go!(8, false, false, 0, true),
+        match (form.bits, form.table.is_some(), form.halves, form.mins, form.is_wide()) {
+            (2, false, false, false, false) => go!(2, false, false, false, false),
+            (2, false, true, true, false) => go!(2, false, true, true, false),
+            (3, false, true, false, false) => go!(3, false, true, false, false),
+            (4, false, false, false, false) => go!(4, false, false, false, false),
+            (4, false, false, true, false) => go!(4, false, false, true, false),
+            (4, true, false, false, false) => go!(4, true, false, false, false),
+            (4, true, false, false, true) => go!(4, true, false, false, true),
+            (5, false, false, false, false) => go!(5, false, false, false, false),
+            (5, false, false, true, false) => go!(5, false, false, true, false),
+            (6, false, true, false, false) => go!(6, false, true, false, false),
+            (8, false, false, false, true) => go!(8, false, false, false, true),
             _ => unreachable!("no kernel for {form:?}"),
         }
     }
@@ -492,30 +429,20 @@ impl<const BITS: usize, const TABLE: bool> Work for ExpandBits<'_, BITS, TABLE> 
     fn run<L: Lanes>(self, l: L) {
         let Expand { form, unit, blocks, side, codes, scales, mins } = self.0;
         let table = table(l, form);
+        let subs = form.subs();
         let mut p = unit;
         // SAFETY: the caller of `run_tiles` promises packed units and room for them.
         unsafe {
             for first in (0..blocks).step_by(UNIT) {
                 let here = UNIT.min(blocks - first);
-                let s = scales.add((first * form.subs() * SIDE + side) * PANEL);
-                let m = mins.wrapping_add((first * form.mins() * SIDE + side) * PANEL);
-                let [factors, _] = twos::factors(p);
+                let at = (first * subs * SIDE + side) * PANEL;
+                let (s, m) = (scales.add(at), mins.wrapping_add(at));
                 p = load_scales(l, form, p, here, s, m, SIDE * PANEL);
-                for b in 0..here {
-                    let to = codes.add(((first + b) * 8 * SIDE + side) * 64);
-                    let quads = match BITS {
-                        2 => twos::unpack(l, p, b),
-                        _ => unpack::<L, BITS, TABLE>(l, table, p.add(64 * BITS * b)),
-                    };
-                    if form.scale == Scale::Folded {
-                        let halves = l.load_nibbles(factors.add(PANEL * b));
-                        let quads = twos::fold(l, quads, halves);
-                        l.store_quads(to, quads, |quad| quad);
-                    } else {
-                        l.store_quads(to, quads, |quad| quad);
-                    }
+                for b in first..first + here {
+                    let quads = unpack::<L, BITS, TABLE>(l, table, p);
+                    p = p.add(64 * BITS);
+                    l.store_quads(codes.add((b * 8 * SIDE + side) * 64), quads, |quad| quad);
                 }
-                p = p.add(64 * BITS * here);
             }
         }
     }
@@ -553,11 +480,11 @@ pub(super) struct Tile<'a> {
     pub sums: *mut f32,
 }
 
-struct TileRows<'a, const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize>(
+struct TileRows<'a, const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>(
     Tile<'a>,
 );
 
-impl<const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize> Work
+impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize> Work
     for TileRows<'_, HALVES, MINS, WIDE, R>
 {
     #[inline(always)]
@@ -570,7 +497,7 @@ impl<const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize> Wo
     }
 }
 
-impl<const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize>
+impl<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>
     TileRows<'_, HALVES, MINS, WIDE, R>
 {
     /// `C` panels from panel `side` on.
@@ -593,10 +520,10 @@ impl<const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize>
             l.turn(&mut acc);
             for b in 0..blocks {
                 let here = codes.add(b * SIDE * EXPANDED + side * 64);
-                let s = scales.add((b * subs * SIDE + side) * PANEL);
-                let m = mins.wrapping_add((b * MINS * SIDE + side) * PANEL);
+                let at = (b * subs * SIDE + side) * PANEL;
+                let (s, m) = (scales.add(at), mins.wrapping_add(at));
                 l.add_tile_block::<HALVES, MINS, WIDE, R, C>(here, s, m, &rows, &mut acc);
-                rows.advance(R, subs, MINS);
+                rows.advance(R, subs);
             }
             l.turn(&mut acc);
             for (r, acc) in acc.into_iter().enumerate() {
@@ -615,14 +542,12 @@ impl Work for Tile<'_> {
             ($($flag:literal),*) => { by_rows!(l, self.rows, TileRows<$($flag),*>(self)) };
         }
         let wide = self.form.is_wide() && L::WIDE_ZERO != 128;
-        match (self.form.halves, self.form.mins(), wide) {
-            (false, 0, false) => go!(false, 0, false),
-            (false, 0, true) => go!(false, 0, true),
-            (false, 1, _) => go!(false, 1, false),
-            // Codes times their scales, up to 45, are more than 16 bits hold the sums of.
-            (false, _, _) if L::SIGNED => go!(false, 2, true),
-            (false, _, _) => go!(false, 2, false),
-            (true, _, _) => go!(true, 0, false),
+        match (self.form.halves, self.form.mins, wide) {
+            (false, false, false) => go!(false, false, false),
+            (false, false, true) => go!(false, false, true),
+            (false, true, _) => go!(false, true, false),
+            (true, false, _) => go!(true, false, false),
+            (true, true, _) => go!(true, true, false),
         }
     }
 }

@@ -2,11 +2,9 @@
 //!
 //! The rows are rounded to signed bytes ([`CodeLayout::round`]), each block of 32 by itself; the
 //! weights keep their codes and scales, packed ([`CodeLayout::pack`]) so that a vector holds the
-//! codes of 16 rows of weights, or are read as they are stored ([`CodeLayout::is_packed`]). An element
-//! that outweighs the others of its block is kept apart and multiplied in `f32`. Sums of a block are
-//! exact; the sums of blocks are of `f32`, in their order. A row's results have the same bits whatever other rows are computed with it.
+//! codes of 16 rows of weights, or are read as they are stored ([`CodeLayout::is_packed`]). Sums of a block are exact; the sums of blocks are of `f32`, in
+//! their order. A row's results have the same bits whatever other rows are computed with it.
 
-mod apart;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -25,11 +23,9 @@ mod round;
 mod stored;
 #[cfg(test)]
 mod tests;
-mod twos;
 
 use std::ops::Range;
 
-use apart::{AddColumn, Apart, Panel};
 pub use finish::Finish;
 pub use floats::{Float, FloatLayout, FloatProduct, FloatRows};
 
@@ -211,7 +207,7 @@ impl CodeLayout {
         GroupLayout {
             blocks: self.k / BLOCK,
             subs: self.form.subs(),
-            mins: self.form.mins(),
+            mins: self.form.mins,
             run: needs(self.isa).run,
         }
     }
@@ -246,12 +242,6 @@ impl CodeLayout {
         dispatch(self.isa, Round { layout: self.group(), zero, rows, out });
     }
 
-    /// Expanded scales and minima of two panels' chunk.
-    fn scale_room(&self) -> (usize, usize) {
-        let each = CHUNK * SIDE * PANEL;
-        (each * self.form.subs(), each * self.form.mins())
-    }
-
     /// Bytes of scratch that [`Product::run`] needs for `rows` rows or fewer.
     pub fn scratch(&self, rows: usize) -> usize {
         // Of many rows, parts may be few: those of an expert.
@@ -259,10 +249,9 @@ impl CodeLayout {
         if self.is_direct(rows) {
             return direct;
         }
-        let (scales, mins) = self.scale_room();
+        let subs = CHUNK * self.form.subs() * SIDE * PANEL;
         let tiles = need::<u8>(CHUNK * SIDE * EXPANDED)
-            + need::<f32>(scales)
-            + need::<f32>(mins)
+            + 2 * need::<f32>(subs)
             + need::<f32>(rows * SIDE * PANEL);
         tiles.max(direct)
     }
@@ -325,42 +314,6 @@ impl Product<'_> {
         stored::rows(self.weights, self.layout.row_stored(), self.layout.m, panel)
     }
 
-    /// What is kept apart of all rows, group by group.
-    fn apart<'a>(&self, rows: RoundedRows<'a>) -> impl Iterator<Item = &'a [Apart]> {
-        let (layout, group_rows) = (self.layout.group(), self.layout.group_rows(rows.count));
-        let groups = rows.data.chunks(group_rows * layout.row_bytes());
-        (0..rows.count).step_by(group_rows).zip(groups).map(move |(first, group)| {
-            Apart::of_group(&layout, group, group_rows.min(rows.count - first))
-        })
-    }
-
-    /// Whether there is anything. It is asked once: to look at every row for every two panels takes 6 %
-    /// of a prompt.
-    fn has_apart(&self, rows: RoundedRows<'_>) -> bool {
-        self.apart(rows).flatten().any(|apart| !apart.is_empty())
-    }
-
-    /// Adds the products of what is kept apart of a row to its sums, 16 of each panel.
-    #[cold]
-    fn add_apart(&self, apart: &Apart, panels: Range<usize>, sums: &mut [f32]) {
-        let layout = self.layout;
-        for (element, value) in apart.each() {
-            assert!(element < layout.k, "kept apart: element {element} of {}", layout.k);
-            for (panel, sums) in panels.clone().zip(sums.as_chunks_mut::<PANEL>().0) {
-                let panel = match layout.is_packed() {
-                    true => {
-                        let at = panel * layout.panel_bytes();
-                        Panel::Packed(&layout.form, self.weights[at..].as_ptr())
-                    }
-                    false => Panel::Stored(self.stored_rows(panel)),
-                };
-                let blocks = layout.k / BLOCK;
-                let sums = sums.as_mut_ptr();
-                run_on(layout.isa, AddColumn { panel, blocks, element, value, sums });
-            }
-        }
-    }
-
     /// Panels for few rows.
     unsafe fn direct(
         &self,
@@ -371,16 +324,11 @@ impl Product<'_> {
     ) {
         let layout = self.layout;
         let mut sums = Sums([[0.0; DIRECT_PANELS * PANEL]; DIRECT_ROWS]);
-        let apart = self.has_apart(rows);
         for first in panels.clone().step_by(DIRECT_PANELS) {
             let here = first..panels.end.min(first + DIRECT_PANELS);
             let room = sums.0.each_mut().map(|sums| sums.as_mut_ptr());
             // SAFETY: there is room for so many panels of each row.
             unsafe { self.direct_to(rows, here.clone(), room, scratch) };
-            if apart {
-                let each = self.apart(rows).flatten().zip(&mut sums.0);
-                each.for_each(|(apart, sums)| self.add_apart(apart, here.clone(), sums));
-            }
             for (r, sums) in sums.0.iter_mut().enumerate().take(rows.count) {
                 let at = self.place(rows, r, here.clone());
                 // SAFETY: the caller's promise.
@@ -463,13 +411,12 @@ impl Product<'_> {
         let layout = self.layout;
         let form = &layout.form;
         let (blocks, group_rows) = (layout.k / BLOCK, layout.group_rows(rows.count));
-        let (scales, mins) = layout.scale_room();
+        let subs = CHUNK * form.subs() * SIDE * PANEL;
         let codes = carve::<u8>(&mut scratch, CHUNK * SIDE * EXPANDED).as_mut_ptr();
-        let scales = carve::<f32>(&mut scratch, scales).as_mut_ptr();
-        let mins = carve::<f32>(&mut scratch, mins).as_mut_ptr();
+        let scales = carve::<f32>(&mut scratch, subs).as_mut_ptr();
+        let mins = carve::<f32>(&mut scratch, subs).as_mut_ptr();
         let sums = carve::<f32>(&mut scratch, rows.count * SIDE * PANEL);
         let row_bytes = layout.row_bytes();
-        let apart = self.has_apart(rows);
         for pair in panels.clone().step_by(SIDE) {
             let pair = pair..panels.end.min(pair + SIDE);
             for first in (0..blocks).step_by(CHUNK) {
@@ -505,10 +452,6 @@ impl Product<'_> {
                     };
                     run_on(layout.isa, work);
                 }
-            }
-            if apart {
-                let each = self.apart(rows).flatten().zip(sums.chunks_exact_mut(SIDE * PANEL));
-                each.for_each(|(apart, sums)| self.add_apart(apart, pair.clone(), sums));
             }
             for (r, sums) in sums.chunks_exact_mut(SIDE * PANEL).enumerate() {
                 let at = self.place(rows, r, pair.clone());

@@ -7,12 +7,11 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::form::{BLOCK, PANEL};
+use super::form::PANEL;
 use super::lanes::{Lanes, Work};
 use super::micro::{Cursor, SIDE};
 use super::neon_tile;
-use super::twos::SHARED;
-use crate::isa::{Bf16, Neon, NeonDot, NeonI8mm};
+use crate::isa::{Neon, NeonDot, NeonI8mm};
 use crate::simd::neon::widen;
 
 /// Vectors of NEON, with the products of an instruction set.
@@ -658,34 +657,7 @@ impl<P: Products> Lanes for Fours<P> {
         self.dot(acc, codes, x)
     }
     #[inline(always)]
-    unsafe fn twos<const WHOLE: bool, const R: usize>(
-        self,
-        lines: *const u8,
-        x: *const u8,
-        starts: *const i32,
-    ) -> [[[int32x4_t; 4]; SHARED]; R] {
-        let mut dots = [[self.isplat(0); SHARED]; R];
-        // SAFETY: the caller's promise; every aarch64 CPU has these instructions.
-        unsafe {
-            let mask = vdupq_n_u8(3);
-            unrolled!(p in [0 1 2 3] {
-                let codes = |j: usize| four(|i| {
-                    let line = vld1q_u8(lines.add(64 * j + 16 * i));
-                    vandq_u8(vshlq_u8(line, vdupq_n_s8(-2 * p as i8)), mask)
-                });
-                let (x, starts) = (x.add(BLOCK * R * p), starts.add(R * p));
-                unrolled!(strip in [0 1] {
-                    let sums = self.0.strip::<WHOLE, false, R>(codes, strip, x, starts);
-                    for (dots, [low, high]) in dots.iter_mut().zip(sums) {
-                        (dots[p][2 * strip], dots[p][2 * strip + 1]) = (low, high);
-                    }
-                });
-            });
-        }
-        dots
-    }
-    #[inline(always)]
-    unsafe fn add_block<const HALVES: bool, const MINS: usize, const WIDE: bool, const R: usize>(
+    unsafe fn add_block<const HALVES: bool, const MINS: bool, const WIDE: bool, const R: usize>(
         self,
         codes: impl Fn(usize) -> [uint8x16_t; 4],
         scales: impl Fn(usize) -> [float32x4_t; 4],
@@ -698,8 +670,9 @@ impl<P: Products> Lanes for Fours<P> {
             unrolled!(sub in [0 1] {
                 if HALVES || sub == 0 {
                     let codes = |j| codes(j + 4 * sub);
-                    let scales = scales(sub);
+                    let (scales, mins) = (scales(sub), mins.wrapping_add(sub * PANEL));
                     let (x, starts) = (rows.codes.add(16 * sub * R), rows.starts.add(sub * R));
+                    let sums = rows.sums.wrapping_add(sub * R);
                     unrolled!(strip in [0 1] {
                         let ints = match HALVES {
                             true => self.0.strip::<false, WIDE, R>(codes, strip, x, starts),
@@ -707,9 +680,8 @@ impl<P: Products> Lanes for Fours<P> {
                         };
                         let mut acc = acc.each_mut().map(|[acc]| acc);
                         add_scaled::<false, R>(ints, strip, scales, rows.scales, &mut acc);
-                        for m in 0..MINS {
-                            let (mins, sums) = (self.load_f(mins.add(m * PANEL)), rows.sums.add(m * R));
-                            add_mins::<false, R>(strip, mins, sums, &mut acc);
+                        if MINS {
+                            add_mins::<false, R>(strip, self.load_f(mins), sums, &mut acc);
                         }
                     });
                 }
@@ -719,7 +691,7 @@ impl<P: Products> Lanes for Fours<P> {
     #[inline(always)]
     unsafe fn add_tile_block<
         const HALVES: bool,
-        const MINS: usize,
+        const MINS: bool,
         const WIDE: bool,
         const R: usize,
         const C: usize,
@@ -736,8 +708,10 @@ impl<P: Products> Lanes for Fours<P> {
             unrolled!(sub in [0 1] {
                 if HALVES || sub == 0 {
                     let codes = codes.add(4 * sub * SIDE * 64);
-                    let scales = scales.add(sub * SIDE * PANEL);
+                    let at = sub * SIDE * PANEL;
+                    let (scales, mins) = (scales.add(at), mins.wrapping_add(at));
                     let (x, starts) = (rows.codes.add(16 * sub * R), rows.starts.add(sub * R));
+                    let sums = rows.sums.wrapping_add(sub * R);
                     unrolled!(strip in [0 1] {
                         let mut acc = acc.each_mut().map(|acc| &mut acc[0]);
                         if R == 4 && P::ROWS == 4 {
@@ -770,9 +744,8 @@ impl<P: Products> Lanes for Fours<P> {
                                 }
                             }
                         }
-                        for m in 0..MINS {
-                            let mins = self.load_f(mins.add(m * SIDE * PANEL));
-                            let sums = rows.sums.add(m * R);
+                        if MINS {
+                            let mins = self.load_f(mins);
                             match P::PAIRED {
                                 true => add_mins::<true, R>(strip, mins, sums, &mut acc),
                                 false => add_mins::<false, R>(strip, mins, sums, &mut acc),
@@ -832,16 +805,6 @@ impl<P: Products> Lanes for Fours<P> {
         four(|i| unsafe { vreinterpretq_s32_u8(a[i]) })
     }
     #[inline(always)]
-    fn codes(self, a: [int32x4_t; 4]) -> [uint8x16_t; 4] {
-        // SAFETY: every aarch64 CPU has these instructions.
-        four(|i| unsafe { vreinterpretq_u8_s32(a[i]) })
-    }
-    #[inline(always)]
-    fn imul(self, a: [int32x4_t; 4], b: [int32x4_t; 4]) -> [int32x4_t; 4] {
-        // SAFETY: every aarch64 CPU has these instructions.
-        four(|i| unsafe { vmulq_s32(a[i], b[i]) })
-    }
-    #[inline(always)]
     fn iadd(self, a: [int32x4_t; 4], b: [int32x4_t; 4]) -> [int32x4_t; 4] {
         // SAFETY: every aarch64 CPU has these instructions.
         four(|i| unsafe { vaddq_s32(a[i], b[i]) })
@@ -880,29 +843,6 @@ impl<P: Products> Lanes for Fours<P> {
     ) -> [float32x4_t; 4] {
         // SAFETY: every aarch64 CPU has these instructions.
         four(|i| unsafe { vfmaq_f32(c[i], a[i], b[i]) })
-    }
-    #[inline(always)]
-    fn dot_brains(
-        self,
-        _: Bf16,
-        mut acc: [float32x4_t; 4],
-        a: [uint8x16_t; 4],
-        b: [uint8x16_t; 4],
-    ) -> [float32x4_t; 4] {
-        for i in 0..4 {
-            // SAFETY: the token proves the instruction, which works on registers alone.
-            unsafe {
-                asm!(
-                    ".arch_extension bf16",
-                    "bfdot {acc:v}.4s, {a:v}.8h, {b:v}.8h",
-                    acc = inout(vreg) acc[i],
-                    a = in(vreg) a[i],
-                    b = in(vreg) b[i],
-                    options(pure, nomem, nostack, preserves_flags)
-                );
-            }
-        }
-        acc
     }
     #[inline(always)]
     fn sums(self, a: [[float32x4_t; 4]; 4]) -> [f32; 4] {
@@ -949,21 +889,5 @@ impl<P: Products> Lanes for Fours<P> {
         let bytes = unsafe { p.cast::<[u8; 16]>().read_unaligned() }.map(f32::from);
         // SAFETY: the array has 16 elements.
         unsafe { self.load_f(bytes.as_ptr()) }
-    }
-    #[inline(always)]
-    unsafe fn load_nibbles(self, p: *const u8) -> [[int32x4_t; 4]; 2] {
-        // SAFETY: the caller proves the memory.
-        let bytes = unsafe { vld1q_u8(p) };
-        // SAFETY: every aarch64 CPU has these instructions.
-        let halves = unsafe { [vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes)] };
-        halves.map(|v| unsafe {
-            // SAFETY: as above.
-            let words = [vmovl_u8(vget_low_u8(v)), vmovl_u8(vget_high_u8(v))];
-            four(|i| {
-                let words = words[i / 2];
-                let half = if i % 2 == 0 { vget_low_u16(words) } else { vget_high_u16(words) };
-                vreinterpretq_s32_u32(vmovl_u16(half))
-            })
-        })
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! A panel holds [`PANEL`] rows of weights, unit by unit. A unit is a header and the codes of up to
 //! [`UNIT`] blocks. The header has, for each kind of scale, those of all rows next to each other. A
-//! block's codes are split into planes of 1, 2 or 4 bits (those of two bits in all are as [`super::twos`] says). A plane of w bits (8 where there is one only) is w lines of 64
+//! block's codes are split into planes of 1, 2 or 4 bits. A plane of w bits (8 where there is one only) is w lines of 64
 //! bytes: byte `4 r + i` of line `t` holds, from the lowest bits up, the bits of elements
 //! `4 j + i` of row `r` for `j = t, t + w, t + 2 w, …`.
 
 use super::form::{BLOCK, Form, PANEL, Scale, UNIT};
 use super::lanes::{Lanes, Work};
-use super::{run_on, twos};
+use super::run_on;
 use crate::encoding::Encoding;
 use crate::encoding::iq::iq3_grid;
 use crate::encoding::k::{scales_q3_k, scales_q4_k};
@@ -90,6 +90,7 @@ fn write_scales(form: &Form, blocks: usize, rows: &[RowScales; PANEL], header: &
             }
         }
     }
+    bytes.for_each(|rest| *rest = 0);
 }
 
 /// Bits of the codes of a block's 32 elements: of each, `byte >> shift & mask << left`.
@@ -150,7 +151,8 @@ impl Work for Regroup<'_> {
             *start = row.as_ptr();
         }
         let inner = encoding.block_len() / BLOCK;
-        for block in 0..blocks {
+        let size = BLOCK * PANEL / 8 * form.bits;
+        for (block, lines) in codes.chunks_exact_mut(size).enumerate().take(blocks) {
             let start = block / inner * encoding.block_bytes();
             let mut quads = [l.bytes(0); 8];
             for bits in bits(encoding, block % inner).into_iter().flatten() {
@@ -175,7 +177,7 @@ impl Work for Regroup<'_> {
                     *quad = l.or(*quad, l.shift(code, -bits.left));
                 }
             }
-            write_codes(l, form, &quads, block, codes);
+            write_planes(l, form, &quads, lines);
         }
     }
 }
@@ -197,24 +199,15 @@ impl Work for Planes<'_> {
         for (start, row) in starts.iter_mut().zip(rows) {
             *start = row.as_ptr();
         }
-        for block in 0..blocks.min(UNIT) {
+        let size = BLOCK * PANEL / 8 * form.bits;
+        for (block, lines) in codes.chunks_exact_mut(size).enumerate().take(blocks.min(UNIT)) {
             // SAFETY: rows have a unit of codes.
             let [[a, b, c, d], [e, f, g, h]] = unsafe {
                 [l.transpose(&starts, block * BLOCK), l.transpose(&starts, block * BLOCK + 16)]
             };
-            write_codes(l, form, &[a, b, c, d, e, f, g, h], block, codes);
+            write_planes(l, form, &[a, b, c, d, e, f, g, h], lines);
         }
     }
-}
-
-/// Writes the codes of block `block` of a unit, quad by quad.
-#[inline(always)]
-fn write_codes<L: Lanes>(l: L, form: &Form, quads: &[L::B; 8], block: usize, codes: &mut [u8]) {
-    if form.bits == 2 {
-        return twos::pack(l, quads, block, codes);
-    }
-    let size = BLOCK * PANEL / 8 * form.bits;
-    write_planes(l, form, quads, &mut codes[block * size..][..size]);
 }
 
 /// Writes a block of codes, quad by quad, as planes to `lines`, which has room for just these.
@@ -249,9 +242,8 @@ fn read_scales(encoding: Encoding, block: &[u8], i: usize, row: &mut RowScales) 
         Encoding::Q4_1 | Encoding::Q5_1 => (scales[i], mins[i]) = (half(block, 0), half(block, 2)),
         Encoding::MXFP4 => scales[i] = (half_scale(block[0]).to_bits() >> 16) as u16,
         Encoding::Q2_K => {
-            for (b, [low, high]) in block[..16].as_chunks::<2>().0.iter().enumerate() {
-                small_scales[b] = low & 15 | high << 4;
-                small_mins[b] = low >> 4 | high & 0xf0;
+            for i in 0..16 {
+                (small_scales[i], small_mins[i]) = (block[i] & 15, block[i] >> 4);
             }
             (scales[0], mins[0]) = (half(block, 80), half(block, 82));
         }

@@ -1,6 +1,5 @@
 //! Rows of `f32` rounded to signed bytes, block by block: what panels are multiplied by.
 
-use super::apart::{self, Apart};
 use super::form::BLOCK;
 use crate::simd::{Kernel, Simd};
 
@@ -13,8 +12,7 @@ pub(super) const MOST_ROWS: usize = 8;
 pub(super) struct GroupLayout {
     pub blocks: usize,
     pub subs: usize,
-    /// Scaled sums of a block: 2 are of its halves.
-    pub mins: usize,
+    pub mins: bool,
     /// Codes of a row that lie next to each other, before those of the next row: 4 or 8.
     pub run: usize,
 }
@@ -22,7 +20,8 @@ pub(super) struct GroupLayout {
 impl GroupLayout {
     /// Bytes of each row.
     pub fn row_bytes(&self) -> usize {
-        self.blocks * (BLOCK + 4 + 4 * self.subs + 4 * self.mins) + apart::BYTES
+        let kinds = if self.mins { 2 } else { 1 };
+        self.blocks * (BLOCK + 4 + 4 * self.subs * kinds)
     }
 
     /// Where quad `q` of row `r` is among all quads.
@@ -42,20 +41,14 @@ impl GroupLayout {
         self.scales(count) + 4 * count * self.blocks
     }
 
-    /// The sum of each block, or half, scaled: f32.
+    /// The sum of each sub-block, scaled: f32. Only with `mins`.
     pub fn sums(&self, count: usize) -> usize {
         self.starts(count) + 4 * count * self.blocks * self.subs
-    }
-
-    /// What of each row is kept apart: [`Apart`].
-    pub fn apart(&self, count: usize) -> usize {
-        self.sums(count) + 4 * count * self.blocks * self.mins
     }
 }
 
 /// Rounds a group of rows to the nearest, ties to even: a block's scale is its largest magnitude /
-/// 127, in f32. An element that outweighs the others of its block is kept [apart](super::apart). With a
-/// scale for each 32 elements, also where the weights have blocks of 256, logits
+/// 127, in f32. With a scale for each 32 elements, also where the weights have blocks of 256, logits
 /// are a third nearer to those of f32 activations than with one for each 256. A block with a NaN or
 /// an infinity has the scale NaN.
 pub(super) struct Round<'a> {
@@ -73,106 +66,59 @@ impl Kernel for Round<'_> {
         let (layout, count) = (self.layout, self.rows.len());
         let (codes, rest) = self.out.split_at_mut(layout.scales(count));
         let (scales, rest) = rest.split_at_mut(4 * count * layout.blocks);
-        let (starts, rest) = rest.split_at_mut(4 * count * layout.blocks * layout.subs);
-        let (sums, apart) = rest.split_at_mut(4 * count * layout.blocks * layout.mins);
+        let (starts, sums) = rest.split_at_mut(4 * count * layout.blocks * layout.subs);
         let scales = scales.as_chunks_mut::<4>().0;
         let starts = starts.as_chunks_mut::<4>().0;
         let sums = sums.as_chunks_mut::<4>().0;
         let codes = codes.as_chunks_mut::<4>().0;
-        let apart = apart.as_chunks_mut::<{ apart::BYTES }>().0;
         for (r, row) in self.rows.iter().enumerate() {
-            let mut kept = Apart::default();
             for (b, x) in row.as_chunks::<BLOCK>().0.iter().enumerate() {
                 let mut block = [0; BLOCK];
-                let (scale, halves) = round_block(s, x, b, &mut block, &mut kept);
+                let (scale, halves) = round_block(s, x, &mut block);
                 for (q, quad) in block.as_chunks::<4>().0.iter().enumerate() {
                     codes[layout.quad(count, r, 8 * b + q)] = *quad;
                 }
                 scales[b * count + r] = scale.to_ne_bytes();
-                let sum = |parts, part| match parts {
-                    2 => halves[part],
-                    _ => halves[0] + halves[1],
-                };
                 for sub in 0..layout.subs {
-                    let start = -self.zero * sum(layout.subs, sub);
-                    starts[(b * layout.subs + sub) * count + r] = start.to_ne_bytes();
-                }
-                for min in 0..layout.mins {
-                    let scaled = scale * sum(layout.mins, min) as f32;
-                    sums[(b * layout.mins + min) * count + r] = scaled.to_ne_bytes();
+                    let at = (b * layout.subs + sub) * count + r;
+                    let sum = if layout.subs == 2 { halves[sub] } else { halves[0] + halves[1] };
+                    starts[at] = (-self.zero * sum).to_ne_bytes();
+                    if layout.mins {
+                        sums[at] = (scale * sum as f32).to_ne_bytes();
+                    }
                 }
             }
-            apart[r] = bytemuck::cast(kept);
         }
     }
 }
 
-/// What a block's scale depends on.
-struct Magnitudes {
-    largest: f32,
-    sum: f32,
-    /// 0, or NaN where there is something else than numbers.
-    bad: f32,
-}
-
+/// Rounds a block to `codes`. Returns its scale, and the sum of the codes of each half.
 #[inline(always)]
-fn magnitudes<S: Simd>(s: S, x: &[f32; BLOCK]) -> Magnitudes {
-    let (mut largest, mut sum, mut bad) = (s.zero(), s.zero(), s.zero());
-    for i in (0..BLOCK).step_by(S::LANES) {
-        // SAFETY: `LANES` divides the length of the array.
-        let v = unsafe { s.load(x.as_ptr().add(i)) };
-        let magnitude = s.abs(v);
-        largest = s.max(largest, magnitude);
-        sum = s.add(sum, magnitude);
-        // 0 times a number is 0; times anything else it is NaN.
-        bad = s.fma(v, s.zero(), bad);
-    }
-    Magnitudes { largest: s.largest(largest), sum: s.sum(sum), bad: s.sum(bad) }
-}
-
-/// Rounds block `b` of a row to `codes`. Returns its scale, and the sum of the codes of each half.
-#[inline(always)]
-fn round_block<S: Simd>(
-    s: S,
-    x: &[f32; BLOCK],
-    b: usize,
-    codes: &mut [u8; BLOCK],
-    kept: &mut Apart,
-) -> (f32, [i32; 2]) {
-    let mut size = magnitudes(s, x);
-    let rest = size.sum - size.largest;
-    if size.largest > rest && rest > 0.0 {
-        let mut others = *x;
-        if kept.take(b, &mut others) {
-            size = magnitudes(s, &others);
-            return codes_of(s, &others, &size, codes);
-        }
-    }
-    codes_of(s, x, &size, codes)
-}
-
-#[inline(always)]
-fn codes_of<S: Simd>(
-    s: S,
-    x: &[f32; BLOCK],
-    size: &Magnitudes,
-    codes: &mut [u8; BLOCK],
-) -> (f32, [i32; 2]) {
-    // Below the bound the quotient would overflow, and the block is as good as 0.
-    let factor = if size.largest > 1e-35 { 127.0 / size.largest } else { 0.0 };
+fn round_block<S: Simd>(s: S, x: &[f32; BLOCK], codes: &mut [u8; BLOCK]) -> (f32, [i32; 2]) {
+    let p = x.as_ptr();
+    let (mut top, mut bad) = (s.zero(), s.zero());
     let mut halves = [s.zero(); 2];
-    for i in (0..BLOCK).step_by(S::LANES) {
-        // SAFETY: `LANES` divides 16, and that the length of both arrays.
-        unsafe {
-            let code = s.to_int(s.mul(s.load(x.as_ptr().add(i)), s.splat(factor)));
+    // SAFETY: `LANES` divides 16, and that the length of both arrays.
+    unsafe {
+        for i in (0..BLOCK).step_by(S::LANES) {
+            let v = s.load(p.add(i));
+            top = s.max(top, s.abs(v));
+            // 0 times a number is 0; times anything else it is NaN.
+            bad = s.fma(v, s.zero(), bad);
+        }
+        let (top, bad) = (s.largest(top), s.sum(bad));
+        // Below the bound the quotient would overflow, and the block is as good as 0.
+        let factor = if top > 1e-35 { 127.0 / top } else { 0.0 };
+        for i in (0..BLOCK).step_by(S::LANES) {
+            let code = s.to_int(s.mul(s.load(p.add(i)), s.splat(factor)));
             s.store_bytes(codes.as_mut_ptr().add(i), code);
             halves[2 * i / BLOCK] = s.add(halves[2 * i / BLOCK], s.to_float(code));
         }
+        // Sums of so few bytes are exact; where there is no number, there are none.
+        let sums = match bad == 0.0 {
+            true => [s.sum(halves[0]) as i32, s.sum(halves[1]) as i32],
+            false => [0; 2],
+        };
+        (top / 127.0 + bad, sums)
     }
-    // Sums of so few bytes are exact; where there is no number, there are none.
-    let sums = match size.bad == 0.0 {
-        true => [s.sum(halves[0]) as i32, s.sum(halves[1]) as i32],
-        false => [0; 2],
-    };
-    (size.largest / 127.0 + size.bad, sums)
 }

@@ -153,24 +153,6 @@ impl Work for Direct<'_> {
     }
 }
 
-/// The weights of the rows' column `element`.
-///
-/// # Safety
-/// The rows have it.
-#[inline(always)]
-pub(super) unsafe fn column<L: Lanes>(l: L, weights: &Rows, element: usize) -> L::F {
-    let (mut halves, mut codes) = (Halves([0; PANEL]), [0; PANEL]);
-    // SAFETY: the caller's promise.
-    unsafe {
-        for (row, (half, code)) in weights.iter().zip(halves.0.iter_mut().zip(&mut codes)) {
-            let block = row.add(element / BLOCK * BYTES);
-            *half = block.cast::<u16>().read_unaligned();
-            *code = *block.add(2 + element % BLOCK);
-        }
-        l.mul(l.load_i8(codes.as_ptr()), l.load_half(halves.0.as_ptr().cast()))
-    }
-}
-
 /// Writes blocks of a panel as [`super::micro::Expand`] does.
 #[derive(Clone, Copy)]
 pub(super) struct Expand<'a> {

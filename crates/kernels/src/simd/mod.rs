@@ -33,16 +33,6 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     }
 }
 
-/// [`dispatch`] for a kernel that takes [`Simd::dot_shorts`]: where there is an instruction for them,
-/// they are that.
-pub(crate) fn dispatch_shorts<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
-    match isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Vnni(token) => x86::enter_vnni(token, kernel),
-        _ => dispatch(isa, kernel),
-    }
-}
-
 /// How many `f32` a vector of `isa` holds.
 pub(crate) fn lanes(isa: Isa) -> usize {
     match isa {
@@ -130,25 +120,6 @@ pub(crate) trait Simd: Copy {
             // SAFETY: the caller's promise.
             unsafe { *p.add(i) = x.to_bits() as u8 };
         }
-    }
-    /// Stores the lower 16 bits of each lane.
-    ///
-    /// # Safety
-    /// `LANES` integers at `p` can be written.
-    #[inline(always)]
-    unsafe fn store_shorts(self, p: *mut i16, v: Self::I) {
-        for (i, x) in self.lanes(self.of_bits(v)).into_iter().take(Self::LANES).enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { p.add(i).write_unaligned(x.to_bits() as i16) };
-        }
-    }
-    /// Adds to each lane of `acc` the products of the two 16-bit integers that lie in it in `a` and
-    /// `b`. Sums wrap.
-    #[inline(always)]
-    fn dot_shorts(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I {
-        let high = self.imul(self.ishr::<16>(a), self.ishr::<16>(b));
-        let low = |x| self.ishr::<16>(self.ishl::<16>(x));
-        self.iadd(self.iadd(acc, high), self.imul(low(a), low(b)))
     }
     /// Transposes a square of `LANES` lines, `from_stride` and `to_stride` elements apart.
     ///

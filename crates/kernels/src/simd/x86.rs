@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
-use crate::isa::{Avx2, Avx512Vnni, Isa};
+use crate::isa::{Avx2, Isa};
 
 /// Runs `kernel` on 8 lanes.
 pub(super) fn enter_avx2<K: Kernel>(_: Avx2, kernel: K) -> K::Output {
@@ -13,12 +13,7 @@ pub(super) fn enter_avx2<K: Kernel>(_: Avx2, kernel: K) -> K::Output {
 /// Runs `kernel` on 16 lanes; `isa` is one of the AVX-512 variants.
 pub(super) fn enter_avx512<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     assert!(matches!(isa, Isa::Avx512(_) | Isa::Avx512Vnni(_)));
-    Avx512F32::<false>(()).outline(kernel)
-}
-
-/// Runs `kernel` on 16 lanes, with dot products of integers.
-pub(super) fn enter_vnni<K: Kernel>(_: Avx512Vnni, kernel: K) -> K::Output {
-    Avx512F32::<true>(()).outline(kernel)
+    Avx512F32(()).outline(kernel)
 }
 
 mod avx2_mask {
@@ -106,21 +101,6 @@ impl Simd for Avx2F32 {
                 _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
             _mm_storel_epi64(p.cast(), _mm_packus_epi16(words, words));
         }
-    }
-    #[inline(always)]
-    unsafe fn store_shorts(self, p: *mut i16, v: __m256i) {
-        // SAFETY: `self` proves the instructions, the caller the memory.
-        unsafe {
-            let low = _mm256_and_si256(v, _mm256_set1_epi32(0xffff));
-            let shorts =
-                _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
-            _mm_storeu_si128(p.cast(), shorts);
-        }
-    }
-    #[inline(always)]
-    fn dot_shorts(self, acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
-        // SAFETY: `self` proves the instructions.
-        unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)) }
     }
     #[inline(always)]
     fn largest(self, a: __m256) -> f32 {
@@ -268,11 +248,11 @@ impl Simd for Avx2F32 {
     }
 }
 
-/// Vectors of 16 lanes, with VNNI or without.
+/// Vectors of 16 lanes.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512F32<const VNNI: bool>(());
+pub(super) struct Avx512F32(());
 
-impl<const VNNI: bool> Simd for Avx512F32<VNNI> {
+impl Simd for Avx512F32 {
     type V = __m512;
     type I = __m512i;
     type M = __mmask16;
@@ -283,21 +263,11 @@ impl<const VNNI: bool> Simd for Avx512F32<VNNI> {
     fn outline<K: Kernel>(self, kernel: K) -> K::Output {
         #[inline(never)]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn enter<K: Kernel>(simd: Avx512F32<false>, kernel: K) -> K::Output {
-            kernel.run(simd)
-        }
-        #[inline(never)]
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-        fn enter_vnni<K: Kernel>(simd: Avx512F32<true>, kernel: K) -> K::Output {
+        fn enter<K: Kernel>(simd: Avx512F32, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: `self` proves the features.
-        unsafe {
-            match VNNI {
-                true => enter_vnni(Avx512F32(()), kernel),
-                false => enter(Avx512F32(()), kernel),
-            }
-        }
+        unsafe { enter(self, kernel) }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -338,21 +308,6 @@ impl<const VNNI: bool> Simd for Avx512F32<VNNI> {
     unsafe fn store_bytes(self, p: *mut u8, v: __m512i) {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(v)) }
-    }
-    #[inline(always)]
-    unsafe fn store_shorts(self, p: *mut i16, v: __m512i) {
-        // SAFETY: `self` proves the instructions, the caller the memory.
-        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(v)) }
-    }
-    #[inline(always)]
-    fn dot_shorts(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        // SAFETY: `self` proves the instructions.
-        unsafe {
-            match VNNI {
-                true => _mm512_dpwssd_epi32(acc, a, b),
-                false => _mm512_add_epi32(acc, _mm512_madd_epi16(a, b)),
-            }
-        }
     }
     #[inline(always)]
     fn largest(self, a: __m512) -> f32 {

@@ -31,7 +31,7 @@ pub use kinglet_kernels::rows_attention::PAGE;
 /// its own + 1 − a, and the slots of the chain. The state holds f32, f16 or blocks of Q8_0: [pages,
 /// kv_heads, [`PAGE`], key + value], in which each page of a head lies as [`Pages`] says. What is not
 /// held in f32 is rounded as it is taken in, also for the rows of the same step: how a prompt is cut
-/// into steps changes nothing here, and of kernels' results no more than rounding.
+/// into steps changes nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct RowAttention {
     /// Where keys and values are held.

@@ -5,9 +5,13 @@ use crate::lower::LowerCx;
 use crate::scratch::PerWorker;
 use kinglet_graph::ops::rows::{PAGE, RowAttention, RowTables};
 use kinglet_graph::{OpError, OpResult};
-use kinglet_kernels::rows_attention::{Biases, HeadAttention, MOST_ROWS, QueryRow, Seen};
+use kinglet_kernels::rows_attention::{Biases, HeadAttention, QueryRow, Seen};
 use kinglet_kernels::shared::SharedMut;
 
+/// Queries that share what is read of keys and values, about.
+const QUERIES: usize = 32;
+/// Rows of a task, at most.
+const MOST_ROWS: usize = 16;
 /// From so many rows on threads share the work of taking them in.
 const FEW_ROWS: usize = 4;
 
@@ -28,7 +32,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         softcap: op.softcap,
         window: op.window,
     };
-    let rows = head.task_rows(n);
+    let rows = (QUERIES / group).clamp(1, MOST_ROWS).min(n);
     let kernel = Attention {
         op: *op,
         head,
@@ -161,19 +165,11 @@ impl Kernel for Attention {
     }
 
     fn describe(&self) -> String {
-        let (held, isa) = (self.head.pages.held, self.head.isa.name());
-        let products = if self.head.takes_many(self.rows) { " i16" } else { "" };
-        format!("attention {held:?}{products} {isa}").to_lowercase()
+        format!("attention {:?} {}", self.head.pages.held, self.head.isa.name()).to_lowercase()
     }
 
     fn why(&self) -> &'static str {
-        match self.head.takes_many(self.rows) {
-            true => {
-                "blocks of many rows multiply keys as 16-bit integers, twice as many at a time as \
-                 singles, and read them once"
-            }
-            false => "threads share heads of keys, and blocks of rows that follow one another",
-        }
+        "threads share heads of keys, and blocks of rows that follow one another"
     }
 }
 

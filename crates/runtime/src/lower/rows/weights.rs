@@ -19,9 +19,6 @@ enum Layout {
     Floats(FloatLayout),
 }
 
-/// Rows that are rounded together, at most.
-const MOST_TOGETHER: usize = 8;
-
 /// Constant weights [count, m, k].
 pub(super) struct Weights {
     layout: Layout,
@@ -45,7 +42,7 @@ impl Matrices<'_> {
     }
 }
 
-/// Rows to multiply: as they are, or rounded.
+/// Rows to multiply: as they are, or, for codes, rounded.
 #[derive(Clone, Copy)]
 pub(super) struct Given<'a> {
     pub x: &'a [f32],
@@ -97,7 +94,7 @@ impl Weights {
     pub fn row_bytes(&self) -> usize {
         match &self.layout {
             Layout::Codes(l, _) => l.row_bytes(),
-            Layout::Floats(l) => l.rounded_bytes(),
+            Layout::Floats(_) => 0,
         }
     }
 
@@ -105,7 +102,7 @@ impl Weights {
     pub fn group_rows(&self, rows: usize) -> usize {
         match &self.layout {
             Layout::Codes(l, _) => l.group_rows(rows),
-            Layout::Floats(_) => MOST_TOGETHER,
+            Layout::Floats(_) => 1,
         }
     }
 
@@ -113,7 +110,7 @@ impl Weights {
     pub fn takes_rows_of(&self, other: &Weights) -> bool {
         match (&self.layout, &other.layout) {
             (Layout::Codes(a, _), Layout::Codes(b, _)) => a.encoding() == b.encoding(),
-            (Layout::Floats(a), Layout::Floats(b)) => a.rounded_bytes() == b.rounded_bytes(),
+            (Layout::Floats(_), Layout::Floats(_)) => true,
             _ => false,
         }
     }
@@ -180,19 +177,13 @@ impl Weights {
         row: impl Fn(usize) -> &'a [f32],
         rounded: SharedMut<'_, u8>,
     ) {
-        let size = self.row_bytes();
-        // SAFETY: the caller's promise.
-        let out = unsafe { rounded.slice(rows.start * size..rows.end * size) };
-        match &self.layout {
-            Layout::Codes(layout, _) => {
-                let mut group: [&[f32]; MOST_TOGETHER] = [&[]; MOST_TOGETHER];
-                group.iter_mut().zip(rows.clone()).for_each(|(to, i)| *to = row(i));
-                layout.round(&group[..rows.len()], out);
-            }
-            Layout::Floats(layout) if size > 0 => {
-                rows.zip(out.chunks_exact_mut(size)).for_each(|(i, out)| layout.round(row(i), out));
-            }
-            Layout::Floats(_) => {}
+        if let Layout::Codes(layout, _) = &self.layout {
+            let size = layout.row_bytes();
+            // SAFETY: the caller's promise.
+            let out = unsafe { rounded.slice(rows.start * size..rows.end * size) };
+            let mut group: [&[f32]; 8] = [&[]; 8];
+            group.iter_mut().zip(rows.clone()).for_each(|(to, i)| *to = row(i));
+            layout.round(&group[..rows.len()], out);
         }
     }
 
@@ -220,11 +211,7 @@ impl Weights {
                 }
                 Layout::Floats(layout) => {
                     let product = FloatProduct { layout, weights: matrix, finish };
-                    let (data, sources) = match layout.rounded_bytes() {
-                        0 => (bytemuck::cast_slice(given.x), sources),
-                        _ => (given.rounded, None),
-                    };
-                    let rows = FloatRows { data, count, sources, targets };
+                    let rows = FloatRows { data: given.x, count, sources, targets };
                     product.run(rows, panels, out);
                 }
             }
@@ -249,10 +236,7 @@ impl Weights {
                 let form = if packed.is_some() { "panels" } else { "rows" };
                 format!("{} {form} {}", l.encoding(), l.isa().name())
             }
-            Layout::Floats(l) => {
-                let x = if l.rounded_bytes() > 0 { " by bf16" } else { "" };
-                format!("{} rows{x} {}", l.float().name(), l.isa().name())
-            }
+            Layout::Floats(l) => format!("{} rows {}", l.float().name(), l.isa().name()),
         }
     }
 
@@ -262,9 +246,6 @@ impl Weights {
                 "packed once: these codes become bytes faster in the order of the registers"
             }
             Layout::Codes(_, None) => "as the file has them: a packed copy would be no faster",
-            Layout::Floats(l) if l.rounded_bytes() > 0 => {
-                "as the file has them, by rows rounded to bf16: the CPU multiplies pairs of these"
-            }
             Layout::Floats(_) => "as the file has them: floats need no unpacking",
         }
     }
