@@ -24,7 +24,7 @@ pub fn write(
     let written = written.and_then(|()| files.finish_synced().map_err(|(_, error)| error));
     written.map_err(|error| {
         TuneError::Work(format!(
-            "{}: cannot write the checkpoint: {error}; the one before stays",
+            "{}: cannot write the checkpoint: {error}; one that was there before stays",
             path.display()
         ))
     })
