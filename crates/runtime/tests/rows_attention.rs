@@ -1,7 +1,7 @@
 //! Attention of rows by its kernel gives what its reference implementation gives, and the same
 //! bits however rows are cut into steps.
 
-use kinglet_graph::ops::rows::{PAGE, RowAttention};
+use kinglet_graph::ops::rows::{PAGE, RowAttention, RowAttentionGradient};
 use kinglet_graph::{
     AlignedBytes, Bytes, DType, Graph, Shape, State, Tensor, ValueType, interpret,
 };
@@ -225,4 +225,81 @@ fn rows_out_of_bounds_are_refused() {
         }
         assert!(plan.run().is_err(), "{row:?}");
     }
+}
+
+/// The gradient of a step whose rows are `rows`, after the step itself.
+fn gradient_graph(op: &RowAttention, n: usize, held: DType, sinks: bool) -> Graph {
+    let mut graph = graph(op, n, held, sinks);
+    let forward = graph.nodes()[0].clone();
+    let op = *forward.op.downcast::<RowAttention>().unwrap();
+    let dy = ValueType::new(DType::F32, &[n, op.heads * op.value][..]);
+    let mut inputs = vec![forward.inputs[0], Some(graph.add_input("dy", dy))];
+    inputs.extend(&forward.inputs[3..]);
+    let count = 2 + usize::from(!op.value_in_key) + usize::from(sinks);
+    let out: Vec<_> = (0..count)
+        .map(|i| graph.add_value(format!("d{i}"), ValueType::new(DType::F32, Shape::unknown())))
+        .collect();
+    graph.add_node("gradient", RowAttentionGradient { forward: op }, inputs, out.clone());
+    graph.outputs.extend(out);
+    graph
+}
+
+/// Three chains from position 0 on, the last of them longer than a block of queries; padding.
+fn chains() -> Vec<Row> {
+    let chain = |from: usize, count: usize, cell_of: &dyn Fn(usize) -> i32| -> Vec<Row> {
+        let parent = |i: usize| if i == 0 { -1 } else { (from + i) as i32 - 1 };
+        (0..count).map(|i| [1, i as i32, parent(i), cell_of(i)]).collect()
+    };
+    let mut rows = chain(0, 1, &|_| 4 * PAGE as i32);
+    rows.extend(chain(1, 19, &|i| 6 * PAGE as i32 + 3 + i as i32));
+    rows.push([-1, 0, -1, 0]);
+    rows.extend(chain(21, 83, &|i| cell(0, i)));
+    rows
+}
+
+fn check_gradient(op: &RowAttention, sinks: bool) {
+    for (rows, held) in
+        [chains(), mixed_rows()].into_iter().flat_map(|r| HELD.map(|h| (r.clone(), h)))
+    {
+        if op.pages(held).is_err() {
+            continue;
+        }
+        let n = rows.len();
+        let graph = gradient_graph(op, n, held, sinks);
+        let mut inputs = given(op, &rows, 0);
+        inputs.push(floats(&[n, op.heads * op.value], 4));
+        let want = interpret(&graph, &inputs).unwrap();
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let options = PlanOptions { isa: Some(isa), threads, ..PlanOptions::default() };
+                let mut plan = Plan::new(&graph, &options).unwrap();
+                assert!(plan.steps().all(|s| s.kernel != "reference"));
+                for _ in 0..2 {
+                    run(&mut plan, &inputs);
+                    for (output, want) in want.iter().enumerate().skip(1) {
+                        let (got, want) = (plan.output(output), want.slice::<f32>().unwrap());
+                        let got = got.slice::<f32>().unwrap();
+                        let most = want.iter().fold(1f32, |m, x| m.max(x.abs()));
+                        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+                            let close = (got - want).abs() <= OFF * most;
+                            assert!(
+                                close,
+                                "{isa:?} {op:?} {held} {output}[{i}]: {got}, not {want}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_are_those_of_the_reference() {
+    check_gradient(&op(8, 2, 64, 32), false);
+    check_gradient(&op(4, 1, 20, 12), true);
+    check_gradient(&RowAttention { window: Some(17), ..op(4, 2, 32, 32) }, true);
+    let capped = RowAttention { softcap: Some(5.0), alibi: Some(8.0), ..op(6, 3, 32, 32) };
+    check_gradient(&RowAttention { window: Some(64), ..capped }, false);
+    check_gradient(&RowAttention { value_in_key: true, ..op(4, 1, 96, 64) }, false);
 }

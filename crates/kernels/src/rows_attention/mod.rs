@@ -5,6 +5,7 @@
 //! result has the same bits whatever rows are computed with it.
 
 mod cells;
+pub mod gradient;
 
 use crate::isa::Isa;
 use crate::math;

@@ -119,7 +119,7 @@ impl Kernel for Attention {
         let planned = SharedMut::new(planned);
         let starts: &mut [i32] = bytemuck::try_cast_slice_mut(starts)
             .map_err(|e| OpError::new(format!("scratch: {e}")))?;
-        let count = cut(&rows, self.rows, starts);
+        let count = chains(&rows, self.rows, starts);
         let starts = &starts[..=count];
         pool.run(count * op.kv_heads, |task, worker| {
             let (block, kv) = (task / op.kv_heads, task % op.kv_heads);
@@ -173,9 +173,9 @@ impl Kernel for Attention {
     }
 }
 
-/// Cuts rows into blocks of at most `most` in which each follows the one before. Writes where
+/// Cuts rows into chains of at most `most` in which each follows the one before. Writes where
 /// each starts, and the end, and returns how many there are.
-fn cut(rows: &RowTables<'_>, most: usize, starts: &mut [i32]) -> usize {
+pub(super) fn chains(rows: &RowTables<'_>, most: usize, starts: &mut [i32]) -> usize {
     let n = rows.sequences.len();
     let (mut count, mut first) = (0, 0);
     for i in 0..n {

@@ -1,6 +1,7 @@
 //! Ops over the rows of a language model's step.
 
 mod attention;
+mod attention_gradient;
 mod embedding;
 mod linear;
 mod memory;
@@ -20,6 +21,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         embedding::lower,
         rope::lower,
         attention::lower,
+        attention_gradient::lower,
         memory::lower,
     ];
     // Kernels compute in f32.
