@@ -37,6 +37,7 @@ pub mod rows_attention;
 mod scratch;
 pub mod shared;
 mod simd;
+pub mod slope_f32;
 pub mod softmax_f32;
 pub mod window;
 mod words;

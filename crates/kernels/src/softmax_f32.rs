@@ -124,6 +124,38 @@ impl SoftmaxF32 {
     }
 }
 
+/// ln Σ eˣ over a row, computed without overflow; NaN where one is NaN, −∞ of nothing.
+pub fn log_sum_exp(isa: Isa, row: &[f32]) -> f32 {
+    dispatch(isa, LogSumExp { row })
+}
+
+struct LogSumExp<'a> {
+    row: &'a [f32],
+}
+
+impl Kernel for LogSumExp<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let top = reduce_f32::max(s, self.row);
+        if !top.is_finite() {
+            return top;
+        }
+        let (top_v, mut sum) = (s.splat(top), s.zero());
+        let whole = self.row.len() / S::LANES * S::LANES;
+        for i in (0..whole).step_by(S::LANES) {
+            // SAFETY: `LANES` elements are left from `i` on.
+            let x = unsafe { s.load(self.row.as_ptr().add(i)) };
+            sum = s.add(sum, math::exp(s, s.sub(x, top_v)));
+        }
+        let mut total = s.sum(sum);
+        for x in &self.row[whole..] {
+            total += s.lanes(math::exp(s, s.splat(x - top)))[0];
+        }
+        top + total.ln()
+    }
+}
+
 #[inline(always)]
 fn map<S: Simd>(s: S, x: &[f32], y: &mut [f32], f: impl Fn(S::V) -> S::V) {
     for i in (0..x.len()).step_by(S::LANES) {
@@ -175,6 +207,22 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn logarithms_of_sums_are_right() {
+        let mut values = Values::new(15);
+        for isa in Isa::available() {
+            for n in [1, 3, 16, 33, 1001] {
+                let row: Vec<f32> = values.floats(n).iter().map(|x| x * 90.0).collect();
+                let want = row.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+                let got = f64::from(log_sum_exp(isa, &row));
+                assert!((got - want).abs() <= 1e-6 * want.abs().max(1.0), "{isa:?} {n}");
+            }
+            assert_eq!(log_sum_exp(isa, &[]), f32::NEG_INFINITY);
+            assert!(log_sum_exp(isa, &[1.0, f32::NAN]).is_nan());
+            assert_eq!(log_sum_exp(isa, &[1.0, f32::INFINITY]), f32::INFINITY);
         }
     }
 }

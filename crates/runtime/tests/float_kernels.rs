@@ -5,6 +5,7 @@ use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::cast::Cast;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
+use kinglet_graph::ops::loss::{ClassLoss, LossReduction};
 use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
 use kinglet_graph::ops::pool::{GlobalPool, Pool, PoolKind};
@@ -12,7 +13,7 @@ use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
 use kinglet_graph::ops::resize::{Coordinates, Interpolation, Resize};
 use kinglet_graph::ops::softmax::{LogSoftmax, Softmax};
 use kinglet_graph::ops::transpose::Transpose;
-use kinglet_graph::ops::unary::Unary;
+use kinglet_graph::ops::unary::{Slope, Unary};
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
 use kinglet_graph::{DType, Graph, Op, Tensor, ValueType, interpret};
 use kinglet_kernels::isa::Isa;
@@ -262,6 +263,24 @@ fn softmaxes() {
     for axis in [-1, 1, 0] {
         check(Softmax { beta: 1.5, ..Softmax::new(axis) }, &[Data(&[30, 11, 20])]);
         check(LogSoftmax { axis, flatten: true }, &[Data(&[3, 11, 20])]);
+    }
+}
+
+#[test]
+fn slopes() {
+    let some = [Unary::Silu, Unary::GeluTanh, Unary::Relu6, Unary::Sigmoid, Unary::HardSwish];
+    for function in some {
+        check(Slope { function }, &[Data(&[70, 90]), Data(&[70, 90])]);
+    }
+}
+
+#[test]
+fn losses_of_classes() {
+    use LossReduction::{Mean, None, Sum};
+    for (reduction, ignore) in [(None, Some(3)), (Sum, Option::None), (Mean, Some(-1))] {
+        let op = ClassLoss { softmax: true, reduction, ignore };
+        let targets: &[i64] = if ignore == Some(-1) { &[7, 0, -1, 300] } else { &[7, 0, 3, 300] };
+        check(op, &[Data(&[4, 301]), Ints(targets)]);
     }
 }
 

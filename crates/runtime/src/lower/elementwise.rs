@@ -1,4 +1,4 @@
-//! Float functions of one element and of two, with broadcasting.
+//! Float functions of one element and of two, with broadcasting, and their slopes.
 
 use super::LowerCx;
 use super::broadcast::Lines;
@@ -6,10 +6,11 @@ use super::float::{Cut, activation, constant, function, is_f32};
 use crate::kernel::{Io, Kernel, Lowered};
 use kinglet_graph::OpResult;
 use kinglet_graph::ops::binary::{Binary as BinaryOp, BinaryFn};
-use kinglet_graph::ops::unary::Unary as UnaryOp;
+use kinglet_graph::ops::unary::{Slope as SlopeOp, Unary as UnaryOp};
 use kinglet_kernels::binary::{Binary, Operand};
 use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::isa::Isa;
+use kinglet_kernels::slope_f32::Slope;
 
 /// About how many simple operations a function of an element takes.
 const COST: usize = 4;
@@ -17,6 +18,9 @@ const COST: usize = 4;
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     if let Some(op) = cx.op::<UnaryOp>() {
         return unary(cx, op);
+    }
+    if let Some(op) = cx.op::<SlopeOp>() {
+        return slope(cx, op);
     }
     match cx.op::<BinaryOp>() {
         Some(op) => binary(cx, op),
@@ -57,6 +61,41 @@ impl Kernel for Map {
 
     fn describe(&self) -> String {
         format!("{:?} {}", self.function, self.isa.name())
+    }
+}
+
+fn slope(cx: &LowerCx<'_>, op: &SlopeOp) -> OpResult<Option<Lowered>> {
+    match function(op.function).and_then(Slope::of) {
+        Some(slope) if is_f32(cx, 2) => {
+            let len = cx.dims(cx.output(0))?.iter().product();
+            let kernel = SlopeMap { isa: cx.isa, slope, function: op.function, cut: cut(cx, len) };
+            Ok(Some(Lowered::new(kernel)))
+        }
+        _ => Ok(None),
+    }
+}
+
+struct SlopeMap {
+    isa: Isa,
+    slope: Slope,
+    function: UnaryOp,
+    cut: Cut,
+}
+
+impl Kernel for SlopeMap {
+    fn run(&self, io: &mut Io<'_>) -> OpResult {
+        let (x, by): (&[f32], &[f32]) = (io.input(0)?, io.input(1)?);
+        let pool = io.pool;
+        let piece = self.cut.chunk();
+        pool.for_chunks(io.output::<f32>(0)?, piece, |i, out, _| {
+            let here = i * piece..i * piece + out.len();
+            self.slope.run(self.isa, &x[here.clone()], &by[here], out);
+        });
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("slope of {:?} {}", self.function, self.isa.name())
     }
 }
 

@@ -11,6 +11,7 @@ mod concat;
 mod conv;
 mod elementwise;
 mod float;
+mod loss;
 mod matmul;
 mod norm;
 mod order;
@@ -42,6 +43,7 @@ const FAMILIES: &[Family] = &[
     elementwise::lower,
     pool::lower,
     softmax::lower,
+    loss::lower,
     reduce::lower,
     norm::lower,
     resize::lower,
