@@ -160,6 +160,7 @@ def memory(rows):
 SECTIONS = [
     ("Nets", "nets", speeds),
     ("Language models", "language", language),
+    ("Training", "training", speeds),
     ("Beside another process", "beside", beside),
     ("Instructions", "instructions", instructions),
     ("Precision", "precision", precision),

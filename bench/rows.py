@@ -4,6 +4,7 @@ from instructions import CPUS, decode, prompt
 from language import Beside, Decode, FirstToken, Prompt
 from nets import FirstRun, Net, PlannedMemory
 from precision import Precision
+from training import Training
 
 MOBILENET = "vision/tf2_mobilenet_v2_1.0_224_ptq.tflite"
 
@@ -85,6 +86,10 @@ LANGUAGE = [
     Decode("llama-1b", "q4_0", {"candle": None}, rounds=3, suffix=", Rust", tokens=16),
 ]
 
+TRAINING = [
+    Training("Llama 15M, 8 x 256", "llama-15m", {"torch": 1.0}),
+]
+
 BESIDE = [
     Beside("llama-1b", "q4_0", llama(0.7), question="decode 32"),
     Beside("llama-1b", "q4_0", llama(0.7), question="prompt 256"),
@@ -114,4 +119,4 @@ INSTRUCTIONS = [
     for cpu in CPUS
 ]
 
-ROWS = [*NETS, *LANGUAGE, *BESIDE, *INSTRUCTIONS, *PRECISION, PlannedMemory()]
+ROWS = [*NETS, *LANGUAGE, *TRAINING, *BESIDE, *INSTRUCTIONS, *PRECISION, PlannedMemory()]

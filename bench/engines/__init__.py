@@ -37,6 +37,7 @@ ENGINES = {
     "mnn": Engine("MNN", "mnn", "MNN"),
     "ncnn": Engine("ncnn", "ncnn", "ncnn"),
     "llama": Engine("llama.cpp", "llama", "llama-cpp-python"),
+    "torch": Engine("PyTorch", "torch", "torch"),
     "candle": Engine("candle", RUST.name, "candle-core"),
     "rten": Engine("rten", RUST.name, "rten"),
     "tract": Engine("tract", RUST.name, "tract-onnx"),

@@ -104,9 +104,11 @@ fn compare(peers: &Peers) -> Result<()> {
 
 /// Builds Kinglet's side; the programs by name.
 fn build() -> Result<Vec<(&'static str, PathBuf)>> {
-    const EXAMPLES: [&str; 3] = ["bench_worker", "bench_language", "read_bandwidth"];
+    const EXAMPLES: [&str; 4] =
+        ["bench_worker", "bench_language", "bench_training", "read_bandwidth"];
+    const PACKAGES: [&str; 3] = ["kinglet", "kinglet-lm", "kinglet-tune"];
     let mut build = command::cargo();
-    build.args(["build", "--release", "--package", "kinglet", "--package", "kinglet-lm"]);
+    build.args(["build", "--release"]).args(PACKAGES.iter().flat_map(|name| ["--package", name]));
     build.args(["--bin", "kinglet"]).args(EXAMPLES.iter().flat_map(|name| ["--example", name]));
     command::run(&mut build)?;
     let release = target().join("release");

@@ -1,78 +1,160 @@
-//! The speed of whole training steps: `bench_training CONFIG.json [LINES [CONTEXT [STEPS [THREADS]]]]`.
+//! Kinglet's side of the rows about training of `cargo xtask bench peers`: trains when asked.
 //!
-//! Makes a language model of chance after a Hugging Face `config.json`, trains all of it by AdamW on
-//! random tokens, LINES × CONTEXT a step, and prints JSON: the seconds of each step, of the ops by the
-//! kernels that ran them, and the bytes planned.
+//!     bench_training CONFIG.json THREADS LINESxCONTEXT
+//!     bench_training NET.onnx THREADS all|CONSTANT,…
+//!
+//! Trains by AdamW, on data of chance: all of a language model of chance after a Hugging Face
+//! `config.json`; or, of a net that classifies, all constants or those whose names start with one of a
+//! list. Answers are lines of nanoseconds. The first comes unasked: the time until the step is planned,
+//! and that of a first step. A line `N` on standard input asks for N more steps, answered by the time of
+//! each; `memory` for the bytes that the process had at its peak; `planned` for those of activations and
+//! gradients; `ops` for JSON: the seconds that each op's kernels took of a step, in the median.
 
 use kinglet_formats::lm::{Build, HfConfig, Start, build};
+use kinglet_formats::map;
+use kinglet_formats::onnx;
 use kinglet_graph::ops::rows::PAGE;
-use kinglet_graph::{DType, Dim, Tensor, ValueType};
+use kinglet_graph::{DType, Dim, Graph, Tensor, ValueId, ValueType};
 use kinglet_measure::Recorder;
 use kinglet_runtime::{Plan, PlanOptions};
 use kinglet_tune::{Optimiser, Recipe, cross_entropy, differentiate};
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |i: usize, default: usize| -> Result<usize> {
-        arguments.get(i).map_or(Ok(default), |text| Ok(text.parse()?))
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (model, threads, what) = match words.as_slice() {
+        [model, threads, what] => (*model, threads.parse()?, *what),
+        _ => return Err("usage: bench_training MODEL THREADS LINESxCONTEXT|CONSTANTS".into()),
     };
-    let config = arguments.first().ok_or("which config.json?")?;
-    let (lines, context) = (number(1, 8)?, number(2, 256)?);
-    let (steps, threads) = (number(3, 5)?, number(4, 2)?);
-    let (mut plan, inputs) = plan(&HfConfig::open(Path::new(config))?, lines, context, threads)?;
-    let mut recorder = Recorder::default();
-    let count = plan.steps().len();
-    let mut seconds = Vec::with_capacity(steps);
-    for step in 0..=steps {
-        let start = Instant::now();
-        for (i, input) in inputs.iter().enumerate() {
-            plan.set_input(i, &input.view())?;
-        }
-        recorder.begin(0);
-        for i in 0..count {
-            if step > 0 {
-                recorder.observe(&plan, i);
+    let began = Instant::now();
+    let work = match model.ends_with(".onnx") {
+        true => net(Path::new(model), what)?,
+        false => language_model(Path::new(model), what)?,
+    };
+    let (plan, inputs) = work.plan(threads)?;
+    let planned = began.elapsed();
+    let mut training = Training { plan, inputs, recorder: Recorder::default() };
+    println!("{} {}", planned.as_nanos(), training.step()?.as_nanos());
+    for question in io::stdin().lock().lines() {
+        match question?.as_str() {
+            "memory" => println!("{}", map::process_peak().unwrap_or(0)),
+            "planned" => println!("{}", training.plan.memory().planned),
+            "ops" => println!("{}", training.ops()?),
+            count => {
+                let mut answer = String::new();
+                for _ in 0..count.parse()? {
+                    write!(answer, "{} ", training.step()?.as_nanos())?;
+                }
+                println!("{answer}");
             }
-            plan.run_step(i)?;
         }
-        // The first step finds memory.
-        if step > 0 {
-            recorder.observe(&plan, count);
-            recorder.end();
-            seconds.push(start.elapsed().as_secs_f64());
-        }
+        io::stdout().flush()?;
     }
-    let mut ops: BTreeMap<(&str, String), f64> = BTreeMap::new();
-    for step in recorder.steps()? {
-        *ops.entry((step.work.op, step.work.kernel)).or_default() += step.seconds;
-    }
-    let mut ops: Vec<_> = ops.into_iter().collect();
-    ops.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let ops: Vec<_> = ops
-        .into_iter()
-        .map(|((op, kernel), s)| serde_json::json!({"op": op, "kernel": kernel, "seconds": s}))
-        .collect();
-    let planned = plan.memory().planned;
-    let document = serde_json::json!({
-        "rows": lines * context, "step_s": seconds, "planned": planned, "ops": ops,
-    });
-    println!("{document}");
     Ok(())
 }
 
-/// The plan of a step, and its inputs.
-fn plan(
-    config: &HfConfig,
-    lines: usize,
-    context: usize,
-    threads: usize,
-) -> Result<(Plan, Vec<Tensor>)> {
+struct Training {
+    plan: Plan,
+    inputs: Vec<Tensor>,
+    recorder: Recorder,
+}
+
+impl Training {
+    fn step(&mut self) -> Result<Duration> {
+        // A plan may reuse its inputs' memory, so each step gets them anew.
+        for (i, input) in self.inputs.iter().enumerate() {
+            self.plan.set_input(i, &input.view())?;
+        }
+        let began = Instant::now();
+        self.recorder.begin(0);
+        let count = self.plan.steps().len();
+        for i in 0..count {
+            self.recorder.observe(&self.plan, i);
+            self.plan.run_step(i)?;
+        }
+        self.recorder.observe(&self.plan, count);
+        self.recorder.end();
+        Ok(began.elapsed())
+    }
+
+    fn ops(&self) -> Result<serde_json::Value> {
+        let mut seconds: BTreeMap<(&str, String), f64> = BTreeMap::new();
+        for step in self.recorder.steps()? {
+            *seconds.entry((step.work.op, step.work.kernel)).or_default() += step.seconds;
+        }
+        let mut ops: Vec<_> = seconds.into_iter().collect();
+        ops.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let line = |((op, kernel), seconds)| serde_json::json!([op, kernel, seconds]);
+        Ok(ops.into_iter().map(line).collect())
+    }
+}
+
+/// What is trained.
+struct Work {
+    graph: Graph,
+    loss: ValueId,
+    trained: Vec<ValueId>,
+    batch: Vec<Tensor>,
+}
+
+impl Work {
+    /// The plan of a step, and its inputs.
+    fn plan(self, threads: usize) -> Result<(Plan, Vec<Tensor>)> {
+        let recipe = Recipe { clip: Some(1.0), ..Recipe::new(Optimiser::adam_w()) };
+        let training = differentiate(&self.graph, self.loss, &self.trained, &recipe)?;
+        let inputs: Vec<Tensor> = self.batch.into_iter().chain([Tensor::scalar(1e-3f32)]).collect();
+        let options = PlanOptions {
+            input_shapes: Some(inputs.iter().map(|t| t.dims().into()).collect()),
+            threads,
+            ..PlanOptions::default()
+        };
+        Ok((Plan::new(&training.graph, &options)?, inputs))
+    }
+}
+
+/// The constants of f32 of which `wanted` tells.
+fn constants(graph: &Graph, wanted: impl Fn(&str) -> bool) -> Vec<ValueId> {
+    graph
+        .values_with_ids()
+        .filter(|(_, v)| v.data.as_ref().is_some_and(|d| d.dtype() == DType::F32))
+        .filter(|(_, v)| wanted(&v.name))
+        .map(|(id, _)| id)
+        .collect()
+}
+
+fn net(path: &Path, what: &str) -> Result<Work> {
+    let mut chance = Chance(1);
+    let mut graph = onnx::load(path)?;
+    let logits = graph.outputs[0];
+    let dims = |v: ValueId| graph.value(v).ty.shape.fixed().ok_or("a net of open sizes");
+    let (x, y) = (dims(graph.inputs[0])?, dims(logits)?);
+    let [batch, classes] = *y else { return Err("a net that does not classify".into()) };
+    let count: usize = x.iter().product();
+    let x = Tensor::from_slice(&x, &(0..count).map(|_| chance.share()).collect::<Vec<_>>())?;
+    let targets: Vec<i64> = (0..batch).map(|_| (chance.next() % classes as u64) as i64).collect();
+    let input = graph.add_input("targets", ValueType::new(DType::I64, &[batch][..]));
+    let loss = cross_entropy(&mut graph, logits, input, None)?;
+    // What normalisation by the batch keeps for later is not learned, and bounds are none.
+    let learned = |name: &str| {
+        [".weight", ".bias", ".scale"].iter().any(|part| name.ends_with(part))
+            && (what == "all" || what.split(',').any(|start| name.starts_with(start)))
+    };
+    let trained = constants(&graph, learned);
+    Ok(Work { graph, loss, trained, batch: vec![x, Tensor::from_slice(&[batch], &targets)?] })
+}
+
+fn language_model(config: &Path, size: &str) -> Result<Work> {
+    let (lines, context) = size.split_once('x').ok_or("a size is LINESxCONTEXT, as 8x256")?;
+    let (lines, context): (usize, usize) = (lines.parse()?, context.parse()?);
+    let config = HfConfig::open(config)?;
     let mut chance = Chance(1);
     let mut tensors = kinglet_formats::Named::default();
     for fresh in config.fresh()? {
@@ -93,14 +175,7 @@ fn plan(
     let targets = ValueType::new(DType::I32, vec![Dim::symbol("wanted")]);
     let targets = graph.add_input("targets", targets);
     let loss = cross_entropy(&mut graph, logits, targets, None)?;
-    let trained: Vec<_> = graph
-        .values_with_ids()
-        .filter(|(_, v)| v.data.as_ref().is_some_and(|d| d.dtype() == DType::F32))
-        .filter(|(_, v)| v.name.ends_with(".weight") || v.name.ends_with(']'))
-        .map(|(id, _)| id)
-        .collect();
-    let recipe = Recipe { clip: Some(1.0), ..Recipe::new(Optimiser::adam_w()) };
-    let training = differentiate(&graph, loss, &trained, &recipe)?;
+    let trained = constants(&graph, |name| name.ends_with(".weight") || name.ends_with(']'));
 
     let rows = |f: &dyn Fn(usize, usize) -> usize| -> Vec<i32> {
         (0..n).map(|i| f(i / context, i % context) as i32).collect()
@@ -117,7 +192,7 @@ fn plan(
         }
     }
     let of_rows = |numbers: &[i32]| Tensor::from_slice(&[n], numbers);
-    let inputs = [
+    let batch = vec![
         of_rows(&tokens())?,
         of_rows(&rows(&|_, position| position))?,
         of_rows(&rows(&|line, _| line))?,
@@ -126,14 +201,8 @@ fn plan(
         Tensor::from_slice(&[lines, all], &pages)?,
         of_rows(&rows(&|line, position| line * context + position))?,
         of_rows(&tokens())?,
-        Tensor::scalar(1e-3f32),
     ];
-    let options = PlanOptions {
-        input_shapes: Some(inputs.iter().map(|t| t.dims().into()).collect()),
-        threads,
-        ..PlanOptions::default()
-    };
-    Ok((Plan::new(&training.graph, &options)?, inputs.into()))
+    Ok(Work { graph, loss, trained, batch })
 }
 
 /// A generator of Marsaglia's xorshift family: any numbers will do.
