@@ -1,9 +1,11 @@
 //! Compute kernels on slices, one module per instruction set, dispatched at run time.
 
 pub mod aligned;
+pub mod batch_norm_f32;
 pub mod binary;
 pub mod byte_table;
 pub mod conv_f32;
+pub mod conv_training_f32;
 pub mod depthwise_f32;
 pub mod dynamic;
 pub mod elementwise;

@@ -2,9 +2,10 @@
 //! set this CPU has and on one thread as on three.
 
 use kinglet_graph::ops::activation::Activation;
+use kinglet_graph::ops::batch_norm::{BatchNormGradient, BatchNormTraining};
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::cast::Cast;
-use kinglet_graph::ops::conv::{Conv, ConvTranspose};
+use kinglet_graph::ops::conv::{Conv, ConvTranspose, ConvWeightGradient};
 use kinglet_graph::ops::loss::{ClassLoss, LossReduction};
 use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
@@ -39,6 +40,11 @@ use In::{Constant, Data, Ints};
 
 /// Runs `op` by its kernel everywhere and compares with its reference implementation.
 fn check(op: impl Op + Clone, inputs: &[In]) {
+    check_all(op, inputs, 1);
+}
+
+/// The same for an op of several outputs.
+fn check_all(op: impl Op + Clone, inputs: &[In], outputs: usize) {
     let mut graph = Graph::new("case");
     let mut given = Vec::new();
     let mut ids = Vec::new();
@@ -56,9 +62,10 @@ fn check(op: impl Op + Clone, inputs: &[In]) {
         });
     }
     let what = format!("{op:?}");
-    let y = graph.add_value("y", ValueType::new(DType::F32, kinglet_graph::Shape::unknown()));
-    graph.add_node("node", op, ids, vec![y]);
-    graph.outputs = vec![y];
+    let unknown = || ValueType::new(DType::F32, kinglet_graph::Shape::unknown());
+    let ys: Vec<_> = (0..outputs).map(|i| graph.add_value(format!("y{i}"), unknown())).collect();
+    graph.add_node("node", op, ids, ys.clone());
+    graph.outputs = ys;
     let want = interpret(&graph, &given).unwrap();
     for isa in Isa::available() {
         for threads in [1, 3] {
@@ -73,13 +80,16 @@ fn check(op: impl Op + Clone, inputs: &[In]) {
                     plan.set_input(i, &tensor.view()).unwrap();
                 }
                 plan.run().unwrap();
-                let got = plan.output(0);
-                assert_eq!(got.dims, want[0].dims(), "{what}");
-                let pairs = got.slice::<f32>().unwrap().iter().zip(want[0].slice::<f32>().unwrap());
-                for (i, (got, want)) in pairs.enumerate() {
-                    let close = (got - want).abs() <= 2e-6 * want.abs().max(4.0)
-                        || got.is_nan() && want.is_nan();
-                    assert!(close, "{what} {isa:?} {threads}: element {i} is {got}, not {want}");
+                for (output, want) in want.iter().enumerate() {
+                    let got = plan.output(output);
+                    assert_eq!(got.dims, want.dims(), "{what}");
+                    let pairs =
+                        got.slice::<f32>().unwrap().iter().zip(want.slice::<f32>().unwrap());
+                    for (i, (got, want)) in pairs.enumerate() {
+                        let close = (got - want).abs() <= 2e-6 * want.abs().max(4.0)
+                            || got.is_nan() && want.is_nan();
+                        assert!(close, "{what} {isa:?} {threads}: {output}[{i}] {got}, not {want}");
+                    }
                 }
             }
         }
@@ -282,6 +292,49 @@ fn losses_of_classes() {
         let targets: &[i64] = if ignore == Some(-1) { &[7, 0, -1, 300] } else { &[7, 0, 3, 300] };
         check(op, &[Data(&[4, 301]), Ints(targets)]);
     }
+}
+
+#[test]
+fn convolutions_of_weights_that_are_trained() {
+    use WeightLayout::{InSpatialOut, OutInSpatial, OutSpatialIn};
+    let (layout, same) = (Layout::ChannelsLast, || window(2, 1, Padding::SameUpper));
+    let gradient = |groups, kernel, weight_layout| ConvWeightGradient {
+        window: same(),
+        kernel,
+        groups,
+        layout,
+        weight_layout,
+    };
+    let images = [Data(&[2, 9, 10, 20]), Data(&[20, 1, 3, 3])];
+    check(conv(20, same(), OutInSpatial), &images);
+    check(
+        conv(1, same(), OutSpatialIn),
+        &[Data(&[2, 9, 10, 3]), Data(&[16, 3, 3, 3]), Data(&[16])],
+    );
+    check(gradient(20, vec![3, 3], OutInSpatial), &[Data(&[2, 9, 10, 20]), Data(&[2, 5, 5, 20])]);
+    check(gradient(1, vec![3, 5], OutSpatialIn), &[Data(&[2, 9, 10, 3]), Data(&[2, 5, 5, 7])]);
+    check(gradient(6, vec![3, 3], InSpatialOut), &[Data(&[2, 9, 10, 6]), Data(&[2, 5, 5, 6])]);
+    let back = |groups, weight_layout: WeightLayout| ConvTranspose {
+        window: window(2, 1, Padding::Explicit { before: vec![1, 1], after: vec![1, 1] }),
+        output_padding: vec![0, 1],
+        groups,
+        layout,
+        weight_layout: weight_layout.transposed(),
+        activation: Activation::None,
+    };
+    check(back(1, OutInSpatial), &[Data(&[2, 5, 5, 7]), Data(&[7, 12, 3, 3])]);
+    check(back(20, OutInSpatial), &[Data(&[2, 5, 5, 20]), Data(&[20, 1, 3, 3])]);
+    check(back(6, InSpatialOut), &[Data(&[2, 5, 5, 6]), Data(&[1, 3, 3, 6])]);
+}
+
+#[test]
+fn normalisations_by_the_batch() {
+    let (layout, epsilon) = (Layout::ChannelsLast, 1e-3);
+    let vector = || Data(&[21]);
+    let op = BatchNormTraining { epsilon, momentum: 0.9, layout };
+    check_all(op, &[Data(&[3, 7, 5, 21]), vector(), vector(), vector(), vector()], 3);
+    let op = BatchNormGradient { epsilon, layout };
+    check_all(op, &[Data(&[3, 7, 5, 21]), vector(), Data(&[3, 7, 5, 21])], 3);
 }
 
 #[test]

@@ -23,19 +23,6 @@ pub struct BatchNorm {
     pub layout: Layout,
 }
 
-/// Batch normalisation with the batch's own statistics. Inputs x, scale, bias, running mean,
-/// running variance; outputs y and the running statistics, moved towards the batch's: momentum ×
-/// old + (1 − momentum) × batch's (of the population).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BatchNormTraining {
-    /// ε.
-    pub epsilon: f32,
-    /// Share of the old running statistics in the new ones.
-    pub momentum: f32,
-    /// Where the channels lie.
-    pub layout: Layout,
-}
-
 /// Normalises groups of channels of each image to mean 0 and variance 1, then scales and shifts.
 /// Inputs x, scale, bias, with one element per channel or (ONNX before opset 21) per group.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,12 +85,16 @@ pub struct LocalResponseNorm {
 }
 
 /// The channels of `shape`, when known.
-fn channels(layout: Layout, shape: &Shape) -> OpResult<Option<Dim>> {
+pub(super) fn channels(layout: Layout, shape: &Shape) -> OpResult<Option<Dim>> {
     shape.dims().map(|dims| layout.split(dims).map(|(_, c, _)| c)).transpose()
 }
 
 /// Checks that inputs `range` are vectors with one float for each of `n`.
-fn check_vectors(cx: &InferCx<'_>, range: std::ops::Range<usize>, n: &[Option<&Dim>]) -> OpResult {
+pub(super) fn check_vectors(
+    cx: &InferCx<'_>,
+    range: std::ops::Range<usize>,
+    n: &[Option<&Dim>],
+) -> OpResult {
     for i in range {
         let ty = cx.ty(i)?;
         let fits = match ty.shape.dims() {
@@ -124,7 +115,7 @@ fn check_vectors(cx: &InferCx<'_>, range: std::ops::Range<usize>, n: &[Option<&D
 }
 
 /// The channel that element `i` belongs to.
-fn channel_of(at: &ImageStrides, channels: usize, i: usize) -> usize {
+pub(super) fn channel_of(at: &ImageStrides, channels: usize, i: usize) -> usize {
     i / at.channel.max(1) % channels.max(1)
 }
 
@@ -284,65 +275,6 @@ impl Op for BatchNorm {
             *v = scale[c] * (*v - mean[c]) / deviation + bias[c];
         }
         put_f64s(outputs, 0, x.dtype, x.dims, &values)
-    }
-}
-
-impl Op for BatchNormTraining {
-    fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
-        let dtype = float(cx, 1)?;
-        let shape = &cx.ty(0)?.shape;
-        let channels = channels(self.layout, shape)?;
-        check_vectors(cx, 1..5, &[channels.as_ref()])?;
-        let (mean, variance) = (cx.ty(3)?, cx.ty(4)?);
-        Ok(vec![
-            ValueType::new(dtype, shape.clone()),
-            ValueType::new(mean.dtype, mean.shape.clone()),
-            ValueType::new(variance.dtype, variance.shape.clone()),
-        ])
-    }
-
-    /// The running statistics take no part in y and pass no gradient on.
-    fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
-        let (x, scale, dy) = (g.input(0)?, g.input(1)?, g.of_first()?);
-        let shape = Channels::of(g, self.layout)?;
-        let scale = shape.spread(g, scale)?;
-        let (dx, by_unit) = normalised(g, x, dy, Some(scale), &shape.others, self.epsilon, true)?;
-        let mut gradients = vec![None; 5];
-        gradients[0] = Some(dx);
-        gradients[1] = Some(shape.summed(g, by_unit)?);
-        gradients[2] = Some(shape.summed(g, dy)?);
-        Ok(gradients)
-    }
-
-    fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
-        outputs.dims(self, inputs)?;
-        let x = inputs.get(0)?;
-        let (scale, bias) = (to_f64s(&inputs.get(1)?)?, to_f64s(&inputs.get(2)?)?);
-        let at = ImageStrides::of(self.layout, x.dims)?;
-        let mut values = to_f64s(&x)?;
-        let mut batch = vec![Vec::new(); scale.len()];
-        for (i, v) in values.iter().enumerate() {
-            batch[channel_of(&at, scale.len(), i)].push(*v);
-        }
-        let batch: Vec<(f64, f64)> = batch.iter().map(|b| moments(b.iter().copied())).collect();
-        for (i, v) in values.iter_mut().enumerate() {
-            let c = channel_of(&at, scale.len(), i);
-            let (mean, variance) = batch[c];
-            let deviation = (variance + f64::from(self.epsilon)).sqrt();
-            *v = scale[c] * (*v - mean) / deviation + bias[c];
-        }
-        put_f64s(outputs, 0, x.dtype, x.dims, &values)?;
-        let keep = f64::from(self.momentum);
-        for (i, new) in [(3, 0), (4, 1)] {
-            let old = inputs.get(i)?;
-            let mixed: Vec<f64> = to_f64s(&old)?
-                .iter()
-                .zip(&batch)
-                .map(|(old, b)| old * keep + [b.0, b.1][new] * (1.0 - keep))
-                .collect();
-            put_f64s(outputs, i - 2, old.dtype, old.dims, &mixed)?;
-        }
-        Ok(())
     }
 }
 
@@ -670,18 +602,6 @@ mod tests {
             let error = error(&op, &[&x, &wrong, &rest[1], &rest[2], &rest[3]]);
             assert!(error.contains("one for each channel"), "{error}");
         }
-    }
-
-    #[test]
-    fn training_moves_the_running_statistics() {
-        let op = BatchNormTraining { epsilon: 0.0, momentum: 0.5, layout: Layout::ChannelsFirst };
-        let x = t(&[2, 1, 1], &[1f32, 3.]);
-        let (one, zero) = (t(&[1], &[1f32]), t(&[1], &[0f32]));
-        let inputs = [Some(&x), Some(&one), Some(&zero), Some(&zero), Some(&one)];
-        let out = run_opt(&op, &inputs, 3).unwrap();
-        near(&out[0], &[-1., 1.]);
-        near(&out[1], &[1.]);
-        near(&out[2], &[1.]);
     }
 
     #[test]

@@ -354,6 +354,22 @@ impl Clip {
     }
 }
 
+impl Clip {
+    /// The function that this is where its bounds are constant.
+    fn constant_clamp(&self, g: &Gradient<'_>) -> OpResult<Option<Unary>> {
+        let mut bounds = [None; 2];
+        for (to, i) in bounds.iter_mut().zip([1, 2]) {
+            let Some(bound) = g.opt_input(i) else { continue };
+            let Some(data) = &g.graph.value(bound).data else { return Ok(None) };
+            *to = Some(data.view());
+        }
+        if g.dtype(g.input(0)?) != DType::F32 {
+            return Ok(None);
+        }
+        Ok(Clip::bounds(bounds[0], bounds[1])?.function())
+    }
+}
+
 impl Op for Clip {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
         let ty = cx.ty(0)?;
@@ -373,6 +389,10 @@ impl Op for Clip {
 
     fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
         let (x, mut dy) = (g.input(0)?, g.of_first()?);
+        if let Some(clamp) = self.constant_clamp(g)? {
+            let dx = g.slope(clamp, x, dy)?;
+            return Ok(g.first_only(Some(dx)));
+        }
         for (i, compare) in [(1, Compare::Greater), (2, Compare::Less)] {
             let Some(bound) = g.opt_input(i) else { continue };
             if g.wants(i) {

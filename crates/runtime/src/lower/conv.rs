@@ -32,7 +32,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
 }
 
 /// The strides of weights of `dims`.
-fn weight_strides(layout: WeightLayout, dims: &[usize]) -> OpResult<WeightStrides> {
+pub(super) fn weight_strides(layout: WeightLayout, dims: &[usize]) -> OpResult<WeightStrides> {
     let (output, input, spatial) = layout.split(&strides(dims))?;
     let (vertical, horizontal) = match spatial[..] {
         [y, x] => (y, x),

@@ -5,10 +5,12 @@
 //! sizes and constants, packs what is constant, and returns a [`Lowered`]; `Ok(None)` passes the
 //! node on.
 
+mod batch_norm;
 mod broadcast;
 mod cast;
 mod concat;
 mod conv;
+mod conv_training;
 mod elementwise;
 mod float;
 mod loss;
@@ -40,12 +42,14 @@ type Family = fn(&LowerCx<'_>) -> OpResult<Option<Lowered>>;
 const FAMILIES: &[Family] = &[
     conv::lower,
     matmul::lower,
+    conv_training::lower,
     elementwise::lower,
     pool::lower,
     softmax::lower,
     loss::lower,
     reduce::lower,
     norm::lower,
+    batch_norm::lower,
     resize::lower,
     recurrent::lower,
     order::lower,

@@ -1,6 +1,7 @@
 //! The table: a case a row.
 
 use kinglet_graph::ops::activation::Activation;
+use kinglet_graph::ops::batch_norm::BatchNormTraining;
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::cast::Cast;
 use kinglet_graph::ops::concat::{Concat, Split, Stack, Unstack};
@@ -12,9 +13,7 @@ use kinglet_graph::ops::gather::{Gather, GatherElements, GatherNd};
 use kinglet_graph::ops::logic::Where;
 use kinglet_graph::ops::loss::{ClassLoss, LossReduction};
 use kinglet_graph::ops::matmul::MatMul;
-use kinglet_graph::ops::norm::{
-    BatchNorm, BatchNormTraining, GroupNorm, LayerNorm, LpNorm, RmsNorm,
-};
+use kinglet_graph::ops::norm::{BatchNorm, GroupNorm, LayerNorm, LpNorm, RmsNorm};
 use kinglet_graph::ops::order::TopK;
 use kinglet_graph::ops::pad::{Pad, PadMode};
 use kinglet_graph::ops::pool::{GlobalPool, MaxPoolWithIndices, Pool, PoolKind};

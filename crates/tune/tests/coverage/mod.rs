@@ -74,7 +74,14 @@ const WITHOUT: &[(&str, &[&str])] = &[
     ),
     (
         "is made by gradient rules, whose own gradients nothing asks for",
-        &["ConvWeightGradient", "LinearTranspose", "PoolGradient", "RowAttentionGradient", "Slope"],
+        &[
+            "BatchNormGradient",
+            "ConvWeightGradient",
+            "LinearTranspose",
+            "PoolGradient",
+            "RowAttentionGradient",
+            "Slope",
+        ],
     ),
     ("is made by the runtime's passes, after differentiation", &["Linears"]),
     ("runs other graphs", &["Call", "If", "Loop", "Scan", "While"]),

@@ -1,9 +1,10 @@
 //! Normalisations, dropout and losses.
 
+use kinglet_graph::ops::batch_norm::BatchNormTraining;
 use kinglet_graph::ops::fill::Fill;
 use kinglet_graph::ops::loss::{ClassLoss, LossReduction};
 use kinglet_graph::ops::norm::{
-    BatchNorm, BatchNormTraining, GroupNorm, LayerNorm, LocalResponseNorm, LpNorm, RmsNorm,
+    BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, LpNorm, RmsNorm,
 };
 use kinglet_graph::ops::random::Dropout;
 use kinglet_graph::ops::reduce::MeanVarianceNorm;

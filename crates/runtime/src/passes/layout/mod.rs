@@ -136,13 +136,11 @@ impl Turn<'_> {
             });
         }
         let mut outputs = node.outputs.clone();
-        if new.outputs {
-            for (out, v) in outputs.iter_mut().zip(&node.outputs) {
-                let (name, ty) = (self.graph.value(*v).name.clone(), self.type_last(*v)?);
-                *out = self.new_value(name, ty);
-                self.last[v.index()] = Some(*out);
-                self.absent[v.index()] = true;
-            }
+        for (out, v) in outputs.iter_mut().zip(&node.outputs).take(new.outputs) {
+            let (name, ty) = (self.graph.value(*v).name.clone(), self.type_last(*v)?);
+            *out = self.new_value(name, ty);
+            self.last[v.index()] = Some(*out);
+            self.absent[v.index()] = true;
         }
         let name = node.name.clone();
         self.graph.push_node(Node { name, op: new.op, inputs, outputs });

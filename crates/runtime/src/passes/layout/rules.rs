@@ -1,5 +1,6 @@
 //! Which ops are turned, and how: the list of what the pass knows.
 
+use kinglet_graph::ops::batch_norm::{BatchNormGradient, BatchNormTraining};
 use kinglet_graph::ops::binary::Binary;
 use kinglet_graph::ops::concat::Concat;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose, ConvWeightGradient};
@@ -14,7 +15,7 @@ use kinglet_graph::ops::reduce::Reduce;
 use kinglet_graph::ops::resize::{Arithmetic, Resize};
 use kinglet_graph::ops::slice::Slice;
 use kinglet_graph::ops::softmax::Softmax;
-use kinglet_graph::ops::unary::Unary;
+use kinglet_graph::ops::unary::{Slope, Unary};
 use kinglet_graph::ops::window::Layout;
 use kinglet_graph::{Graph, Node, Op, ValueId};
 use std::sync::Arc;
@@ -50,8 +51,8 @@ pub(super) enum Feed {
 pub(super) struct Turned {
     pub op: Arc<dyn Op>,
     pub feeds: Vec<Feed>,
-    /// Whether the outputs come channels last; otherwise they are what they were.
-    pub outputs: bool,
+    /// How many outputs come channels last, the first ones; the others are what they were.
+    pub outputs: usize,
 }
 
 /// How `node` is computed channels last, if it should be.
@@ -69,8 +70,9 @@ pub(super) fn turned(
         let feed = |(i, v)| if turn.contains(&i) { Feed::Last } else { same(v) };
         node.inputs.iter().enumerate().map(feed).collect()
     };
-    let all =
-        |op: Arc<dyn Op>, turn: &[usize]| Some(Turned { op, feeds: feeds(turn), outputs: true });
+    let all = |op: Arc<dyn Op>, turn: &[usize]| {
+        Some(Turned { op, feeds: feeds(turn), outputs: usize::MAX })
+    };
 
     let op = &*node.op;
     if let Some(conv) = op.downcast::<Conv>().filter(|c| c.layout == Layout::ChannelsFirst) {
@@ -81,7 +83,7 @@ pub(super) fn turned(
         op.downcast::<ConvWeightGradient>().filter(|c| c.layout == Layout::ChannelsFirst)
     {
         let op = ConvWeightGradient { layout: Layout::ChannelsLast, ..conv.clone() };
-        let turned = Turned { op: Arc::new(op), feeds: feeds(&[0, 1]), outputs: false };
+        let turned = Turned { op: Arc::new(op), feeds: feeds(&[0, 1]), outputs: 0 };
         return (rank <= 4).then_some(turned);
     }
     if let Some(conv) = op.downcast::<ConvTranspose>().filter(|c| c.layout == Layout::ChannelsFirst)
@@ -125,6 +127,9 @@ pub(super) fn turned(
     if op.is::<Unary>() || op.is::<QUnary>() || op.is::<Quantize>() || op.is::<Dequantize>() {
         return all(node.op.clone(), &[0]);
     }
+    if op.is::<Slope>() {
+        return all(node.op.clone(), &[0, 1]);
+    }
     if op.is::<Binary>() || op.is::<QBinary>() || op.is::<Compare>() || op.is::<Where>() {
         let rank = node
             .inputs
@@ -148,10 +153,22 @@ pub(super) fn turned(
                 }
             })
             .collect::<Option<Vec<_>>>()?;
-        return Some(Turned { op: node.op.clone(), feeds, outputs: true });
+        return Some(Turned { op: node.op.clone(), feeds, outputs: usize::MAX });
     }
     if let Some(norm) = op.downcast::<BatchNorm>().filter(|n| n.layout == Layout::ChannelsFirst) {
         return all(Arc::new(BatchNorm { layout: Layout::ChannelsLast, ..*norm }), &[0]);
+    }
+    if let Some(norm) =
+        op.downcast::<BatchNormTraining>().filter(|n| n.layout == Layout::ChannelsFirst)
+    {
+        let op = BatchNormTraining { layout: Layout::ChannelsLast, ..*norm };
+        return Some(Turned { op: Arc::new(op), feeds: feeds(&[0]), outputs: 1 });
+    }
+    if let Some(norm) =
+        op.downcast::<BatchNormGradient>().filter(|n| n.layout == Layout::ChannelsFirst)
+    {
+        let op = BatchNormGradient { layout: Layout::ChannelsLast, ..*norm };
+        return Some(Turned { op: Arc::new(op), feeds: feeds(&[0, 2]), outputs: 1 });
     }
     if let Some(concat) = op.downcast::<Concat>() {
         let op = Concat { axis: turned_axis(concat.axis, rank)? };
@@ -179,14 +196,18 @@ pub(super) fn turned(
         if turned.is_empty() || !(reduce.keep_dims || in_order) {
             return None;
         }
-        let mut new = Turned { op: node.op.clone(), feeds: feeds(&[0]), outputs: reduce.keep_dims };
+        let mut new = Turned {
+            op: node.op.clone(),
+            feeds: feeds(&[0]),
+            outputs: usize::from(reduce.keep_dims),
+        };
         new.feeds[1] = Feed::Ints(turned);
         return Some(new);
     }
     if op.is::<Pad>() || op.is::<Slice>() {
         // Their last inputs are axes (with, for slices, steps after them).
         let axes_at = 3;
-        let mut new = Turned { op: node.op.clone(), feeds: feeds(&[0]), outputs: true };
+        let mut new = Turned { op: node.op.clone(), feeds: feeds(&[0]), outputs: usize::MAX };
         let axes = match node.inputs.get(axes_at).copied().flatten() {
             Some(axes) => graph.value(axes).data.as_ref()?.view().ints().ok()?,
             None => (0..covered(graph, node, rank)?).map(|a| a as i64).collect(),
