@@ -45,6 +45,12 @@ impl Date {
         date.plus(left)
     }
 
+    /// The day by the system's clock, in UTC. `None` after the year 9999.
+    pub fn today() -> Option<Self> {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Date::from_unix(since.map_or(0, |since| since.as_secs()))
+    }
+
     fn next(self) -> Option<Self> {
         let Date { year, month, day } = self;
         Date::new(year, month, day + 1)
