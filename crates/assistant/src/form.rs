@@ -55,14 +55,16 @@ impl Contract {
 
 /// What may stand between the braces of a function's arguments, or what follows the first of them.
 fn arguments(function: &Function, parameters: &[Parameter], first: bool) -> String {
-    let Some((parameter, rest)) = parameters.split_first() else { return "\"\"".into() };
+    let Some((parameter, rest)) = parameters.split_first() else { return String::new() };
     let comma = if first { "" } else { "," };
     let name = quoted(&format!("{comma}\"{}\":", parameter.name));
-    let with =
-        format!("{name} {} {}", value(function, parameter), arguments(function, rest, false));
-    match parameter.required {
-        true => with,
-        false => format!("({with} | {})", arguments(function, rest, first)),
+    let value = value(function, parameter);
+    let with = format!("{name} {value} {}", arguments(function, rest, false));
+    let without = arguments(function, rest, first);
+    match (parameter.required, without.is_empty()) {
+        (true, _) => with,
+        (false, true) => format!("({with})?"),
+        (false, false) => format!("({with} | {without})"),
     }
 }
 
@@ -83,14 +85,16 @@ fn value(function: &Function, parameter: &Parameter) -> String {
     format!("\"\\\"\" ({text}) \"\\\"\"")
 }
 
-/// Whole numbers in bounds that are either 0, 1, 100 or so far away that nine digits do not reach them.
+/// Whole numbers: all of few, and of many those of at most nine digits.
 fn integer(low: i64, high: i64) -> String {
-    let positive = if high == 100 { "100|[1-9][0-9]?" } else { "[1-9][0-9]{0,8}" };
-    match low {
-        1 => format!("/{positive}/"),
-        0 => format!("/0|{positive}/"),
-        _ => format!("/0|-?({positive})/"),
+    const FEW: i64 = 1000;
+    if high.saturating_sub(low) < FEW {
+        let all: Vec<_> = (low..=high).map(|n| n.to_string()).collect();
+        return format!("/{}/", all.join("|"));
     }
+    let sign = if low < 0 { "-?" } else { "" };
+    let zero = if low <= 0 { "0|" } else { "" };
+    format!("/{zero}{sign}[1-9][0-9]{{0,8}}/")
 }
 
 /// Lists of some of these words, in their order.

@@ -33,6 +33,11 @@ fn looks_like_a_path(word: &Path) -> bool {
 
 /// Answers the sentence of `words`, or each line of standard input where they are `-`.
 pub(super) fn run(words: &[&OsStr], file: Option<&Path>, common: &Common) -> Result<(), Error> {
+    if words.iter().all(|word| word.is_empty()) {
+        let m =
+            "nothing is said: give a sentence, as in kinglet run \"wake me at 6:45\", or a model";
+        return Err(Error::input(m));
+    }
     let start = Instant::now();
     let mut assistant = match file {
         None => Assistant::built_in_with(common.threads())?,
