@@ -38,7 +38,7 @@ enum Chore {
     MakeModel(make_model::Arguments),
     /// Measure against other engines
     Bench(bench::Arguments),
-    /// Make the data of the built-in assistant, or score its answers
+    /// Make the data of the built-in assistant, train it, or score its answers
     Assistant(assistant::Arguments),
 }
 

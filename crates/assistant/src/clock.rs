@@ -10,6 +10,10 @@
 //! | `---14` | the 14th | the next 14th of a month, today included |
 //! | `P2D` | in two days, the day after tomorrow | so many days after today |
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tz::TimeZone;
+
 /// A day of the Gregorian calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Date {
@@ -45,6 +49,15 @@ impl Date {
         date.plus(left)
     }
 
+    /// The day by the system's clock, where the system is: as the variable `TZ` or the file
+    /// /etc/localtime says, and in UTC where neither does, as on Windows. `None` after the year 9999.
+    pub fn today() -> Option<Self> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let seconds = since.map_or(0, |since| since.as_secs());
+        let zone = std::env::var("TZ").ok().filter(|zone| !zone.is_empty());
+        Date::from_unix(seconds.saturating_add_signed(offset(zone.as_deref(), seconds)))
+    }
+
     fn next(self) -> Option<Self> {
         let Date { year, month, day } = self;
         Date::new(year, month, day + 1)
@@ -59,6 +72,19 @@ impl Date {
     fn text(self) -> String {
         format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
     }
+}
+
+/// Seconds that the clocks of a zone, or of this place, are ahead of UTC at a time.
+fn offset(zone: Option<&str>, seconds: u64) -> i64 {
+    let zone = match zone {
+        Some(zone) => TimeZone::from_posix_tz(zone),
+        None => TimeZone::local(),
+    };
+    let ahead = zone.ok().and_then(|zone| {
+        let at = i64::try_from(seconds).ok()?;
+        Some(zone.find_local_time_type(at).ok()?.ut_offset())
+    });
+    ahead.unwrap_or(0).into()
 }
 
 fn is_leap(year: u16) -> bool {
@@ -191,6 +217,14 @@ mod tests {
         }
         let last = Date::new(9999, 12, 31).unwrap();
         assert_eq!(complete("P1D", last), None);
+    }
+
+    #[test]
+    fn zones_are_ahead_or_behind() {
+        let july = 1_784_000_000;
+        assert_eq!(offset(Some("AAA-14"), july), 14 * 3600);
+        assert_eq!(offset(Some("EST5EDT,M3.2.0,M11.1.0"), july), -4 * 3600);
+        assert_eq!(offset(Some("no such zone"), july), 0);
     }
 
     #[test]

@@ -131,6 +131,16 @@ impl Call {
         self.arguments.iter().find(|(n, _)| n == name).map(|(_, value)| value)
     }
 
+    /// A call of nothing, for a reason of the contract: `chat`, `unsupported` or `missing`.
+    pub fn none(reason: &str) -> Self {
+        Call { name: "no_call".into(), arguments: vec![("reason".into(), reason.into())] }
+    }
+
+    /// `{"name":…,"arguments":{…}}`.
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("texts and numbers are JSON")
+    }
+
     /// The call with its incomplete dates completed, `today` being the day it is made on.
     pub fn on(mut self, today: Date) -> Self {
         for (name, value) in &mut self.arguments {
@@ -210,6 +220,12 @@ impl Contract {
         }
         let call = Call { name, arguments };
         self.check(&call).map(|()| call)
+    }
+
+    /// Reads the same from a JSON text.
+    pub fn read_text(&self, json: &str) -> Result<Call, CallError> {
+        let value = serde_json::from_str(json);
+        self.read(&value.map_err(|_| CallError::Form(json.to_owned()))?)
     }
 
     /// Whether a call keeps the contract.

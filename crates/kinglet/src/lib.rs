@@ -16,8 +16,10 @@
 //! plan that takes pictures: it decodes, resizes and quantises as the model expects, and reads the
 //! answer. [`tasks`] has the parts.
 //!
-//! Language models are in [`lm`], training is in [`tune`].
+//! Language models are in [`lm`], training is in [`tune`]; [`assistant`] turns a sentence into the call of a
+//! device function.
 
+pub mod assistant;
 mod error;
 pub mod lm;
 mod model;

@@ -1,5 +1,6 @@
 //! The program's commands.
 
+mod assistant;
 mod bench;
 mod inspect;
 mod language;
@@ -31,7 +32,7 @@ pub struct Program {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a model on text, pictures or tensors
+    /// Run a model on text, pictures or tensors, or say a sentence to the built-in assistant
     Run(Box<run::Run>),
     /// Hold a conversation with a language model
     #[command(after_help = CHAT)]

@@ -1,5 +1,6 @@
 //! `kinglet run`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,14 +17,17 @@ use super::output::{
     milliseconds,
 };
 use super::tensors::{Folder, read_inputs, to_array};
-use super::{Common, names, probe};
+use super::{Common, assistant, names, probe};
 
-/// `kinglet run`: a language model goes on from a text; pictures are decoded, resized and quantised as
+/// `kinglet run`: a sentence is answered by the assistant; a language model goes on from a text; pictures are decoded, resized and quantised as
 /// the model expects, and the answer is read as its task says: told from the model's shapes, or with
 /// --task.
 #[derive(Args)]
 pub(super) struct Run {
-    /// The model: a GGUF, TFLite or ONNX file
+    /// The model: a GGUF, TFLite or ONNX file. Without one, the words are a sentence for the built-in
+    /// assistant, which answers with the call of a device function; - reads sentences from standard input,
+    /// one a line
+    #[arg(default_value = "", hide_default_value = true, value_parser = any_word())]
     model: PathBuf,
     /// A prompt (- reads it from standard input), pictures (PNG, JPEG, BMP, GIF, WebP), or tensors (.npy, .npz)
     #[arg(value_name = "INPUT", value_parser = any_word())]
@@ -34,6 +38,9 @@ pub(super) struct Run {
     /// Write each output as NAME.npy, and masks and overlays as PNG, to this folder
     #[arg(long, value_name = "DIR")]
     output_dir: Option<PathBuf>,
+    /// Say the sentence to the assistant in this GGUF file, which `kinglet tune` made, instead
+    #[arg(long, value_name = "FILE")]
+    assistant: Option<PathBuf>,
     #[command(flatten)]
     common: Common,
     #[command(flatten, next_help_heading = LOOKING)]
@@ -134,7 +141,25 @@ impl Run {
         }
     }
 
+    /// Lets the assistant answer.
+    fn say(&self) -> Result<(), Error> {
+        let first = self.headings.first().map(|(_, option)| option.as_str());
+        let input = (!self.input.is_empty()).then_some("input");
+        let output = self.output_dir.as_ref().map(|_| "output-dir");
+        if let Some(option) = first.or(input).or(output) {
+            return Err(Error::input(format!(
+                "this is a sentence for the assistant, and --{option} means nothing for it"
+            )));
+        }
+        let words = std::iter::once(&self.model).chain(&self.inputs);
+        let words: Vec<&OsStr> = words.map(|word| word.as_os_str()).collect();
+        assistant::run(&words, self.assistant.as_deref(), &self.common)
+    }
+
     pub fn run(self) -> Result<(), Error> {
+        if self.assistant.is_some() || assistant::is_sentence(&self.model, &self.inputs) {
+            return self.say();
+        }
         if is_language_model(&self.model) {
             self.refuse(LOOKING, "a language model")?;
             return self.generate.run(&Given {

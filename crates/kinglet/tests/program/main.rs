@@ -1,5 +1,6 @@
 //! The program, run as a person would run it.
 
+mod assistant;
 mod bench;
 mod common;
 mod detection;

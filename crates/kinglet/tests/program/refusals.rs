@@ -114,9 +114,8 @@ fn wrong_labels_outputs_and_tasks_are_refused() {
 
 #[test]
 fn wrong_usage_is_refused() {
-    let cases: [&[&str]; 11] = [
+    let cases: [&[&str]; 10] = [
         &[],
-        &["run"],
         &["fly"],
         &["run", "m", "--task", "sing"],
         &["run", "m", "--threads", "0"],

@@ -1,14 +1,20 @@
-//! The built-in assistant: its data, and how right its answers are.
+//! The built-in assistant: its data, its training, and how right its answers are.
+
+mod train;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use kinglet_assistant::{Contract, Example, Generator, HeldOut};
+use kinglet_assistant::clock::Date;
+use kinglet_assistant::{Contract, Example, Generator, HeldOut, Score};
 use serde_json::Value;
+
+use crate::command::root;
 
 #[derive(Args)]
 pub struct Arguments {
@@ -20,6 +26,8 @@ pub struct Arguments {
 enum What {
     /// Write train.jsonl, dev.jsonl and test.jsonl
     Data(DataArguments),
+    /// Train it anew, with the program alone, and write weights, card and log (hours)
+    Train(train::Arguments),
     /// Compare answers with what was wanted
     Score(ScoreArguments),
 }
@@ -58,8 +66,16 @@ struct ScoreArguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Data(arguments) => data(arguments),
+        What::Train(arguments) => train::train(arguments),
         What::Score(arguments) => score(arguments),
     }
+}
+
+/// The program, as `cargo build --release` makes it.
+fn kinglet() -> Command {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Command::new(target.join("release/kinglet"))
 }
 
 fn data(arguments: &DataArguments) -> Result<()> {
@@ -114,14 +130,6 @@ fn score(arguments: &ScoreArguments) -> Result<()> {
         }
     };
     let mut answers = lines(&arguments.answers)?;
-    if answers.len() != wanted.len() {
-        bail!(
-            "{} has {} answers to {} sentences; there is to be one for each, in the same order",
-            arguments.answers.display(),
-            answers.len(),
-            wanted.len()
-        );
-    }
     for (answer, example) in answers.iter_mut().zip(&wanted) {
         if answer.get("say").is_some_and(|say| *say != *example.say) {
             bail!("an answer is to {}, where {:?} was asked", answer["say"], example.say);
@@ -130,7 +138,7 @@ fn score(arguments: &ScoreArguments) -> Result<()> {
             *answer = call.take();
         }
     }
-    let score = kinglet_assistant::score(&contract, &wanted, &answers);
+    let score = judge(&contract, wanted, &answers)?;
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&score)?);
         return Ok(());
@@ -146,6 +154,28 @@ fn score(arguments: &ScoreArguments) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Scores answers. Dates that the clock completes may have been completed today.
+fn judge(contract: &Contract, wanted: Vec<Example>, answers: &[Value]) -> Result<Score> {
+    if answers.len() != wanted.len() {
+        bail!(
+            "there are {} answers to {} sentences; there is to be one for each, in the same order",
+            answers.len(),
+            wanted.len()
+        );
+    }
+    let today = Date::today().context("the clock's day is none of this calendar")?;
+    let wanted: Vec<_> = wanted
+        .into_iter()
+        .map(|Example { say, call }| Example { say, call: call.on(today) })
+        .collect();
+    let completed = |answer: &Value| match contract.read(answer) {
+        Ok(call) => serde_json::to_value(call.on(today)),
+        Err(_) => Ok(answer.clone()),
+    };
+    let answers = answers.iter().map(completed).collect::<Result<Vec<_>, _>>()?;
+    Ok(kinglet_assistant::score(contract, &wanted, &answers))
 }
 
 fn lines(path: &Path) -> Result<Vec<Value>> {
