@@ -16,23 +16,18 @@ use crate::command::{cargo, output, root, run};
 /// What repeats the training, with `crates/assistant/model/config.json` and the generator's data.
 const SEED: u64 = 1;
 const EXAMPLES: u64 = 1_000_000;
-const TUNING: [&str; 20] = [
+const STEPS: u64 = 8000;
+const TUNING: [&str; 14] = [
     "--vocab",
     "2048",
     "--context",
     "256",
     "--batch",
-    "16",
-    "--epochs",
-    "1",
+    "8",
     "--rate",
     "2e-3",
     "--last-rate",
     "0.02",
-    "--warm-up",
-    "300",
-    "--weight-decay",
-    "0.05",
     "--evaluate-every",
     "500",
     "--encoding",
@@ -73,9 +68,7 @@ pub fn train(arguments: &Arguments) -> Result<()> {
     tune.arg("--data").arg(out.join("train.jsonl"));
     tune.arg("--evaluation-data").arg(out.join("dev.jsonl"));
     tune.arg("--output").arg(&trained).args(["--seed", &SEED.to_string()]).args(TUNING);
-    if let Some(steps) = arguments.steps {
-        tune.args(["--steps", &steps.to_string()]);
-    }
+    tune.args(["--steps", &arguments.steps.unwrap_or(STEPS).to_string()]);
     tune.stderr(std::process::Stdio::inherit());
     let told: Value = serde_json::from_str(&output(&mut tune)?)?;
 
