@@ -180,8 +180,9 @@ fn language_model(config: &Path, size: &str) -> Result<Work> {
     let rows = |f: &dyn Fn(usize, usize) -> usize| -> Vec<i32> {
         (0..n).map(|i| f(i / context, i % context) as i32).collect()
     };
-    let parents: Vec<i32> =
-        (0..n as i32).map(|i| if i as usize % context == 0 { -1 } else { i - 1 }).collect();
+    let parents: Vec<i32> = (0..n as i32)
+        .map(|i| if (i as usize).is_multiple_of(context) { -1 } else { i - 1 })
+        .collect();
     let vocabulary = config.vocabulary;
     let mut tokens =
         || -> Vec<i32> { (0..n).map(|_| (chance.next() % vocabulary as u64) as i32).collect() };
