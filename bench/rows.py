@@ -4,7 +4,7 @@ from instructions import CPUS, decode, prompt
 from language import Beside, Decode, FirstToken, Prompt
 from nets import FirstRun, Net, PlannedMemory
 from precision import Precision
-from training import Training
+from training import LanguageTraining, NetTraining
 
 MOBILENET = "vision/tf2_mobilenet_v2_1.0_224_ptq.tflite"
 
@@ -87,7 +87,8 @@ LANGUAGE = [
 ]
 
 TRAINING = [
-    Training("Llama 15M, 8 x 256", "llama-15m", {"torch": 1.0}),
+    LanguageTraining("Llama 15M, 8 x 256", {"torch": 1.0}, "llama-15m"),
+    NetTraining("MobileNetV2 0.35 96, 16 images", {"torch": 1.0}, width=0.35, size=96, batch=16),
 ]
 
 BESIDE = [

@@ -13,17 +13,15 @@ CONFIGS = Path(__file__).resolve().parent / "training"
 
 @dataclass(frozen=True)
 class Training:
-    """A step that trains all weights by AdamW: `lines` texts of `context` tokens. `model` names a
-    config.json in training/. `peers`: how many times as fast as each Kinglet is to be."""
+    """A step that trains all weights by AdamW. `peers`: how many times as fast as each Kinglet is to be.
+
+    Each side holds a model of chance in a process of its own."""
 
     name: str
-    model: str
     peers: dict
-    lines: int = 8
-    context: int = 256
-    rounds: int = 8
 
     section = "training"
+    rounds = 8
 
     def needs(self):
         return [ENGINES[peer].program for peer in self.peers], []
@@ -31,16 +29,14 @@ class Training:
     def measure(self, bench):
         return [self.against(bench, peer, goal) for peer, goal in self.peers.items()]
 
-    def start(self, bench, command):
-        model, size = CONFIGS / f"{self.model}.json", f"{self.lines}x{self.context}"
-        return bench.start(command, model, bench.threads, size)
-
     def against(self, bench, peer, goal):
         title = ENGINES[peer].title
+        mine, theirs = self.models(bench)
+        program = [bench.program("bench_training")]
         try:
             with (
-                self.start(bench, [bench.program("bench_training")]) as ours,
-                self.start(bench, bench.peer(peer)) as theirs,
+                bench.start(program, mine, bench.threads, self.what) as ours,
+                bench.start(bench.peer(peer), theirs, bench.threads, self.what) as theirs,
             ):
                 turns = [lambda w=w: w.seconds("1")[0] for w in (ours, theirs)]
                 values = interleave(turns, bench.rounds(self.rounds))
@@ -48,4 +44,53 @@ class Training:
         except Failed as failed:
             return Line(title, reason=str(failed))
         remark = f"peak memory {peaks[0]:.0f} MiB, {title} {peaks[1]:.0f}"
-        return Line.of(title, "tok/s", self.lines * self.context, *values, goal, remark)
+        return Line.of(title, f"{self.unit}/s", self.each, *values, goal, remark)
+
+
+@dataclass(frozen=True)
+class LanguageTraining(Training):
+    """`lines` texts of `context` tokens; `model` names a config.json in training/."""
+
+    model: str
+    lines: int = 8
+    context: int = 256
+
+    unit = "tok"
+
+    @property
+    def each(self):
+        return self.lines * self.context
+
+    @property
+    def what(self):
+        return f"{self.lines}x{self.context}"
+
+    def models(self, bench):
+        return [CONFIGS / f"{self.model}.json"] * 2
+
+
+@dataclass(frozen=True)
+class NetTraining(Training):
+    """A batch of images, by a MobileNetV2 with normalisation by the batch."""
+
+    width: float
+    size: int
+    batch: int
+
+    unit = "images"
+    what = "all"
+    rounds = 20
+
+    @property
+    def each(self):
+        return self.batch
+
+    def models(self, bench):
+        import mobilenet_v2
+        import onnx
+
+        name = f"mobilenet_v2-{self.width}-{self.size}-{self.batch}"
+        made = bench.scratch / f"{name}.onnx"
+        sizes = {"width": self.width, "size": self.size, "batch": self.batch}
+        onnx.save(mobilenet_v2.build(**sizes, trains=True), made)
+        return made, name

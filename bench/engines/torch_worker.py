@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mobilenet_v2_stages import STAGES, channels
 from nets import answer
 
 
@@ -91,23 +92,6 @@ def language_model(config, size):
     nn.init.normal_(model.embedding.weight, std=0.02)
     tokens, targets = torch.randint(config["vocab_size"], (2, lines, context))
     return model, tokens, targets.flatten()
-
-
-# Expansion, output channels, repeats, first stride.
-STAGES = [
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-]
-
-
-def channels(count, width):
-    rounded = max(8, int(count * width + 4) // 8 * 8)
-    return rounded + 8 if rounded < 0.9 * count * width else rounded
 
 
 def conv(inputs, outputs, kernel=1, stride=1, groups=1, relu6=True):

@@ -144,6 +144,23 @@ const OFF: f32 = 2e-5;
 
 const HELD: [DType; 3] = [DType::F32, DType::F16, DType::Encoded(Encoding::Q8_0)];
 
+/// Runs `graph` by kernels on every instruction set and on one thread as on three, and calls `f` after
+/// each run.
+fn everywhere(graph: &Graph, inputs: &[Tensor], f: impl Fn(Isa, &Plan)) {
+    for isa in Isa::available() {
+        for threads in [1, 3] {
+            let options = PlanOptions { isa: Some(isa), threads, ..PlanOptions::default() };
+            let mut plan = Plan::new(graph, &options).unwrap();
+            assert!(plan.steps().all(|s| s.kernel != "reference"));
+            // Twice: the cells are taken in again.
+            for _ in 0..2 {
+                run(&mut plan, inputs);
+                f(isa, &plan);
+            }
+        }
+    }
+}
+
 fn check(op: &RowAttention, sinks: bool) {
     let rows = mixed_rows();
     for held in HELD {
@@ -154,21 +171,13 @@ fn check(op: &RowAttention, sinks: bool) {
         let inputs = given(op, &rows, 0);
         let want = interpret(&graph, &inputs).unwrap();
         let want = want[0].slice::<f32>().unwrap();
-        for isa in Isa::available() {
-            for threads in [1, 3] {
-                let options = PlanOptions { isa: Some(isa), threads, ..PlanOptions::default() };
-                let mut plan = Plan::new(&graph, &options).unwrap();
-                assert!(plan.steps().all(|s| s.kernel != "reference"));
-                // Twice: the cells are taken in again.
-                for _ in 0..2 {
-                    let got = run(&mut plan, &inputs);
-                    for (i, (got, want)) in got.iter().zip(want).enumerate() {
-                        let close = (got - want).abs() <= OFF;
-                        assert!(close, "{isa:?} {op:?} {held} [{i}]: {got}, not {want}");
-                    }
-                }
+        everywhere(&graph, &inputs, |isa, plan| {
+            let got = plan.output(0).slice::<f32>().unwrap();
+            for (i, (got, want)) in got.iter().zip(want).enumerate() {
+                let close = (got - want).abs() <= OFF;
+                assert!(close, "{isa:?} {op:?} {held} [{i}]: {got}, not {want}");
             }
-        }
+        });
     }
 }
 
@@ -269,28 +278,17 @@ fn check_gradient(op: &RowAttention, sinks: bool) {
         let mut inputs = given(op, &rows, 0);
         inputs.push(floats(&[n, op.heads * op.value], 4));
         let want = interpret(&graph, &inputs).unwrap();
-        for isa in Isa::available() {
-            for threads in [1, 3] {
-                let options = PlanOptions { isa: Some(isa), threads, ..PlanOptions::default() };
-                let mut plan = Plan::new(&graph, &options).unwrap();
-                assert!(plan.steps().all(|s| s.kernel != "reference"));
-                for _ in 0..2 {
-                    run(&mut plan, &inputs);
-                    for (output, want) in want.iter().enumerate().skip(1) {
-                        let (got, want) = (plan.output(output), want.slice::<f32>().unwrap());
-                        let got = got.slice::<f32>().unwrap();
-                        let most = want.iter().fold(1f32, |m, x| m.max(x.abs()));
-                        for (i, (got, want)) in got.iter().zip(want).enumerate() {
-                            let close = (got - want).abs() <= OFF * most;
-                            assert!(
-                                close,
-                                "{isa:?} {op:?} {held} {output}[{i}]: {got}, not {want}"
-                            );
-                        }
-                    }
+        everywhere(&graph, &inputs, |isa, plan| {
+            for (output, want) in want.iter().enumerate().skip(1) {
+                let (got, want) = (plan.output(output), want.slice::<f32>().unwrap());
+                let got = got.slice::<f32>().unwrap();
+                let most = want.iter().fold(1f32, |m, x| m.max(x.abs()));
+                for (i, (got, want)) in got.iter().zip(want).enumerate() {
+                    let close = (got - want).abs() <= OFF * most;
+                    assert!(close, "{isa:?} {op:?} {held} {output}[{i}]: {got}, not {want}");
                 }
             }
-        }
+        });
     }
 }
 

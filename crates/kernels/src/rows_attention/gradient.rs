@@ -4,7 +4,7 @@
 //! Scores stand turned, a line for each cell, so that a vector holds a score of many queries and all
 //! products are of matrices as they lie.
 
-use super::{Biases, Pages};
+use super::{Biases, HeadAttention};
 use crate::gemm_f32::{Epilogue, Gemm, PackLayout, Rows};
 use crate::isa::Isa;
 use crate::math;
@@ -14,25 +14,6 @@ use crate::simd::{Kernel, Simd, dispatch};
 
 /// Queries of a block: a multiple of every vector's width.
 const BLOCK: usize = 64;
-
-/// The gradient of the attention of one head of keys.
-#[derive(Clone, Copy, Debug)]
-pub struct HeadGradient {
-    /// The instruction set.
-    pub isa: Isa,
-    /// How the cells of all heads are held.
-    pub pages: Pages,
-    /// Heads of queries that share a head of keys.
-    pub group: usize,
-    /// Elements of a value: of the first of a key where values are not held by themselves.
-    pub value: usize,
-    /// Factor on scores.
-    pub scale: f32,
-    /// Scores s become c tanh(s / c).
-    pub softcap: Option<f32>,
-    /// Positions seen, the row's own included.
-    pub window: Option<usize>,
-}
 
 /// Rows of which each follows the one before; the first is at position 0.
 #[derive(Clone, Copy)]
@@ -66,9 +47,9 @@ pub struct Places<'a> {
     pub sinks: Option<Place<'a>>,
 }
 
-impl HeadGradient {
-    /// Bytes of scratch for chains of up to `rows` rows.
-    pub fn scratch(&self, rows: usize) -> usize {
+impl HeadAttention {
+    /// Bytes of scratch for the gradient of chains of up to `rows` rows.
+    pub fn gradient_scratch(&self, rows: usize) -> usize {
         let Self { pages, value, softcap, .. } = *self;
         let wide = |n: usize| n.next_multiple_of(BLOCK);
         let widest = wide(pages.key.max(value));
@@ -82,11 +63,6 @@ impl HeadGradient {
             + need::<f32>(BLOCK)
     }
 
-    /// The first position that a row of `position` sees.
-    fn first(&self, position: usize) -> usize {
-        self.window.map_or(0, |w| (position + 1).saturating_sub(w))
-    }
-
     /// The gradient of `chain` by head `head`, whose cells `state` holds.
     ///
     /// # Safety
@@ -94,7 +70,7 @@ impl HeadGradient {
     ///
     /// # Panics
     /// Where a cell is not in `state`, a table or a place is too short, or scratch is.
-    pub unsafe fn run(
+    pub unsafe fn gradient(
         &self,
         state: &[u8],
         head: usize,
@@ -265,7 +241,7 @@ fn multiply(
 
 /// Makes shares of the scores of a block of queries, and the gradient of scores of that of shares.
 struct Shares<'a> {
-    op: &'a HeadGradient,
+    op: &'a HeadAttention,
     /// The position of the first query.
     start: usize,
     columns: usize,

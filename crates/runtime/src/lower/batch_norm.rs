@@ -1,13 +1,12 @@
 //! Batch normalisation by the batch's own statistics, and its gradient: channels last.
 
 use super::LowerCx;
-use super::float::{Cut, is_f32};
+use super::float::{Cut, Parts, is_f32};
 use crate::kernel::{Io, Kernel, Lowered};
 use kinglet_graph::ops::batch_norm::{BatchNormGradient, BatchNormTraining};
 use kinglet_graph::ops::window::Layout;
 use kinglet_graph::{OpError, OpResult};
 use kinglet_kernels::batch_norm_f32::{Sums, combine};
-use kinglet_kernels::conv_training_f32::parts;
 use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::norm_f32::scale_and_shift;
@@ -31,7 +30,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let batch =
         Batch { isa: cx.isa, epsilon, channels, rows, cut: Cut::new(rows, 1, len, cx.threads) };
     // Sums of each part, of all; means; and three factors.
-    let floats = channels * (3 * (parts(rows).len() + 1) + 4);
+    let floats = channels * (3 * (Parts::of(rows).count() + 1) + 4);
     let lowered = match momentum {
         Some(momentum) => Lowered::new(Forward { batch, momentum }),
         None => Lowered::new(Backward { batch }),
@@ -49,7 +48,7 @@ struct Batch {
 }
 
 /// Scratch, by what it holds.
-struct Parts<'a> {
+struct Room<'a> {
     of_parts: &'a mut [f32],
     sums: &'a mut [f32],
     mean: &'a mut [f32],
@@ -57,25 +56,25 @@ struct Parts<'a> {
 }
 
 impl Batch {
-    fn carve<'a>(&self, scratch: &'a mut [u8]) -> OpResult<Parts<'a>> {
+    fn carve<'a>(&self, scratch: &'a mut [u8]) -> OpResult<Room<'a>> {
         let scratch: &mut [f32] = bytemuck::try_cast_slice_mut(scratch)
             .map_err(|e| OpError::new(format!("scratch: {e}")))?;
         let c = self.channels;
-        let (of_parts, rest) = scratch.split_at_mut(3 * c * parts(self.rows).len());
+        let (of_parts, rest) = scratch.split_at_mut(3 * c * Parts::of(self.rows).count());
         let (sums, rest) = rest.split_at_mut(3 * c);
         let (mean, rest) = rest.split_at_mut(c);
         let (a, rest) = rest.split_at_mut(c);
         let (b, rest) = rest.split_at_mut(c);
-        Ok(Parts { of_parts, sums, mean, factors: [a, b, &mut rest[..c]] })
+        Ok(Room { of_parts, sums, mean, factors: [a, b, &mut rest[..c]] })
     }
 
     /// Sums over all rows, in an order that the number of threads does not change.
     fn sum(&self, io: &Io<'_>, sums: Sums<'_>, x: &[f32], of_parts: &mut [f32], out: &mut [f32]) {
         let (c, len) = (self.channels, sums.count() * self.channels);
-        let parts = parts(self.rows);
+        let parts = Parts::of(self.rows);
         let shared = SharedMut::new(&mut *of_parts);
-        io.pool.run(parts.len(), |part, _| {
-            let Some(rows) = parts.clone().nth(part) else { return };
+        io.pool.run(parts.count(), |part, _| {
+            let rows = parts.part(part);
             // SAFETY: every part has its own sums.
             let to = unsafe { shared.slice(part * len..(part + 1) * len) };
             let range = rows.start * c..rows.end * c;
@@ -86,15 +85,15 @@ impl Batch {
             own.run(self.isa, &x[range], c, to);
         });
         for (i, out) in out[..len].iter_mut().enumerate() {
-            let of_parts = of_parts.iter().skip(i).step_by(len).take(parts.len());
+            let of_parts = of_parts.iter().skip(i).step_by(len).take(parts.count());
             *out = of_parts.map(|sum| f64::from(*sum)).sum::<f64>() as f32;
         }
     }
 
     /// The means, from sums.
-    fn means(&self, io: &Io<'_>, x: &[f32], parts: &mut Parts<'_>) {
-        self.sum(io, Sums::Values, x, parts.of_parts, parts.sums);
-        for (mean, sum) in parts.mean.iter_mut().zip(&*parts.sums) {
+    fn means(&self, io: &Io<'_>, x: &[f32], room: &mut Room<'_>) {
+        self.sum(io, Sums::Values, x, room.of_parts, room.sums);
+        for (mean, sum) in room.mean.iter_mut().zip(&*room.sums) {
             *mean = sum / self.rows as f32;
         }
     }
@@ -111,9 +110,9 @@ impl Kernel for Forward {
         let x: &[f32] = io.input(0)?;
         let (scale, bias): (&[f32], &[f32]) = (io.input(1)?, io.input(2)?);
         let scratch = std::mem::take(&mut io.scratch);
-        let mut parts = self.batch.carve(scratch)?;
-        self.batch.means(io, x, &mut parts);
-        let Parts { of_parts, sums, mean, factors: [by_x, shift, _] } = parts;
+        let mut room = self.batch.carve(scratch)?;
+        self.batch.means(io, x, &mut room);
+        let Room { of_parts, sums, mean, factors: [by_x, shift, _] } = room;
         self.batch.sum(io, Sums::Squares { mean }, x, of_parts, sums);
         let variance = |c: usize| sums[c] / rows as f32;
         for c in 0..channels {
@@ -152,9 +151,9 @@ impl Kernel for Backward {
         let x: &[f32] = io.input(0)?;
         let (scale, dy): (&[f32], &[f32]) = (io.input(1)?, io.input(2)?);
         let scratch = std::mem::take(&mut io.scratch);
-        let mut parts = self.batch.carve(scratch)?;
-        self.batch.means(io, x, &mut parts);
-        let Parts { of_parts, sums, mean, factors: [by_x, by_dy, shift] } = parts;
+        let mut room = self.batch.carve(scratch)?;
+        self.batch.means(io, x, &mut room);
+        let Room { of_parts, sums, mean, factors: [by_x, by_dy, shift] } = room;
         self.batch.sum(io, Sums::Gradient { mean, dy }, x, of_parts, sums);
         let n = rows as f32;
         let (squares, rest) = sums.split_at(channels);

@@ -3,13 +3,13 @@
 
 use super::LowerCx;
 use super::conv::weight_strides;
-use super::float::{Cut, activation, geometry, is_f32};
+use super::float::{Cut, Parts, activation, geometry, is_f32};
 use crate::kernel::{Io, Kernel, Lowered};
 use kinglet_graph::ops::conv::{Conv, ConvTranspose, ConvWeightGradient, conv_dims};
 use kinglet_graph::ops::window::Layout;
 use kinglet_graph::{OpError, OpResult};
 use kinglet_kernels::conv_f32::{ConvShape, WeightStrides};
-use kinglet_kernels::conv_training_f32::{ConvWeights, TrainedConv, parts, sum_of_part};
+use kinglet_kernels::conv_training_f32::{ConvWeights, TrainedConv};
 use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::shared::SharedMut;
@@ -146,7 +146,7 @@ fn weights(cx: &LowerCx<'_>, op: &ConvWeightGradient) -> OpResult<Option<Lowered
     if lines == 0 || output.is_empty() || of.sum_len() == 0 {
         return Ok(None);
     }
-    let scratch = parts(lines).len() * of.sum_len() * size_of::<f32>();
+    let scratch = Parts::of(lines).count() * of.sum_len() * size_of::<f32>();
     let strides = weight_strides(op.weight_layout, &w)?;
     let kernel = Weights { isa: cx.isa, of, strides, lines };
     Ok(Some(Lowered::new(kernel).with_scratch(scratch.max(4096))))
@@ -165,15 +165,14 @@ impl Kernel for Weights {
         let (x, dy): (&[f32], &[f32]) = (io.input(0)?, io.input(1)?);
         let sums: &mut [f32] = bytemuck::try_cast_slice_mut(std::mem::take(&mut io.scratch))
             .map_err(|e| OpError::new(format!("scratch: {e}")))?;
-        let parts = parts(self.lines);
+        let (parts, len) = (Parts::of(self.lines), self.of.sum_len());
         let shared = SharedMut::new(&mut *sums);
-        io.pool.run(parts.len(), |part, _| {
-            let Some(lines) = parts.clone().nth(part) else { return };
+        io.pool.run(parts.count(), |part, _| {
             // SAFETY: every part has its own sum.
-            let sum = unsafe { sum_of_part(shared, part, self.of.sum_len()) };
-            self.of.run(lines, x, dy, sum);
+            let sum = unsafe { shared.slice(part * len..(part + 1) * len) };
+            self.of.run(parts.part(part), x, dy, sum);
         });
-        self.of.finish(sums, parts.len(), self.strides, io.output(0)?);
+        self.of.finish(sums, parts.count(), self.strides, io.output(0)?);
         Ok(())
     }
 

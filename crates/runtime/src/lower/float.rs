@@ -97,6 +97,32 @@ pub(super) fn geometry(
     Some((window, input, output))
 }
 
+/// Lines or rows in parts, each of which is summed up by itself: sums are added up in the same order on
+/// any number of threads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    lines: usize,
+}
+
+impl Parts {
+    const MOST: usize = 8;
+
+    pub fn of(lines: usize) -> Parts {
+        Parts { lines }
+    }
+
+    /// How many there are.
+    pub fn count(self) -> usize {
+        self.lines.min(Self::MOST)
+    }
+
+    /// The lines of part `i`.
+    pub fn part(self, i: usize) -> Range<usize> {
+        let count = self.count();
+        self.lines * i / count..self.lines * (i + 1) / count
+    }
+}
+
 /// How work is cut into tasks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cut {

@@ -5,7 +5,7 @@ use crate::lower::LowerCx;
 use crate::scratch::PerWorker;
 use kinglet_graph::ops::rows::{PAGE, RowAttention, RowTables};
 use kinglet_graph::{OpError, OpResult};
-use kinglet_kernels::rows_attention::{Biases, HeadAttention, QueryRow, Seen};
+use kinglet_kernels::rows_attention::{Biases, HeadAttention, Pages, QueryRow, Seen};
 use kinglet_kernels::shared::SharedMut;
 
 /// Queries that share what is read of keys and values, about.
@@ -22,32 +22,75 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     if n == 0 || op.heads == 0 || op.key == 0 || op.value == 0 {
         return Ok(None);
     }
-    let group = op.heads / op.kv_heads;
-    let head = HeadAttention {
-        isa: cx.isa,
-        pages,
-        group,
-        value: op.value,
-        scale: op.scale,
-        softcap: op.softcap,
-        window: op.window,
-    };
+    let head = head(cx, op, pages);
+    let group = head.group;
     let rows = (QUERIES / group).clamp(1, MOST_ROWS).min(n);
     let kernel = Attention {
         op: *op,
         head,
         n,
         rows,
-        slopes: match op.alibi {
-            Some(_) => (0..op.heads).map(|h| op.slope(h)).collect(),
-            None => Vec::new(),
-        },
+        slopes: slopes(op),
         own: PerWorker::new(head.scratch(rows) + (4 * n).next_multiple_of(64)),
         blocks: (4 * (n + 1)).next_multiple_of(64),
     };
     let scratch = kernel.blocks + kernel.own.planned(cx.threads);
     // From 4096 bytes on scratch is aligned.
     Ok(Some(Lowered::new(kernel).with_scratch(scratch.max(4096))))
+}
+
+/// What the kernels of an attention and of its gradient know of a head of keys.
+pub(super) fn head(cx: &LowerCx<'_>, op: &RowAttention, pages: Pages) -> HeadAttention {
+    HeadAttention {
+        isa: cx.isa,
+        pages,
+        group: op.heads / op.kv_heads,
+        value: op.value,
+        scale: op.scale,
+        softcap: op.softcap,
+        window: op.window,
+    }
+}
+
+/// ALiBi's slope of each head; none without ALiBi.
+pub(super) fn slopes(op: &RowAttention) -> Vec<f32> {
+    match op.alibi {
+        Some(_) => (0..op.heads).map(|h| op.slope(h)).collect(),
+        None => Vec::new(),
+    }
+}
+
+/// The tables of rows in inputs `first` and the four after it, and the sinks in the one after these.
+pub(super) fn tables<'a>(io: &Io<'a>, first: usize) -> OpResult<(RowTables<'a>, &'a [f32])> {
+    let pages = io.inputs[first + 4].ok_or_else(|| OpError::new("the pages are missing"))?;
+    let rows = RowTables {
+        sequences: io.input(first)?,
+        positions: io.input(first + 1)?,
+        parents: io.input(first + 2)?,
+        slots: io.input(first + 3)?,
+        pages: pages.slice()?,
+        per_sequence: *pages.dims.last().unwrap_or(&0),
+    };
+    let sinks = match io.inputs.get(first + 5).copied().flatten() {
+        Some(sinks) => sinks.slice()?,
+        None => &[],
+    };
+    Ok((rows, sinks))
+}
+
+/// The bytes of the state, which has all cells that `rows` name.
+pub(super) fn cells<'a>(
+    io: &mut Io<'a>,
+    op: &RowAttention,
+    rows: &RowTables<'_>,
+) -> OpResult<&'a mut [u8]> {
+    let state = io.state.take().ok_or_else(|| OpError::new("its state is missing"))?;
+    let held = *state.dims.first().unwrap_or(&0);
+    if *state.dims != *op.state_dims(held) {
+        return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
+    }
+    RowAttention::check_rows(rows, held * PAGE)?;
+    Ok(state.bytes)
 }
 
 struct Attention {
@@ -68,26 +111,8 @@ impl Kernel for Attention {
         let (op, head, n, pool) = (&self.op, &self.head, self.n, io.pool);
         let (q, k): (&[f32], &[f32]) = (io.input(0)?, io.input(1)?);
         let v: &[f32] = if op.value_in_key { &[] } else { io.input(2)? };
-        let pages = io.inputs[7].ok_or_else(|| OpError::new("the pages are missing"))?;
-        let rows = RowTables {
-            sequences: io.input(3)?,
-            positions: io.input(4)?,
-            parents: io.input(5)?,
-            slots: io.input(6)?,
-            pages: pages.slice()?,
-            per_sequence: *pages.dims.last().unwrap_or(&0),
-        };
-        let sinks: &[f32] = match io.inputs.get(8).copied().flatten() {
-            Some(sinks) => sinks.slice()?,
-            None => &[],
-        };
-        let state = io.state.take().ok_or_else(|| OpError::new("its state is missing"))?;
-        let held = *state.dims.first().unwrap_or(&0);
-        if *state.dims != *op.state_dims(held) {
-            return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
-        }
-        RowAttention::check_rows(&rows, held * PAGE)?;
-        let cells = SharedMut::new(state.bytes);
+        let (rows, sinks) = tables(io, 3)?;
+        let cells = SharedMut::new(cells(io, op, &rows)?);
         // A head's rows one after the other: should two of them have one cell, the last one keeps
         // it, as in the reference.
         let take_in = |kv: usize| {

@@ -1,21 +1,19 @@
 //! The gradient of attention of rows.
 
-use super::attention::chains;
+use super::attention::{cells, chains, head, slopes, tables};
 use crate::kernel::{Io, Kernel, Lowered};
-use crate::lower::LowerCx;
+use crate::lower::{LowerCx, reference};
 use crate::scratch::PerWorker;
-use kinglet_graph::ops::rows::{PAGE, RowAttention, RowAttentionGradient, RowTables};
-use kinglet_graph::{
-    Graph, Inputs, Op, OpError, OpResult, Outputs, Runner, Slot, Tensor, TensorView,
-};
+use kinglet_graph::ops::rows::{RowAttention, RowAttentionGradient, RowTables};
+use kinglet_graph::{Graph, OpError, OpResult, Runner, Tensor, TensorView};
 use kinglet_kernels::gemm_f32::Rows;
-use kinglet_kernels::rows_attention::Biases;
-use kinglet_kernels::rows_attention::gradient::{Chain, HeadGradient, Place, Places};
+use kinglet_kernels::rows_attention::gradient::{Chain, Place, Places};
+use kinglet_kernels::rows_attention::{Biases, HeadAttention};
 use kinglet_kernels::shared::SharedMut;
 
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     let Some(op) = cx.op::<RowAttentionGradient>() else { return Ok(None) };
-    let RowAttention { heads, kv_heads, key, value, .. } = op.forward;
+    let RowAttention { heads, key, value, .. } = op.forward;
     let Ok(pages) = op.forward.pages(cx.graph.state(op.forward.state).ty.dtype) else {
         return Ok(None);
     };
@@ -23,15 +21,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     if n == 0 || heads == 0 || key == 0 || value == 0 || op.forward.window == Some(0) {
         return Ok(None);
     }
-    let head = HeadGradient {
-        isa: cx.isa,
-        pages,
-        group: heads / kv_heads,
-        value,
-        scale: op.forward.scale,
-        softcap: op.forward.softcap,
-        window: op.forward.window,
-    };
+    let head = head(cx, &op.forward, pages);
     let sunk = match cx.input(SINKS) {
         Some(_) => (4 * n * heads).next_multiple_of(64),
         None => 0,
@@ -40,11 +30,8 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
         op: *op,
         head,
         n,
-        slopes: match op.forward.alibi {
-            Some(_) => (0..heads).map(|h| op.forward.slope(h)).collect(),
-            None => Vec::new(),
-        },
-        own: PerWorker::new(head.scratch(n)),
+        slopes: slopes(&op.forward),
+        own: PerWorker::new(head.gradient_scratch(n)),
         starts: (4 * (n + 1)).next_multiple_of(64),
         sunk,
     };
@@ -58,7 +45,7 @@ const SINKS: usize = 7;
 
 struct AttentionGradient {
     op: RowAttentionGradient,
-    head: HeadGradient,
+    head: HeadAttention,
     /// Rows of a step.
     n: usize,
     slopes: Vec<f32>,
@@ -74,29 +61,12 @@ impl Kernel for AttentionGradient {
         let (op, head, n, pool) = (&self.op.forward, &self.head, self.n, io.pool);
         let RowAttention { heads, kv_heads, key, value, .. } = *op;
         let (q, dy): (&[f32], &[f32]) = (io.input(0)?, io.input(1)?);
-        let pages = io.inputs[6].ok_or_else(|| OpError::new("the pages are missing"))?;
-        let rows = RowTables {
-            sequences: io.input(2)?,
-            positions: io.input(3)?,
-            parents: io.input(4)?,
-            slots: io.input(5)?,
-            pages: pages.slice()?,
-            per_sequence: *pages.dims.last().unwrap_or(&0),
-        };
+        let (rows, sinks) = tables(io, 2)?;
         if !begin_at_zero(&rows) {
-            return self.reference(io);
+            // Rows that go on with what a sequence holds, and trees.
+            return reference::eval(&self.op, io, &NoGraphs);
         }
-        let sinks: &[f32] = match io.inputs.get(SINKS).copied().flatten() {
-            Some(sinks) => sinks.slice()?,
-            None => &[],
-        };
-        let state = io.state.take().ok_or_else(|| OpError::new("its state is missing"))?;
-        let held = *state.dims.first().unwrap_or(&0);
-        if *state.dims != *op.state_dims(held) {
-            return Err(OpError::new(format!("a state of sizes {:?}", state.dims)));
-        }
-        RowAttention::check_rows(&rows, held * PAGE)?;
-        let cells: &[u8] = state.bytes;
+        let cells: &[u8] = cells(io, op, &rows)?;
         let (starts, rest) = io.scratch.split_at_mut(self.starts);
         let (sunk, planned) = rest.split_at_mut(self.sunk);
         let starts: &mut [i32] = bytemuck::try_cast_slice_mut(starts)
@@ -159,7 +129,7 @@ impl Kernel for AttentionGradient {
             // SAFETY: every worker has its own scratch, and every task its own rows and heads.
             unsafe {
                 let own = self.own.of(pool, planned, worker);
-                head.run(cells, kv, chain, biases, to, own);
+                head.gradient(cells, kv, chain, biases, to, own);
             }
         });
         if let Some(d_sinks) = d_sinks {
@@ -180,20 +150,6 @@ impl Kernel for AttentionGradient {
 
     fn why(&self) -> &'static str {
         "threads share heads of keys, and runs of rows that follow one another"
-    }
-}
-
-impl AttentionGradient {
-    /// By the reference implementation: rows that go on with what a sequence holds, and trees.
-    fn reference(&self, io: &mut Io<'_>) -> OpResult {
-        let slots = io.outputs.iter_mut().map(|out| Slot::Planned {
-            dtype: out.dtype,
-            dims: out.dims,
-            bytes: &mut *out.bytes,
-            quant: out.quant,
-        });
-        let mut outputs = Outputs::new(slots).with_state(io.state.take());
-        self.op.eval(&Inputs::new(io.inputs, &NoGraphs), &mut outputs)
     }
 }
 
