@@ -1,7 +1,7 @@
 //! `kinglet run` on a sentence: what the assistant makes of it.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -50,9 +50,10 @@ pub(super) fn run(words: &[&OsStr], file: Option<&Path>, common: &Common) -> Res
     };
     if words == [OsStr::new("-")] {
         let mut heard = false;
-        for (i, line) in io::stdin().lock().lines().enumerate() {
-            let about = |error: Error| error.about(format!("standard input, line {}", i + 1));
-            let line = line.map_err(|e| about(Error::input(e.to_string())))?;
+        let mut input = io::stdin().lock();
+        for number in 1.. {
+            let about = |error: Error| error.about(format!("standard input, line {number}"));
+            let Some(line) = next_line(&mut input).map_err(about)? else { break };
             if !line.trim().is_empty() {
                 answer(&line).map_err(about)?;
                 heard = true;
@@ -68,6 +69,28 @@ pub(super) fn run(words: &[&OsStr], file: Option<&Path>, common: &Common) -> Res
         common.note(format!("{:.1} ms, after {load_ms:.1} ms to load", milliseconds(start)));
     }
     Ok(())
+}
+
+/// Bytes of a line of standard input with its end, at most: far more than the assistant takes, so that
+/// input without end takes no memory.
+const LONGEST: u64 = 64 << 10;
+
+/// The next line, without its end; `None` where there is none.
+fn next_line(input: &mut impl BufRead) -> Result<Option<String>, Error> {
+    let mut line = Vec::new();
+    let read = input.take(LONGEST + 1).read_until(b'\n', &mut line);
+    match read.map_err(|e| Error::input(e.to_string()))? {
+        0 => return Ok(None),
+        n if n as u64 > LONGEST => {
+            let m = format!("it is longer than {LONGEST} bytes: say one sentence a line");
+            return Err(Error::input(m));
+        }
+        _ => {}
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    }
+    String::from_utf8(line).map(Some).map_err(|_| Error::input("it is no UTF-8"))
 }
 
 /// A call for people.
@@ -88,6 +111,20 @@ fn told(call: &Call) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_read_and_bounded() {
+        let longest = "a".repeat(LONGEST as usize);
+        let text = format!("one\n\nthree\r\n{longest}\n");
+        let mut input = text.as_bytes();
+        for line in ["one", "", "three\r"] {
+            assert_eq!(next_line(&mut input).unwrap().as_deref(), Some(line));
+        }
+        assert!(next_line(&mut input).unwrap_err().to_string().contains("longer than 65536"));
+        assert_eq!(next_line(&mut "".as_bytes()).unwrap(), None);
+        assert_eq!(next_line(&mut "end".as_bytes()).unwrap().as_deref(), Some("end"));
+        assert!(next_line(&mut &b"\xff\n"[..]).is_err());
+    }
 
     #[test]
     fn sentences_are_told_from_models() {
