@@ -31,6 +31,7 @@ mod model;
 mod noise;
 pub mod rng;
 pub mod score;
+mod skeleton;
 pub mod speech;
 
 pub use contract::{Call, Contract};

@@ -24,6 +24,11 @@ impl Fnv {
         }
     }
 
+    /// The number.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+
     /// Sixteen hexadecimal digits.
     pub fn text(self) -> String {
         format!("{:016x}", self.0)

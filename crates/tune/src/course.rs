@@ -5,7 +5,7 @@
 //! training that is killed and started again goes on as if nothing had been.
 
 use crate::checkpoint::{self, Lock};
-use crate::data::{Batch, Batches, Data, Encoder, Epoch};
+use crate::data::{Batch, Batches, Data, Epoch};
 use crate::log::{Evaluation, Log, Step};
 use crate::trainer::Trainer;
 use crate::{Schedule, TuneError};
@@ -74,8 +74,6 @@ pub struct Course {
 
 /// What is trained on, and what is not.
 pub struct Material {
-    /// Makes examples of what files hold.
-    pub encoder: Encoder,
     /// The examples.
     pub data: Data,
     /// How those that are trained on come together.
@@ -113,7 +111,7 @@ impl Walk {
             self.epoch = of.batches.epoch(self.number);
         }
         let i = (number - self.before) as usize;
-        of.batches.batch(&self.epoch, i, &of.data, &of.encoder)
+        of.batches.batch(&self.epoch, i, &of.data)
     }
 }
 
@@ -277,13 +275,13 @@ impl Course {
         &mut self,
         hear: &mut impl FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, TuneError> {
-        let Material { encoder, data, held_out, .. } = &self.material;
+        let Material { data, held_out, .. } = &self.material;
         let Some(held_out) = held_out else { return Ok(ControlFlow::Continue(())) };
         let data = held_out.data.as_ref().unwrap_or(data);
         let epoch = held_out.batches.epoch(0);
         let (mut sum, mut counted) = (0.0, 0);
         for i in 0..epoch.len() {
-            let batch = held_out.batches.batch(&epoch, i, data, encoder)?;
+            let batch = held_out.batches.batch(&epoch, i, data)?;
             sum += self.trainer.evaluate(&batch)?;
             counted += batch.counted;
         }

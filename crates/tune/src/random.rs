@@ -25,6 +25,11 @@ impl Random {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 
+    /// Whether something of this chance happens.
+    pub fn happens(&mut self, chance: f64) -> bool {
+        ((self.next() >> 11) as f64 / (1u64 << 53) as f64) < chance
+    }
+
     /// A number of the standard normal distribution (Box and Muller, 1958).
     pub fn normal(&mut self) -> f64 {
         let mut unit = || (self.next() >> 11) as f64 / (1u64 << 53) as f64;

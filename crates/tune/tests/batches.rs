@@ -2,7 +2,7 @@
 //! by itself.
 
 use kinglet_formats::lm::HfConfig;
-use kinglet_lm::tokenizer::train;
+use kinglet_lm::tokenizer::{Design, train};
 use kinglet_runtime::Pool;
 use kinglet_tune::data::{Batches, Data, Encoder};
 use kinglet_tune::language::{ABOUT, Model, SPECIAL, TEMPLATE, objective};
@@ -36,7 +36,8 @@ fn fixture() -> Fixture {
     std::fs::write(&data, LINES.join("\n")).unwrap();
     std::fs::write(&config, CONFIG).unwrap();
     let texts = LINES.iter().map(|line| line.to_string());
-    let json = train(texts, 280, SPECIAL).unwrap();
+    let design = Design { vocabulary: 280, special: SPECIAL, ..Design::default() };
+    let json = train(texts, &design).unwrap();
     let config = HfConfig::open(&config).unwrap();
     let model = Model::fresh(config, (&json, ABOUT), TEMPLATE, 1).unwrap();
     Fixture { files: vec![data], model, _folder: folder }
@@ -51,7 +52,7 @@ impl Fixture {
     /// The sum of the losses of examples `chosen`, in lines of `context`; and how many batches it took.
     fn loss(&self, chosen: &[u32], context: usize, lines: usize) -> (f64, usize) {
         let encoder = self.encoder(context);
-        let data = Data::open(&self.files, &encoder, 100, 0, &mut |_, _| {}).unwrap();
+        let data = Data::open(&self.files, encoder, 100, 0, &mut |_, _| {}).unwrap();
         let batches = Batches::new(&data, chosen, context, lines, 3);
         let objective = objective(&self.model, &batches).unwrap();
         let recipe = Recipe::new(Optimiser::sgd());
@@ -61,7 +62,7 @@ impl Fixture {
         let mut trainer = Trainer::new(training, &objective.shapes, &pool, true).unwrap();
         let epoch = batches.epoch(0);
         let sum = (0..epoch.len()).map(|i| {
-            let batch = batches.batch(&epoch, i, &data, &encoder).unwrap();
+            let batch = batches.batch(&epoch, i, &data).unwrap();
             trainer.evaluate(&batch).unwrap()
         });
         (sum.sum(), epoch.len())
@@ -84,13 +85,13 @@ fn examples_that_share_a_line_do_not_see_each_other() {
 fn every_row_comes_once_an_epoch_in_an_order_of_its_own() {
     let fixture = fixture();
     let encoder = fixture.encoder(70);
-    let data = Data::open(&fixture.files, &encoder, 100, 0, &mut |_, _| {}).unwrap();
+    let data = Data::open(&fixture.files, encoder, 100, 0, &mut |_, _| {}).unwrap();
     let all: Vec<u32> = (0..data.len() as u32).collect();
     let rows: u32 = data.rows().iter().sum();
     let batches = Batches::new(&data, &all, 70, 1, 5);
     let epoch = |number: u64| {
         let epoch = batches.epoch(number);
-        let batch = |i| batches.batch(&epoch, i, &data, &encoder).unwrap();
+        let batch = |i| batches.batch(&epoch, i, &data).unwrap();
         (0..epoch.len()).map(batch).collect::<Vec<_>>()
     };
     let (first, second, again) = (epoch(0), epoch(1), epoch(0));

@@ -17,9 +17,12 @@ use crate::command::{cargo, output, root, run};
 const SEED: u64 = 1;
 const EXAMPLES: u64 = 1_000_000;
 const STEPS: u64 = 8000;
-const TUNING: [&str; 14] = [
+const TUNING: [&str; 17] = [
     "--vocab",
     "2048",
+    "--spaces-apart",
+    "--bpe-dropout",
+    "0.1",
     "--context",
     "256",
     "--batch",
@@ -62,11 +65,15 @@ pub fn train(arguments: &Arguments) -> Result<()> {
     let count = arguments.examples.unwrap_or(EXAMPLES);
     super::data(&DataArguments { out: out.clone(), seed: SEED, count, stats: false })?;
 
+    let whole = out.join("whole.txt");
+    replace(&whole, &Contract::shipped().skeleton().join("\n"))?;
+
     let trained = out.join("assistant.gguf");
     let mut tune = super::kinglet();
     tune.args(["tune", "--json", "--config"]).arg(model.join("config.json"));
     tune.arg("--data").arg(out.join("train.jsonl"));
     tune.arg("--evaluation-data").arg(out.join("dev.jsonl"));
+    tune.arg("--whole").arg(&whole);
     tune.arg("--output").arg(&trained).args(["--seed", &SEED.to_string()]).args(TUNING);
     tune.args(["--steps", &arguments.steps.unwrap_or(STEPS).to_string()]);
     tune.stderr(std::process::Stdio::inherit());

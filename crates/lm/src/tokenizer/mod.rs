@@ -33,7 +33,7 @@ use kinglet_formats::gguf::Gguf;
 
 pub use error::TokenizerError;
 pub use stream::StreamDecoder;
-pub use train::train;
+pub use train::{Design, train};
 pub use vocabulary::{Kind, Model, SpecialTokens, Vocabulary};
 
 use bpe::Bpe;

@@ -1,6 +1,6 @@
 //! Batches: which examples come together, and the rows that they make.
 
-use super::{Data, Encoder};
+use super::Data;
 use crate::TuneError;
 use crate::random::Random;
 use kinglet_graph::ops::rows::PAGE;
@@ -115,13 +115,7 @@ impl Batches {
     ///
     /// # Errors
     /// If a file has changed.
-    pub fn batch(
-        &self,
-        epoch: &Epoch,
-        i: usize,
-        data: &Data,
-        encoder: &Encoder,
-    ) -> Result<Batch, TuneError> {
+    pub fn batch(&self, epoch: &Epoch, i: usize, data: &Data) -> Result<Batch, TuneError> {
         let n = self.lines * self.context;
         let mut batch = Batch {
             tokens: vec![-1; n],
@@ -136,7 +130,7 @@ impl Batches {
         let cells = self.pages_of_line() * PAGE;
         let Range { start, end } = epoch.batches[i].clone();
         for (unit, line, at) in self.places(&epoch.order[start as usize..end as usize]) {
-            let example = data.example(unit.example as usize, encoder)?;
+            let example = data.example(unit.example as usize)?;
             let first = unit.first as usize;
             for position in 0..unit.rows as usize {
                 let (token, row) = (first + position, line * self.context + at + position);

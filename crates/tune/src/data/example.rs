@@ -1,5 +1,6 @@
 //! One example: from a line or a text to tokens, of which some count.
 
+use super::dropout::{Broken, Dropout};
 use kinglet_lm::template::{ChatTemplate, Content, Conversation, Message};
 use kinglet_lm::tokenizer::{EncodeOptions, Tokenizer};
 use serde::Deserialize;
@@ -44,6 +45,7 @@ pub struct Encoder {
     start: Option<u32>,
     /// Conversations may have so many rows.
     longest: usize,
+    dropout: Option<Dropout>,
 }
 
 #[derive(Deserialize)]
@@ -139,7 +141,31 @@ impl Encoder {
         longest: usize,
     ) -> Result<Encoder, crate::TuneError> {
         let start = tokenizer.start().map_err(|e| crate::TuneError::Input(e.to_string()))?;
-        Ok(Encoder { tokenizer, template, start, longest })
+        Ok(Encoder { tokenizer, template, start, longest, dropout: None })
+    }
+
+    /// The same, with tokens broken by chance.
+    #[must_use]
+    pub fn with_dropout(self, dropout: Dropout) -> Encoder {
+        Encoder { dropout: Some(dropout), ..self }
+    }
+
+    /// The tokens of `text`, which is part of an example.
+    fn encode(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        broken: &mut Option<Broken<'_>>,
+    ) -> Result<Vec<u32>, String> {
+        let tokens = self.tokenizer.encode(text, options).map_err(|e| e.to_string())?;
+        Ok(match broken {
+            Some(broken) => broken.of(&tokens),
+            None => tokens,
+        })
+    }
+
+    fn broken(&self, example: &str) -> Option<Broken<'_>> {
+        self.dropout.map(|dropout| dropout.of(example, &self.tokenizer))
     }
 
     /// The example in a line of JSON.
@@ -149,7 +175,9 @@ impl Encoder {
     pub fn line(&self, line: &str) -> Result<Example, String> {
         match read(line)? {
             Held::Text(text) => self.text(&text, true),
-            Held::Conversation(conversation) => self.conversation(*conversation),
+            Held::Conversation(conversation) => {
+                self.conversation(*conversation, &mut self.broken(line))
+            }
         }
     }
 
@@ -158,9 +186,9 @@ impl Encoder {
     /// # Errors
     /// If the tokeniser has no tokens for it, or there is nothing to learn from it.
     pub fn text(&self, text: &str, ends: bool) -> Result<Example, String> {
-        let tokens = self.tokenizer.encode(text, EncodeOptions::default());
+        let tokens = self.encode(text, EncodeOptions::default(), &mut self.broken(text))?;
         let mut example = Example::default();
-        example.push(&tokens.map_err(|e| e.to_string())?, true);
+        example.push(&tokens, true);
         let eos = self.tokenizer.special().eos.filter(|eos| example.tokens.last() != Some(eos));
         if let (true, Some(eos)) = (ends, eos) {
             example.push(&[eos], true);
@@ -170,7 +198,11 @@ impl Encoder {
 
     /// What is said before each answer, and the answer, are encoded by themselves: as when the model
     /// is asked, and then says the answer token by token.
-    fn conversation(&self, mut conversation: Conversation) -> Result<Example, String> {
+    fn conversation(
+        &self,
+        mut conversation: Conversation,
+        broken: &mut Option<Broken<'_>>,
+    ) -> Result<Example, String> {
         let messages = std::mem::take(&mut conversation.messages);
         let mut example = Example::default();
         example.push(self.start.as_slice(), false);
@@ -183,8 +215,7 @@ impl Encoder {
                 "the chat template writes what was said before otherwise once the conversation \
                  goes on: give each answer a line of its own",
             )?;
-            let tokens = self.tokenizer.encode(more, EncodeOptions::CHAT);
-            let mut tokens = tokens.map_err(|e| e.to_string())?;
+            let mut tokens = self.encode(more, EncodeOptions::CHAT, broken)?;
             if said.is_empty() && tokens.first().copied() == self.start && self.start.is_some() {
                 tokens.remove(0);
             }
@@ -224,7 +255,7 @@ fn learnable(example: Example) -> Result<Example, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kinglet_lm::tokenizer::train;
+    use kinglet_lm::tokenizer::{Design, train};
 
     const TEMPLATE: &str = "\
 {%- for m in messages -%}{{ '<|' + m.role + '|>' + m.content + '<|end|>\\n' }}{%- endfor -%}
@@ -233,10 +264,45 @@ mod tests {
     fn encoder(longest: usize) -> Encoder {
         let special = ["<|end|>", "<|user|>", "<|assistant|>"];
         let texts = ["wake me at six", "lamp on, lamp off"].map(str::to_string);
-        let json = train(texts.into_iter(), 280, &special).unwrap();
+        let design = Design { vocabulary: 280, special: &special, ..Design::default() };
+        let json = train(texts.into_iter(), &design).unwrap();
         let tokenizer = Tokenizer::from_huggingface_json(json.as_bytes()).unwrap();
         let template = ChatTemplate::new(TEMPLATE, "", "").unwrap();
         Encoder::new(Arc::new(tokenizer), template, longest).unwrap()
+    }
+
+    #[test]
+    fn dropout_breaks_a_token_alike_throughout_an_example() {
+        let text = |encoder: &Encoder, example: &Example| -> String {
+            let bytes = example.tokens.iter().map(|t| encoder.tokenizer.token_bytes(*t));
+            String::from_utf8(bytes.flatten().copied().collect()).unwrap()
+        };
+        let plain = encoder(200);
+        let dropout = |chance, seed| encoder(200).with_dropout(Dropout { chance, seed });
+        let line = r#"{"say": "lamp at six", "call": {"name": "lamp", "arguments": {}}}"#;
+        let whole = plain.line(line).unwrap();
+        assert_eq!(dropout(0.0, 1).line(line).unwrap(), whole);
+        let all = dropout(1.0, 1).line(line).unwrap();
+        assert_eq!(text(&plain, &all), text(&plain, &whole));
+        let lengths = all.tokens.iter().map(|t| plain.tokenizer.token_bytes(*t).len());
+        let control = |t: &&u32| plain.tokenizer.is_control(**t);
+        assert_eq!(lengths.filter(|n| *n > 1).count(), all.tokens.iter().filter(control).count());
+
+        let mut different = std::collections::BTreeSet::new();
+        for seed in 0..40 {
+            let half = dropout(0.5, seed).line(line).unwrap();
+            assert_eq!(text(&plain, &half), text(&plain, &whole));
+            assert_eq!(half, dropout(0.5, seed).line(line).unwrap());
+            let of = |token: &str| -> Vec<u32> {
+                plain.tokenizer.encode(token, EncodeOptions::CHAT).unwrap()
+            };
+            let mut broken = Dropout { chance: 0.5, seed }.of(line, &plain.tokenizer);
+            let lamp = broken.of(&of("lamp"));
+            let times = half.tokens.windows(lamp.len()).filter(|w| *w == lamp).count();
+            assert!(times >= 2, "{lamp:?} in {:?}", half.tokens);
+            different.insert(half.tokens);
+        }
+        assert!(different.len() > 3, "{}", different.len());
     }
 
     fn shown(encoder: &Encoder, example: &Example) -> String {

@@ -57,6 +57,7 @@ struct Piece {
 /// Examples in files. What stands in them must not change while they are used.
 #[derive(Debug)]
 pub struct Data {
+    encoder: Encoder,
     files: Vec<(PathBuf, File)>,
     pieces: Vec<Piece>,
     rows: Vec<u32>,
@@ -73,12 +74,13 @@ impl Data {
     /// If a file can't be read, more lines are no examples, or there is none at all.
     pub fn open(
         files: &[PathBuf],
-        encoder: &Encoder,
+        encoder: Encoder,
         piece: usize,
         most_bad: usize,
         hear: &mut dyn FnMut(u64, u64),
     ) -> Result<Data, TuneError> {
         let mut data = Data {
+            encoder,
             files: Vec::new(),
             pieces: Vec::new(),
             rows: Vec::new(),
@@ -94,7 +96,8 @@ impl Data {
             let mut scan = Scan::new(&file, piece).map_err(|e| unreadable(path, &e))?;
             while let Some(found) = scan.next().map_err(|e| unreadable(path, &e))? {
                 hash.take(&scan.bytes);
-                let made = found.and_then(|form| Ok((form, encode(encoder, &scan.bytes, form)?)));
+                let made =
+                    found.and_then(|form| Ok((form, encode(&data.encoder, &scan.bytes, form)?)));
                 match made {
                     Ok((form, example)) => {
                         data.pieces.push(Piece {
@@ -172,14 +175,14 @@ impl Data {
     ///
     /// # Errors
     /// If its file has changed.
-    pub fn example(&self, i: usize, encoder: &Encoder) -> Result<Example, TuneError> {
+    pub fn example(&self, i: usize) -> Result<Example, TuneError> {
         let piece = self.pieces[i];
         let (path, file) = &self.files[piece.file as usize];
         let mut bytes = vec![0; piece.len as usize];
         let mut reader = file;
         let read = reader.seek(SeekFrom::Start(piece.offset));
         read.and_then(|_| reader.read_exact(&mut bytes)).map_err(|e| unreadable(path, &e))?;
-        let example = encode(encoder, &bytes, piece.form);
+        let example = encode(&self.encoder, &bytes, piece.form);
         match example {
             Ok(example) if example.rows() == self.rows[i] as usize => Ok(example),
             _ => Err(TuneError::Work(format!(

@@ -5,9 +5,11 @@
 //! epoch alone, and so is what each batch holds: a training that goes on knows where from its step.
 
 mod batches;
+mod dropout;
 mod example;
 mod files;
 
 pub use batches::{Batch, Batches, Epoch, IGNORED};
+pub use dropout::Dropout;
 pub use example::{Encoder, Example};
 pub use files::{Bad, Data, all_texts};

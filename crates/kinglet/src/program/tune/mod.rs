@@ -16,7 +16,7 @@ use kinglet::Error;
 use kinglet_formats::map;
 use kinglet_measure::text::size;
 use kinglet_runtime::Pool;
-use kinglet_tune::data::{Bad, Batches, Data, Encoder};
+use kinglet_tune::data::{Bad, Batches, Data, Dropout, Encoder};
 use kinglet_tune::language::{Encoded, Model, objective};
 use kinglet_tune::{
     Course, Ending, Evaluation, Event, HeldOut, Lock, Material, Memory, Recipe, Schedule, Settings,
@@ -85,6 +85,10 @@ struct Examples {
     /// Lines that may be no examples: they are named, and left out
     #[arg(long, value_name = "N", default_value_t = 0)]
     bad_lines: usize,
+    /// The chance of each token of --data to be broken into smaller ones, so that words which are rare
+    /// there are understood by their parts
+    #[arg(long, value_name = "CHANCE", default_value_t = 0.0, value_parser = share)]
+    bpe_dropout: f64,
     /// Tokens that are seen at once; longer text is cut, and shorter examples share a line
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
     context: u32,
@@ -187,11 +191,13 @@ impl Tune {
         let (context, lines) = (examples.context as usize, examples.batch as usize);
         let mut model = self.start.model(folder, &examples.data, seed, common)?;
         model.check_output(&self.output, self.encoding.encoded())?;
-        let encoder = Encoder::new(model.tokenizer.clone(), model.chat_template()?, context)?;
-        let data = self.open(&examples.data, &encoder)?;
-        let (trained_on, held_out) = self.held_out(&data, &encoder)?;
+        let encoder = || Encoder::new(model.tokenizer.clone(), model.chat_template()?, context);
+        let chance = examples.bpe_dropout;
+        let broken = encoder()?.with_dropout(Dropout { chance, seed });
+        let data = self.open(&examples.data, if chance > 0.0 { broken } else { encoder()? })?;
+        let (trained_on, held_out) = self.held_out(&data, encoder()?)?;
         let batches = Batches::new(&data, &trained_on, context, lines, seed);
-        let material = Material { encoder, data, batches, held_out };
+        let material = Material { data, batches, held_out };
         let (recipe, settings) = self.settings(&model, &material);
         let (parameters, steps) = (model.parameters(), settings.steps);
 
@@ -276,10 +282,11 @@ impl Tune {
     }
 
     /// The examples in `files`.
-    fn open(&self, files: &[PathBuf], encoder: &Encoder) -> Result<Data, Error> {
+    fn open(&self, files: &[PathBuf], encoder: Encoder) -> Result<Data, Error> {
         let mut progress = Progress::new(self.common.quiet);
         let piece = BYTES_A_TOKEN * self.examples.context as usize;
-        let data = Data::open(files, encoder, piece, self.examples.bad_lines, &mut |at, all| {
+        let bad_lines = self.examples.bad_lines;
+        let data = Data::open(files, encoder, piece, bad_lines, &mut |at, all| {
             progress
                 .say(|| format!("reading data: {} of {}", size(at as usize), size(all as usize)));
         })?;
@@ -294,7 +301,7 @@ impl Tune {
     fn held_out(
         &self,
         data: &Data,
-        encoder: &Encoder,
+        encoder: Encoder,
     ) -> Result<(Vec<u32>, Option<HeldOut>), Error> {
         let examples = &self.examples;
         let (context, lines) = (examples.context as usize, examples.batch as usize);
@@ -329,12 +336,12 @@ impl Tune {
     ) -> Map<String, Value> {
         let (examples, length) = (&self.examples, &self.length);
         let other = material.held_out.as_ref().and_then(|held_out| held_out.data.as_ref());
-        let all = [
+        let own = [
             ("model", json!(model.fingerprint())),
-            ("--vocab", json!(self.start.vocabulary())),
             ("data", json!(material.data.fingerprint())),
             ("evaluation data", json!(other.map(Data::fingerprint))),
             ("--held-out", json!(examples.held_out)),
+            ("--bpe-dropout", json!(examples.bpe_dropout)),
             ("--context", json!(examples.context)),
             ("--batch", json!(examples.batch)),
             ("--accumulate", json!(examples.accumulate)),
@@ -347,7 +354,8 @@ impl Tune {
             ("--lora", json!(self.learning.lora().map(|lora| (lora.rank, lora.alpha)))),
             ("learning rate", json!(format!("{schedule:?}"))),
         ];
-        all.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+        let all = self.start.identity().into_iter().chain(own);
+        all.map(|(key, value)| (key.to_string(), value)).collect()
     }
 
     fn answer(

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use kinglet::Error;
 use kinglet_formats::lm::HfConfig;
-use kinglet_lm::tokenizer::train;
+use kinglet_lm::tokenizer::{Design, train};
 use kinglet_tune::Course;
 use kinglet_tune::data::all_texts;
 use kinglet_tune::language::{ABOUT, Model, SPECIAL, TEMPLATE};
+use serde_json::{Value, json};
 
 use super::super::language::{expect_language_model, read_text};
 use super::super::progress::Progress;
@@ -25,6 +26,13 @@ pub(super) struct Start {
     /// Tokens of the new model's tokeniser, which is made for the data
     #[arg(long, value_name = "N", requires = "config", conflicts_with = "tokenizer")]
     vocab: Option<usize>,
+    /// No token of that tokeniser joins a space with a word, so that words are spelled alike wherever
+    /// they stand: for models that repeat words
+    #[arg(long, requires = "config", conflicts_with = "tokenizer")]
+    spaces_apart: bool,
+    /// Texts, one on each line, that are one token of that tokeniser
+    #[arg(long, value_name = "FILE", requires = "config", conflicts_with = "tokenizer")]
+    whole: Option<PathBuf>,
     /// Take this tokenizer.json for the new model, and the tokenizer_config.json beside it
     #[arg(long, value_name = "FILE", requires = "config")]
     tokenizer: Option<PathBuf>,
@@ -50,9 +58,9 @@ impl Start {
         self.config.is_some()
     }
 
-    /// What `--vocab` says.
-    pub fn vocabulary(&self) -> Option<usize> {
-        self.vocab
+    /// What a checkpoint must agree with.
+    pub fn identity(&self) -> [(&'static str, Value); 2] {
+        [("--vocab", json!(self.vocab)), ("--spaces-apart", json!(self.spaces_apart))]
     }
 
     /// The model. A tokeniser that is made for the data is kept in `folder`.
@@ -86,7 +94,12 @@ impl Start {
                 progress.say(|| "making a tokeniser for the data".into());
                 let told = config.get("vocab_size").and_then(|v| v.as_u64());
                 let size = self.vocab.or(told.map(|n| n as usize)).unwrap_or(VOCABULARY);
-                let json = train(all_texts(data)?, size, SPECIAL)
+                let whole = self.whole.as_deref().map(read_text).transpose()?.unwrap_or_default();
+                let whole: Vec<String> = whole.lines().map(str::to_owned).collect();
+                let spaces_apart = self.spaces_apart;
+                let design =
+                    Design { vocabulary: size, special: SPECIAL, whole: &whole, spaces_apart };
+                let json = train(all_texts(data)?, &design)
                     .map_err(|e| Error::input(format!("tokeniser: {e}")))?;
                 files::write(&made, json.as_bytes())
                     .map_err(|e| super::super::cannot_write_file(&made, "the tokeniser", &e))?;
