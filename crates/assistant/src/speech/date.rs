@@ -87,6 +87,22 @@ pub fn say(preposition: bool, rng: &mut Rng) -> Spoken {
     }
 }
 
+/// A date of digits, as machines write it.
+pub fn iso(rng: &mut Rng) -> Spoken {
+    let (month, year) = (rng.range(1, 12), rng.range(2024, 2035));
+    let day = rng.range(1, LENGTHS[month as usize - 1]);
+    Spoken::copied(format!("{year}-{month:02}-{day:02}"))
+}
+
+/// A weekday and its date, "Friday the 12th of June".
+pub fn full(rng: &mut Rng) -> Spoken {
+    let name = capital(rng.pick(&WEEKDAYS));
+    let name = if rng.percent(20) { short(&name).to_owned() } else { name };
+    let comma = rng.pick(&["", "", ","]);
+    let (said, month, day) = month_day(rng);
+    Spoken::new(format!("{name}{comma} {said}"), format!("--{month:02}-{day:02}"))
+}
+
 fn month_day(rng: &mut Rng) -> (String, u64, u64) {
     let index = rng.below(12) as usize;
     let day = rng.range(1, LENGTHS[index]);

@@ -111,6 +111,19 @@ pub fn say(sense: Sense, rng: &mut Rng) -> Spoken {
     Spoken::new(words_for(hour, minute, sense, rng), format!("{hour:02}:{minute:02}"))
 }
 
+/// Says a time as a clock of 24 hours shows it.
+pub fn clock(sense: Sense, rng: &mut Rng) -> Spoken {
+    let hour = sense.hours[rng.weighted(sense.hours.iter().map(|(_, weight)| *weight))].0;
+    let minute = if rng.percent(70) { rng.below(12) * 5 } else { rng.below(60) };
+    let said = match rng.below(8) {
+        0 => format!("{hour:02}{minute:02}"),
+        1 if hour > 12 => format!("{hour}h{minute:02}"),
+        2 if hour > 12 => format!("{hour}.{minute:02}"),
+        _ => format!("{hour:02}:{minute:02}"),
+    };
+    Spoken::new(said, format!("{hour:02}:{minute:02}"))
+}
+
 fn words_for(hour: u64, minute: u64, sense: Sense, rng: &mut Rng) -> String {
     if minute == 0 && hour.is_multiple_of(12) && rng.percent(60) {
         let names: &[&str] = if hour == 12 {
