@@ -91,7 +91,8 @@ pub fn say(preposition: bool, rng: &mut Rng) -> Spoken {
 pub fn iso(rng: &mut Rng) -> Spoken {
     let (month, year) = (rng.range(1, 12), rng.range(2024, 2035));
     let day = rng.range(1, LENGTHS[month as usize - 1]);
-    Spoken::copied(format!("{year}-{month:02}-{day:02}"))
+    let iso = format!("{year}-{month:02}-{day:02}");
+    Spoken::new(iso.clone(), iso)
 }
 
 /// A weekday and its date, "Friday the 12th of June".
