@@ -127,9 +127,9 @@ pub fn clock(sense: Sense, rng: &mut Rng) -> Spoken {
 fn words_for(hour: u64, minute: u64, sense: Sense, rng: &mut Rng) -> String {
     if minute == 0 && hour.is_multiple_of(12) && rng.percent(60) {
         let names: &[&str] = if hour == 12 {
-            &["noon", "midday", "12 noon"]
+            &["noon", "midday", "12 noon", "twelve noon", "noon", "high noon"]
         } else {
-            &["midnight", "midnight", "12 midnight"]
+            &["midnight", "midnight", "12 midnight", "twelve midnight"]
         };
         return (rng.pick(names)).to_owned();
     }
@@ -200,7 +200,7 @@ fn core(hour: u64, minute: u64, rng: &mut Rng) -> (String, u64) {
     };
     let a = if rng.percent(30) { "a " } else { "" };
     let past = rng.pick(&["past", "past", "past", "after"]);
-    let to = rng.pick(&["to", "to", "to", "till", "of"]);
+    let to = rng.pick(&["to", "to", "to", "to", "till", "of", "before"]);
     let in_words = match minute {
         0 => match rng.below(4) {
             0 => format!("{} o'clock", name(hour)),
@@ -249,7 +249,8 @@ fn part(hour: u64, after_digits: bool, rng: &mut Rng) -> String {
         4..12 => &["in the morning"],
         12..17 => &["in the afternoon"],
         17 => &["in the afternoon", "in the evening"],
-        18..21 => &["in the evening"],
+        18 => &["in the evening"],
+        19..21 => &["in the evening", "in the evening", "at night"],
         21 => &["in the evening", "at night"],
         _ => &["at night"],
     };
