@@ -2,7 +2,9 @@
 //! instruction set this CPU has and on one thread as on three.
 
 use kinglet_graph::ops::activation::Activation;
-use kinglet_graph::ops::rows::{Angles, Embedding, ExpertLinear, Linear, Linears, Rotate, RowNorm};
+use kinglet_graph::ops::rows::{
+    Angles, Embedding, ExpertLinear, Linear, LinearTranspose, Linears, Rotate, RowNorm,
+};
 use kinglet_graph::ops::unary::Unary;
 use kinglet_graph::{AlignedBytes, Bytes, DType, Graph, Op, Shape, Tensor, ValueType, interpret};
 use kinglet_kernels::encoding::Encoding;
@@ -233,5 +235,19 @@ fn rotation() {
         let op = Rotate { size: 64, start: 8, interleaved };
         let angles = || Given(floats(&[40, 24], 4));
         check(op, vec![Given(floats(&[40, 192], 1)), angles(), angles()], 1, 1e-6);
+    }
+}
+
+/// The gradient of a product by weights that stay as their file holds them.
+#[test]
+fn products_the_other_way_decode_their_weights() {
+    let q = DType::Encoded;
+    let types = [DType::F16, DType::BF16, q(Encoding::Q4_0), q(Encoding::Q8_0), q(Encoding::Q4_K)];
+    for dtype in types.into_iter().chain([q(Encoding::Q6_K)]) {
+        // The last has so many rows that few of its columns are decoded at once.
+        for (rows, m, k) in [(1, 64, 256), (7, 96, 512), (33, 41, 768), (3, 9000, 512)] {
+            let inputs = vec![Given(floats(&[rows, m], 1)), Constant(weights(dtype, &[m, k]))];
+            check(LinearTranspose, inputs, 1, 2e-5);
+        }
     }
 }

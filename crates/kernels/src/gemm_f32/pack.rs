@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::aligned::Aligned;
 use crate::isa::Isa;
+use crate::shared::SharedMut;
 use crate::simd::lanes;
 
 /// How a `k` × `n` matrix is packed for one instruction set: cut into panels of some vectors'
@@ -78,6 +79,27 @@ impl PackLayout {
     /// Where panel `panel` starts.
     pub(crate) fn offset(&self, panel: usize) -> usize {
         self.k * self.panel_columns() * panel
+    }
+
+    /// Puts row `row` of the matrix, `values`, where it belongs in the packed one.
+    ///
+    /// # Safety
+    /// Meanwhile nobody else touches this row of `packed`.
+    ///
+    /// # Panics
+    /// Where there is no such row, or a slice is too short.
+    pub unsafe fn put_row(&self, row: usize, values: &[f32], packed: SharedMut<'_, f32>) {
+        assert!(row < self.k, "row out of range");
+        for panel in 0..self.panels() {
+            let width = self.vectors_in(panel) * self.lanes;
+            let start = self.offset(panel) + row * width;
+            // SAFETY: the caller's promise; a row's places are its own.
+            let place = unsafe { packed.slice(start..start + width) };
+            let columns = self.columns(panel);
+            let (own, padding) = place.split_at_mut(columns.len());
+            own.copy_from_slice(&values[columns]);
+            padding.fill(0.0);
+        }
     }
 
     /// Packs the panels `panels` of the matrix whose element (i, j) is

@@ -1,5 +1,6 @@
 use super::*;
 use crate::isa::Isa;
+use crate::shared::SharedMut;
 use crate::testing::{Values, assert_close, unary};
 
 /// A product with everything around it, in f64.
@@ -189,6 +190,14 @@ fn a_transposed_matrix_packs_like_the_plain_one() {
             parts.extend(part);
         }
         assert_eq!(a.data(), parts);
+        // And rows one at a time, in any order.
+        let mut rows = vec![f32::NAN; layout.len()];
+        for row in (0..k).rev() {
+            let packed = SharedMut::new(&mut rows);
+            // SAFETY: nobody else has it.
+            unsafe { layout.put_row(row, &plain[row * n..][..n], packed) };
+        }
+        assert_eq!(a.data(), rows);
     }
 }
 

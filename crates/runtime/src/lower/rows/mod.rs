@@ -4,6 +4,7 @@ mod attention;
 mod attention_gradient;
 mod embedding;
 mod linear;
+mod linear_transpose;
 mod memory;
 mod rope;
 mod weights;
@@ -18,6 +19,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     const FAMILIES: &[Family] = &[
         linear::lower,
         linear::lower_experts,
+        linear_transpose::lower,
         embedding::lower,
         rope::lower,
         attention::lower,
