@@ -8,11 +8,12 @@ use crate::step::{Row, Stepper};
 use crate::tokenizer::Tokenizer;
 use kinglet_formats::LoadError;
 use kinglet_formats::gguf::{Gguf, Value};
+use kinglet_formats::lm::adapter::{self, Adapter, Base};
 use kinglet_formats::lm::{Build, Config, Family, Generation, HfModel, Weights, build, from_gguf};
 use kinglet_graph::ops::rows::PAGE;
 use kinglet_graph::{DType, Encoding, GraphError};
 use kinglet_runtime::{Plan, Pool};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 /// What keys and values are held as.
@@ -62,6 +63,9 @@ pub struct Options {
     /// What the context needs comes first, then as many weights as fit; the others are read again
     /// for each step.
     pub memory: Option<usize>,
+    /// Low-rank adapters beside its weights, PEFT's folders or GGUF files, and how much each
+    /// counts, until [`LanguageModel::count_adapters`] says otherwise.
+    pub adapters: Vec<(PathBuf, f32)>,
     /// Run by the ops' reference implementations: slow, and what the fast way is compared with.
     pub reference: bool,
 }
@@ -84,6 +88,7 @@ pub struct LanguageModel {
     forms: Option<Forms>,
     template: Option<String>,
     generation: Generation,
+    adapters: Vec<String>,
 }
 
 impl LanguageModel {
@@ -145,12 +150,21 @@ impl LanguageModel {
         let pages = each * sequences;
         let cache = options.cache.dtype();
         check_cache(&config, cache)?;
-        let graph = build(&config, &family, weights, Build { pages, sequences, cache })?;
+        let mut graph = build(&config, &family, weights, Build { pages, sequences, cache })?;
+        let base = Base { config: &config, family: &family };
+        let adapters = options.adapters.iter().map(|(path, _)| Adapter::open(path, base));
+        let adapters = adapters.collect::<Result<Vec<_>, LoadError>>();
+        let adapters = adapters.map_err(|e| GraphError::new("adapter", e.to_string()))?;
+        if !adapters.is_empty() {
+            adapter::adapt(&mut graph, &adapters)?;
+        }
+        let adapters: Vec<String> = adapters.into_iter().map(|adapter| adapter.name).collect();
         let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if options.threads == 0 { cores() } else { options.threads };
         let before = kinglet_formats::map::process_resident();
         let pool = Arc::new(Pool::new(threads));
         let mut stepper = Stepper::new(graph, pool, sequences, pages, options.reference);
+        stepper.count_adapters(options.adapters.iter().map(|(_, count)| *count).collect());
         if let Some(budget) = options.memory {
             memory::keep_within(&mut stepper, budget, before)?;
         }
@@ -166,6 +180,7 @@ impl LanguageModel {
             forms: None,
             template: None,
             generation: Generation::default(),
+            adapters,
         })
     }
 
@@ -430,6 +445,31 @@ impl LanguageModel {
     /// Tells models apart: what one computed is of no use to another.
     pub fn fingerprint(&self) -> String {
         self.fingerprint.get_or_init(|| self.stepper.fingerprint()).clone()
+    }
+
+    /// Its adapters: the name of each, and how much it counts.
+    pub fn adapters(&self) -> impl ExactSizeIterator<Item = (&str, f32)> {
+        let counts = self.stepper.adapters().iter().copied();
+        self.adapters.iter().map(String::as_str).zip(counts)
+    }
+
+    /// Lets each adapter count so much from the next row on: 1 is as it was trained, 0 not at all.
+    /// Nothing is loaded or planned again. Sequences hold nothing any more: sessions compute their tokens
+    /// again, and whoever uses [`LanguageModel::extend`] must.
+    ///
+    /// # Errors
+    /// If they are not as many as the model has adapters, or one is not finite.
+    pub fn count_adapters(&mut self, counts: &[f32]) -> Result<(), LmError> {
+        if counts.len() != self.adapters.len() || counts.iter().any(|c| !c.is_finite()) {
+            let n = self.adapters.len();
+            return Err(LmError::Step(format!("{counts:?} for {n} adapters: give each a number")));
+        }
+        self.stepper.count_adapters(counts.to_vec());
+        self.fingerprint = OnceLock::new();
+        for sequence in 0..self.sequences() {
+            self.truncate(sequence, 0);
+        }
+        Ok(())
     }
 
     /// Positions of a conversation.

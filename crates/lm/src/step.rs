@@ -71,6 +71,8 @@ pub struct Stepper {
     sequences: usize,
     pages: usize,
     reference: bool,
+    /// How much each adapter counts.
+    adapters: Vec<f32>,
 }
 
 impl Stepper {
@@ -109,7 +111,18 @@ impl Stepper {
             sequences,
             pages,
             reference,
+            adapters: Vec::new(),
         }
+    }
+
+    /// Lets each of the graph's adapters count so much.
+    pub(crate) fn count_adapters(&mut self, counts: Vec<f32>) {
+        self.adapters = counts;
+    }
+
+    /// How much each adapter counts.
+    pub fn adapters(&self) -> &[f32] {
+        &self.adapters
     }
 
     /// Runs one step over `rows`, at most [`Stepper::most_rows`], and returns the logits of rows `wanted`, one
@@ -150,6 +163,9 @@ impl Stepper {
         set(3, &mut rows.iter().map(|r| r.parent.map_or(-1, int)), -1);
         set(4, &mut rows.iter().map(|r| int(r.slot)), -1);
         set(6, &mut wanted.iter().map(|w| int(*w)), 0);
+        if !self.adapters.is_empty() {
+            plan.input_mut(7).copy_from_slice(bytemuck::cast_slice(&self.adapters));
+        }
         // Only pages that rows of this step can see, and the end of each: a table for a long
         // context is large.
         let (table, _) = plan.input_mut(5).as_chunks_mut::<4>();
@@ -197,9 +213,11 @@ impl Stepper {
     }
 
     fn compile(&self, rows: usize, wanted: usize) -> Result<Plan, LmError> {
+        let adapters = !self.adapters.is_empty();
         let shapes = (0..5)
             .map(|_| [rows].as_slice().into())
-            .chain([[self.sequences, self.pages].as_slice().into(), [wanted].as_slice().into()]);
+            .chain([[self.sequences, self.pages].as_slice().into(), [wanted].as_slice().into()])
+            .chain(adapters.then(|| [self.adapters.len()].as_slice().into()));
         let options = PlanOptions {
             input_shapes: Some(shapes.collect()),
             pool: Some(self.pool.clone()),
@@ -318,6 +336,7 @@ impl Stepper {
     pub fn fingerprint(&self) -> String {
         const SAMPLE: usize = 256;
         let mut hash = Fnv::new();
+        self.adapters.iter().for_each(|count| hash.take(&count.to_le_bytes()));
         for value in self.graph.values() {
             let Some(data) = &value.data else { continue };
             hash.take(value.name.as_bytes());

@@ -4,6 +4,7 @@
 //! [`family`] table says what its architecture's name means; [`build`] makes the graph of one step
 //! over rows (see [`kinglet_graph::ops::rows`]).
 
+pub mod adapter;
 mod attention;
 mod builder;
 mod config;

@@ -21,11 +21,7 @@ pub fn to_gguf(
     let fail = |m: String| GraphError::new("GGUF", m);
     let own = family::named(family.name)
         .ok_or_else(|| fail(format!("'{}' is no family of GGUF files", family.name)))?;
-    match (own.rope, family.rope) {
-        (RopeStyle::Interleaved, RopeStyle::Halves) => neighbours(config, &mut weights)?,
-        (own, of_weights) if own == of_weights => {}
-        _ => return Err(fail("its rows rotate in an order that such files do not have".into())),
-    }
+    turn(config, &mut weights, family.rope, own.rope)?;
     let mut metadata = Metadata::default();
     let arch = config.architecture.as_str();
     metadata.insert("general.architecture", arch.into());
@@ -137,8 +133,23 @@ fn differing(a: &Config, b: &Config) -> Option<(String, String)> {
     Some((a.trim().to_string(), b.trim().to_string()))
 }
 
-/// Puts what rotates together, an element of each half of a head, side by side.
-fn neighbours(config: &Config, weights: &mut Named<Tensor>) -> Result<(), GraphError> {
+/// Puts rows of queries and keys that rotate together, which lie as `from` says, where `to` has them: an
+/// element of each half of a head, or side by side.
+pub(super) fn turn(
+    config: &Config,
+    weights: &mut Named<Tensor>,
+    from: RopeStyle,
+    to: RopeStyle,
+) -> Result<(), GraphError> {
+    let apart = match (from, to) {
+        (RopeStyle::Halves, RopeStyle::Interleaved) => false,
+        (RopeStyle::Interleaved, RopeStyle::Halves) => true,
+        _ if from == to => return Ok(()),
+        _ => {
+            let m = "its rows rotate in an order that such files do not have";
+            return Err(GraphError::new("rotation", m));
+        }
+    };
     let (key, rotated) = (config.key, config.rope.rotated);
     for layer in 0..config.layers {
         for part in ["attn_q.weight", "attn_q.bias", "attn_k.weight", "attn_k.bias"] {
@@ -147,15 +158,19 @@ fn neighbours(config: &Config, weights: &mut Named<Tensor>) -> Result<(), GraphE
             let fail = |m: String| GraphError::new(format!("tensor '{name}'"), m);
             let rows = tensor.dims()[0];
             let (raw, row) = (tensor.raw(), tensor.raw().len() / rows.max(1));
-            if !rows.is_multiple_of(key.max(1)) || rotated > key {
-                return Err(fail(format!("has {rows} rows for heads of {key}")));
+            if !rows.is_multiple_of(key.max(1)) || rotated > key || rotated % 2 != 0 {
+                return Err(fail(format!(
+                    "has {rows} rows for heads of {key}, of which {rotated} rotate in pairs"
+                )));
             }
             let mut bytes = Vec::with_capacity(raw.len());
             for place in 0..rows {
                 let (head, within) = (place / key * key, place % key);
-                let from = match within < rotated {
-                    true => within / 2 + within % 2 * (rotated / 2),
-                    false => within,
+                let half = (rotated / 2).max(1);
+                let from = match (within < rotated, apart) {
+                    (true, false) => within / 2 + within % 2 * half,
+                    (true, true) => within % half * 2 + within / half,
+                    (false, _) => within,
                 };
                 bytes.extend_from_slice(&raw[(head + from) * row..][..row]);
             }
@@ -171,4 +186,33 @@ fn neighbours(config: &Config, weights: &mut Named<Tensor>) -> Result<(), GraphE
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Heads of which a part rotates: halves side by side, and back.
+    #[test]
+    fn rows_are_turned_there_and_back() {
+        let mut config = Config { layers: 1, key: 8, ..Config::default() };
+        config.rope.rotated = 6;
+        let numbers: Vec<f32> = (0..16).map(|row| row as f32).collect();
+        let mut weights = Named::default();
+        weights.insert("blk.0.attn_q.weight", Tensor::from_slice(&[16, 1], &numbers).unwrap());
+        weights.insert("blk.0.attn_v.weight", Tensor::from_slice(&[16, 1], &numbers).unwrap());
+        let rows = |weights: &Named<Tensor>, part: &str| {
+            weights[format!("blk.0.{part}.weight").as_str()].slice::<f32>().unwrap().to_vec()
+        };
+        turn(&config, &mut weights, RopeStyle::Halves, RopeStyle::Interleaved).unwrap();
+        let head = [0., 3., 1., 4., 2., 5., 6., 7.];
+        let want: Vec<f32> = head.iter().copied().chain(head.iter().map(|row| row + 8.0)).collect();
+        assert_eq!(rows(&weights, "attn_q"), want);
+        assert_eq!(rows(&weights, "attn_v"), numbers);
+        turn(&config, &mut weights, RopeStyle::Interleaved, RopeStyle::Halves).unwrap();
+        assert_eq!(rows(&weights, "attn_q"), numbers);
+        config.rope.rotated = 5;
+        let error = turn(&config, &mut weights, RopeStyle::Halves, RopeStyle::Interleaved);
+        assert!(error.unwrap_err().to_string().contains("rotate in pairs"));
+    }
 }

@@ -26,8 +26,8 @@ pub struct Design<'a> {
     pub special: &'a [&'a str],
     /// Texts that are one token wherever they stand, whatever is around them. They come last.
     pub whole: &'a [String],
-    /// No token joins a space with what follows it: a word is then spelled by the same tokens after a
-    /// space, a quotation mark, and at the start. For models that are to repeat words; texts take more
+    /// No token joins a space with what follows it: letters are then spelled by the same tokens after
+    /// a space, a quotation mark, and at the start. For models that are to repeat words; texts take more
     /// tokens.
     pub spaces_apart: bool,
 }
@@ -98,6 +98,10 @@ pub fn train(
     tokenizer.train(&mut TrainerWrapper::from(trainer), texts).map_err(fail)?;
     // Where no merge joins a space, it need not be cut off.
     tokenizer.with_pre_tokenizer(cut(vec![digits(), bytes()]));
+    // A token that is there already would be two things.
+    if let Some(text) = whole.iter().find(|text| tokenizer.token_to_id(text).is_some()) {
+        return Err(TokenizerError::Json(format!("{text:?} is a token already")));
+    }
     let whole: Vec<_> =
         whole.iter().map(|text| AddedToken::from(text, false).normalized(false)).collect();
     tokenizer.add_tokens(whole).map_err(fail)?;
@@ -164,7 +168,7 @@ mod tests {
         let error = |design: &Design<'_>| train(texts(1), design).unwrap_err().to_string();
         let few = error(&design(256));
         assert!(few.contains("256 tokens are too few") && few.contains("257"), "{few}");
-        for (text, what) in [("", "empty"), ("<|end|>", "twice")] {
+        for (text, what) in [("", "empty"), ("<|end|>", "twice"), ("é", "already")] {
             let said = error(&Design { whole: &[text.to_string()], ..design(300) });
             assert!(said.contains(what), "{said}");
         }

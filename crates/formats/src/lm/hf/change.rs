@@ -172,7 +172,7 @@ fn picked(tensor: &Tensor, axis: usize, order: &[usize]) -> Result<Tensor, OpErr
 }
 
 /// The last two dimensions exchanged.
-fn transposed(tensor: &Tensor) -> Result<Tensor, OpError> {
+pub fn transposed(tensor: &Tensor) -> Result<Tensor, OpError> {
     let [lead @ .., rows, columns] = tensor.dims() else {
         return Err(OpError::new(format!("is {tensor:?}: must be a matrix")));
     };

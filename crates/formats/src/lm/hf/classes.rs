@@ -29,6 +29,11 @@ impl Class {
         CLASSES.iter().find(|c| c.name == name)
     }
 
+    /// The classes of a family.
+    pub fn all_of(family: &str) -> impl Iterator<Item = &'static Class> {
+        CLASSES.iter().filter(move |c| c.family == family)
+    }
+
     /// Its family, with rotation as Hugging Face's order of the weights wants it.
     pub fn family(&self) -> Option<Family> {
         let mut family = *family::named(self.family)?;

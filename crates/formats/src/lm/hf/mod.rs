@@ -15,7 +15,8 @@ use super::family::Family;
 use crate::safetensors::SafeTensors;
 use crate::{LoadError, Named};
 use change::{Change, apply, floats, microscaled, row_turns, stacked, wrong};
-use classes::{Class, IGNORED, IGNORED_PARTS, LAYERS, PREFIXES};
+pub(super) use classes::Class;
+use classes::{IGNORED, IGNORED_PARTS, LAYERS, PREFIXES};
 use kinglet_graph::{GraphError, OpError, Tensor};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -88,6 +89,27 @@ impl HfConfig {
         !ignored(name)
     }
 
+    /// How many rows, of one output each, the weight of a module has, held in these sizes; and under each
+    /// of GGUF's names the rows that are there, in its order.
+    pub(super) fn module_places(
+        &self,
+        module: &str,
+        dims: &[usize],
+    ) -> Result<(usize, Vec<(String, Vec<usize>)>), GraphError> {
+        let fail = |m: String| GraphError::new(format!("module '{module}'"), m);
+        let &[first, second] = dims else { return Err(fail(format!("{dims:?} is no matrix"))) };
+        let m = if turns_outputs(self.class, module) { second } else { first };
+        let (config, ..) = config::read(&self.told, self.class)?;
+        let op = |e: OpError| wrong(module, &e);
+        let numbers: Vec<i32> = (0..i32::try_from(m).unwrap_or(0)).collect();
+        let numbers = Tensor::from_slice(&[m, 1], &numbers).map_err(op)?;
+        let places = module_rows(self.class, &config, module, numbers)?.into_iter();
+        let rows =
+            |t: &Tensor| t.slice::<i32>().map(|rows| rows.iter().map(|r| *r as usize).collect());
+        let places = places.map(|(name, t)| Ok((name, rows(&t)?)));
+        Ok((m, places.collect::<Result<_, OpError>>().map_err(op)?))
+    }
+
     /// The tensor that the class calls `name`, of these sizes, from weights under GGUF's names: what
     /// [`HfConfig::model`] makes weights of, in f32.
     ///
@@ -103,6 +125,56 @@ impl HfConfig {
         let (config, ..) = config::read(&self.told, self.class)?;
         write::own(self.class, &config, name, dims, weights)
     }
+}
+
+/// Whether `class` has the module `name`, and rows of its weight can be told apart.
+pub(super) fn has_module(class: &Class, name: &str) -> bool {
+    placed(class, &format!("{name}.weight")).is_some_and(|(_, change, place)| {
+        use Change::{Grouped, Halves, Keep, Transposed};
+        matches!(change, Keep | Transposed | Grouped | Halves(_)) && place.number.is_none()
+    })
+}
+
+/// Whether the name of a module is its whole path in the model: files of old leave out how it begins.
+pub(super) fn is_module_path(name: &str) -> bool {
+    !LAYERS.iter().any(|layers| name.starts_with(layers))
+}
+
+/// `rows`, [m, n], of the m rows of the weight of module `name`, in GGUF's order and under GGUF's names.
+///
+/// # Errors
+/// If the class has no such module, the weight does not consist of rows, or has others.
+pub(super) fn module_rows(
+    class: &Class,
+    config: &Config,
+    name: &str,
+    rows: Tensor,
+) -> Result<Vec<(String, Tensor)>, GraphError> {
+    let weight = format!("{name}.weight");
+    let fail = |m: String| GraphError::new(format!("module '{name}'"), m);
+    if !has_module(class, name) {
+        return Err(fail(format!("is no matrix of a {}, or not one of rows", class.name)));
+    }
+    let m = rows.dims()[0];
+    let mut one = Named::default();
+    let rows = match turns_outputs(class, name) {
+        true => change::transposed(&rows).map_err(|e| wrong(name, &e))?,
+        false => rows,
+    };
+    one.insert(weight, rows);
+    let mut arrived = Named::default();
+    gather(class, config, &one, &mut arrived, &plain)?;
+    let count: usize = arrived.iter().map(|(_, t): (_, &Tensor)| t.dims()[0]).sum();
+    match count == m {
+        true => Ok(arrived.into_iter().collect()),
+        false => Err(fail(format!("{m} rows are given, and it has {count}"))),
+    }
+}
+
+/// Whether a class holds the weight of a module inputs × outputs.
+fn turns_outputs(class: &Class, name: &str) -> bool {
+    placed(class, &format!("{name}.weight"))
+        .is_some_and(|(_, change, _)| change == Change::Transposed)
 }
 
 /// A folder's model.

@@ -78,7 +78,7 @@ struct Command {
     run: fn(&mut Talk, &str) -> Next,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 8] = [
     Command {
         name: "/system",
         argument: "TEXT",
@@ -92,6 +92,12 @@ const COMMANDS: [Command; 7] = [
         argument: "FILE",
         what: "go on with a conversation that was written",
         run: Talk::load,
+    },
+    Command {
+        name: "/adapter",
+        argument: "NAME N",
+        what: "let an adapter count so much, 0 not at all; without NAME, list them",
+        run: Talk::adapter,
     },
     Command { name: "/stats", argument: "", what: "tokens, speed, memory", run: Talk::stats },
     Command { name: "/help", argument: "", what: "this list", run: Talk::help },
@@ -396,6 +402,28 @@ impl Talk {
         self.messages = saved.messages;
         self.forgotten = 0;
         Ok(())
+    }
+
+    fn adapter(&mut self, told: &str) -> Next {
+        let mut counts: Vec<f32> = self.model.adapters().map(|(_, count)| count).collect();
+        if told.is_empty() {
+            for (name, count) in self.model.adapters() {
+                eprintln!("{name}  {count}");
+            }
+            if counts.is_empty() {
+                eprintln!("none: give the model some with --adapter");
+            }
+            return Ok(ControlFlow::Continue(()));
+        }
+        let (name, count) = told.rsplit_once(char::is_whitespace).unwrap_or((told, ""));
+        let place = self.model.adapters().position(|(own, _)| own == name.trim());
+        let (Some(place), Ok(count)) = (place, count.parse()) else {
+            let m = format!("/adapter {told}: give the name of an adapter and a number");
+            return Err(Error::input(m));
+        };
+        counts[place] = count;
+        self.model.count_adapters(&counts)?;
+        Ok(ControlFlow::Continue(()))
     }
 
     fn stats(&mut self, _: &str) -> Next {

@@ -12,7 +12,7 @@ mod terminal;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use kinglet::Error;
@@ -45,6 +45,21 @@ pub(super) struct Loading {
     /// again when they are needed
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<usize>,
+    /// A low-rank adapter beside the model's weights: PEFT's folder, or a GGUF file; with =SCALE, how much
+    /// it counts. May be given several times
+    #[arg(long, value_name = "ADAPTER[=SCALE]", value_parser = adapter)]
+    adapter: Vec<(PathBuf, f32)>,
+}
+
+fn adapter(text: &str) -> Result<(PathBuf, f32), String> {
+    let told = text.rsplit_once('=').filter(|_| !Path::new(text).exists());
+    let Some((path, scale)) = told else { return Ok((text.into(), 1.0)) };
+    match scale.parse().ok().filter(|s: &f32| s.is_finite()) {
+        Some(scale) => Ok((path.into(), scale)),
+        None => {
+            Err(format!("{scale:?} is no number: give ADAPTER or ADAPTER=SCALE, such as style=0.5"))
+        }
+    }
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -88,6 +103,7 @@ impl Loading {
             cache,
             threads,
             memory: self.memory,
+            adapters: self.adapter.clone(),
             ..Options::default()
         }
     }
