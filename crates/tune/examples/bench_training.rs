@@ -1,23 +1,25 @@
 //! Kinglet's side of the rows about training of `cargo xtask bench peers`: trains when asked.
 //!
-//!     bench_training CONFIG.json THREADS LINESxCONTEXT
-//!     bench_training NET.onnx THREADS all|CONSTANT,…
+//!     bench_training CONFIG.json THREADS LINESxCONTEXT [CHOICES]
+//!     bench_training MODEL.gguf THREADS LINESxCONTEXT lora=RANK
+//!     bench_training NET.onnx THREADS all [CHOICES]
 //!
-//! Trains by AdamW, on data of chance: all of a language model of chance after a Hugging Face
-//! `config.json`; or, of a net that classifies, all constants or those whose names start with one of a
-//! list. Answers are lines of nanoseconds. The first comes unasked: the time until the step is planned,
+//! Trains by AdamW, on data of chance, a language model of chance after a Hugging Face `config.json`, or a
+//! net that classifies: all weights, or those that choices, as `kinglet tune --train` takes, are of; or
+//! low-rank products beside the weights of a language model in whatever encoding.
+//! Answers are lines of nanoseconds. The first comes unasked: the time until the step is planned,
 //! and that of a first step. A line `N` on standard input asks for N more steps, answered by the time of
 //! each; `memory` for the bytes that the process had at its peak; `planned` for those of activations and
 //! gradients; `ops` for JSON: the seconds that each op's kernels took of a step, in the median.
 
-use kinglet_formats::lm::{Build, HfConfig, Start, build};
-use kinglet_formats::map;
-use kinglet_formats::onnx;
+use kinglet_formats::gguf::Gguf;
+use kinglet_formats::lm::{Build, Config, Family, HfConfig, Start, Weights, build, from_gguf};
+use kinglet_formats::{Named, map, onnx};
 use kinglet_graph::ops::rows::PAGE;
 use kinglet_graph::{DType, Dim, Graph, Tensor, ValueId, ValueType};
 use kinglet_measure::Recorder;
 use kinglet_runtime::{Plan, PlanOptions};
-use kinglet_tune::{Optimiser, Recipe, cross_entropy, differentiate};
+use kinglet_tune::{Lora, Optimiser, Recipe, Selection, cross_entropy, differentiate};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -30,15 +32,29 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (model, threads, what) = match words.as_slice() {
-        [model, threads, what] => (*model, threads.parse()?, *what),
-        _ => return Err("usage: bench_training MODEL THREADS LINESxCONTEXT|CONSTANTS".into()),
+    let (model, threads, what, choices) = match words.as_slice() {
+        [model, threads, what] => (*model, threads.parse()?, *what, "*"),
+        [model, threads, what, choices] => (*model, threads.parse()?, *what, *choices),
+        _ => return Err("usage: bench_training MODEL THREADS LINESxCONTEXT|all [CHOICES]".into()),
     };
     let began = Instant::now();
-    let work = match model.ends_with(".onnx") {
-        true => net(Path::new(model), what)?,
-        false => language_model(Path::new(model), what)?,
+    let path = Path::new(model);
+    let mut work = match path.extension().and_then(|e| e.to_str()) {
+        Some("onnx") => net(path)?,
+        Some("gguf") => {
+            let file = Gguf::open(path)?;
+            let (config, family) = from_gguf(&file)?;
+            language_model(&config, &family, &file, what)?
+        }
+        _ => {
+            let (config, family, weights) = of_chance(path)?;
+            language_model(&config, &family, &weights, what)?
+        }
     };
+    match choices.strip_prefix("lora=") {
+        Some(rank) => work.adapt(rank.parse()?)?,
+        None => work.select(&Selection::parse(choices)?)?,
+    }
     let (plan, inputs) = work.plan(threads)?;
     let planned = began.elapsed();
     let mut training = Training { plan, inputs, recorder: Recorder::default() };
@@ -106,6 +122,24 @@ struct Work {
 }
 
 impl Work {
+    /// Trains products of this rank beside the weights alone.
+    fn adapt(&mut self, rank: usize) -> Result<()> {
+        let lora = Lora { rank, alpha: 2.0 * rank as f64 };
+        let weights = self.graph.values_with_ids().filter(|(_, v)| v.data.is_some());
+        let weights: Vec<ValueId> = weights.map(|(id, _)| id).collect();
+        self.trained = lora.adapt(&mut self.graph, &weights, 1)?;
+        Ok(())
+    }
+
+    /// Trains what `selection` chooses alone.
+    fn select(&mut self, selection: &Selection) -> Result<()> {
+        let names: Vec<&str> =
+            self.trained.iter().map(|v| self.graph.value(*v).name.as_str()).collect();
+        let mut chosen = selection.of(&names)?.into_iter();
+        self.trained.retain(|_| chosen.next().unwrap_or(false));
+        Ok(())
+    }
+
     /// The plan of a step, and its inputs.
     fn plan(self, threads: usize) -> Result<(Plan, Vec<Tensor>)> {
         let recipe = Recipe { clip: Some(1.0), ..Recipe::new(Optimiser::adam_w()) };
@@ -130,7 +164,7 @@ fn constants(graph: &Graph, wanted: impl Fn(&str) -> bool) -> Vec<ValueId> {
         .collect()
 }
 
-fn net(path: &Path, what: &str) -> Result<Work> {
+fn net(path: &Path) -> Result<Work> {
     let mut chance = Chance(1);
     let mut graph = onnx::load(path)?;
     let logits = graph.outputs[0];
@@ -143,20 +177,17 @@ fn net(path: &Path, what: &str) -> Result<Work> {
     let input = graph.add_input("targets", ValueType::new(DType::I64, &[batch][..]));
     let loss = cross_entropy(&mut graph, logits, input, None)?;
     // What normalisation by the batch keeps for later is not learned, and bounds are none.
-    let learned = |name: &str| {
-        [".weight", ".bias", ".scale"].iter().any(|part| name.ends_with(part))
-            && (what == "all" || what.split(',').any(|start| name.starts_with(start)))
-    };
+    let learned =
+        |name: &str| [".weight", ".bias", ".scale"].iter().any(|part| name.ends_with(part));
     let trained = constants(&graph, learned);
     Ok(Work { graph, loss, trained, batch: vec![x, Tensor::from_slice(&[batch], &targets)?] })
 }
 
-fn language_model(config: &Path, size: &str) -> Result<Work> {
-    let (lines, context) = size.split_once('x').ok_or("a size is LINESxCONTEXT, as 8x256")?;
-    let (lines, context): (usize, usize) = (lines.parse()?, context.parse()?);
+/// A language model of chance, after a `config.json`.
+fn of_chance(config: &Path) -> Result<(Config, Family, Named<Tensor>)> {
     let config = HfConfig::open(config)?;
     let mut chance = Chance(1);
-    let mut tensors = kinglet_formats::Named::default();
+    let mut tensors = Named::default();
     for fresh in config.fresh()? {
         let count: usize = fresh.dims.iter().product();
         let values: Vec<f32> = match fresh.start {
@@ -166,11 +197,22 @@ fn language_model(config: &Path, size: &str) -> Result<Work> {
         };
         tensors.insert(fresh.name, Tensor::from_slice(&fresh.dims, &values)?);
     }
-    let (config, family, weights) = config.model(&tensors)?;
+    Ok(config.model(&tensors)?)
+}
+
+fn language_model(
+    config: &Config,
+    family: &Family,
+    weights: &dyn Weights,
+    size: &str,
+) -> Result<Work> {
+    let (lines, context) = size.split_once('x').ok_or("a size is LINESxCONTEXT, as 8x256")?;
+    let (lines, context): (usize, usize) = (lines.parse()?, context.parse()?);
+    let mut chance = Chance(1);
     let n = lines * context;
     let (of_line, all) = (context.div_ceil(PAGE), lines * context.div_ceil(PAGE));
     let sizes = Build { pages: all, sequences: lines, cache: DType::F32 };
-    let mut graph = build(&config, &family, &weights, sizes)?;
+    let mut graph = build(config, family, weights, sizes)?;
     let logits = graph.outputs[0];
     let targets = ValueType::new(DType::I32, vec![Dim::symbol("wanted")]);
     let targets = graph.add_input("targets", targets);

@@ -347,12 +347,14 @@ fn same_training(
 ) -> Result<(), TuneError> {
     let was = about.get("training").and_then(|text| serde_json::from_str::<Value>(text).ok());
     let was = was.as_ref().and_then(Value::as_object);
-    let differs = |(key, now): &(&String, &Value)| was.and_then(|was| was.get(*key)) != Some(*now);
+    // What an earlier version did not know was not asked for.
+    let before = |key: &str| was.and_then(|was| was.get(key)).unwrap_or(&Value::Null);
+    let differs = |(key, now): &(&String, &Value)| before(key) != *now;
     let Some((key, now)) = identity.iter().find(differs) else { return Ok(()) };
-    let before = was.and_then(|was| was.get(key)).unwrap_or(&Value::Null);
     Err(TuneError::Input(format!(
-        "{}: a training with other settings is kept here ({key} was {before}, and is {now}): go on \
+        "{}: a training with other settings is kept here ({key} was {}, and is {now}): go on \
          with the same, give another place, or remove that folder",
-        folder.display()
+        folder.display(),
+        before(key)
     )))
 }

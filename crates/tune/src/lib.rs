@@ -69,8 +69,10 @@ mod loss;
 mod optimiser;
 mod random;
 mod schedule;
+mod selection;
 mod trainer;
 mod training;
+mod zeroth;
 
 pub use backward::gradients;
 pub use checkpoint::Lock;
@@ -81,5 +83,7 @@ pub use lora::Lora;
 pub use loss::{cross_entropy, cross_entropy_sum, mean_squared_error};
 pub use optimiser::Optimiser;
 pub use schedule::{Decay, Schedule};
+pub use selection::Selection;
 pub use trainer::{Done, Memory, Trainer};
 pub use training::{Recipe, Trained, Training, differentiate};
+pub use zeroth::ZerothOrder;

@@ -2,10 +2,9 @@
 //! encoding, and beside it α/r B A is learned, of B [m, r] and A [r, k].
 
 use crate::random::Random;
-use kinglet_graph::ops::binary::{Binary, BinaryFn};
-use kinglet_graph::ops::rows::Linear;
-use kinglet_graph::{DType, Graph, GraphError, Node, OpError, Tensor, ValueId};
-use std::collections::BTreeMap;
+use kinglet_formats::Named;
+use kinglet_formats::lm::adapter::{Adapter, Low, Part, beside, rows_of};
+use kinglet_graph::{DType, Graph, GraphError, OpError, Tensor, ValueId};
 
 /// How much is learned beside each weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,46 +35,21 @@ impl Lora {
         weights: &[ValueId],
         seed: u64,
     ) -> Result<Vec<ValueId>, GraphError> {
-        let nodes = std::mem::take(graph.nodes_mut());
-        let mut made: BTreeMap<ValueId, [ValueId; 2]> = BTreeMap::new();
-        let mut instead: BTreeMap<ValueId, ValueId> = BTreeMap::new();
-        let adapted = adaptable(&nodes, weights);
-        for mut node in nodes {
-            for input in node.inputs.iter_mut().flatten() {
-                *input = instead.get(input).copied().unwrap_or(*input);
+        let mut made = Vec::new();
+        beside(graph, |graph, weight| {
+            if !weights.contains(&weight) {
+                return Ok(None);
             }
-            let weight = weight_of(&node).filter(|w| adapted.contains(w));
-            let (x, y, name) =
-                (node.inputs.first().copied(), node.outputs.clone(), node.name.clone());
-            graph.push_node(node);
-            let (Some(weight), Some(Some(x)), [y]) = (weight, x, y.as_slice()) else { continue };
-            let [a, b] = match made.get(&weight) {
-                Some(parts) => *parts,
-                None => {
-                    let fail = |e: OpError| GraphError::new(name.clone(), e.to_string());
-                    let parts = self.parts(graph, weight, seed).map_err(fail)?;
-                    made.insert(weight, parts);
-                    parts
-                }
-            };
-            let mut apply = |part: &str, op: Linear, inputs: &[ValueId]| {
-                graph.apply(format!("{name}.{part}"), op, inputs, DType::F32)
-            };
-            let low = apply("lora_low", Linear::default(), &[x, a]);
-            let high = apply("lora_high", Linear::default(), &[low, b]);
+            let name = graph.value(weight).name.clone();
+            let fail = |e: OpError| GraphError::new(name.clone(), e.to_string());
+            let [a, b] = self.parts(graph, weight, seed).map_err(fail)?;
+            made.extend([a, b]);
             let factor = graph.add_constant("", Tensor::scalar(self.scale()));
-            let mul = Binary::new(BinaryFn::Mul);
-            let own = graph.apply(format!("{name}.lora"), mul, &[high, factor], DType::F32);
-            let add = Binary::new(BinaryFn::Add);
-            let sum = graph.apply(format!("{name}.adapted"), add, &[*y, own], DType::F32);
-            instead.insert(*y, sum);
-        }
-        for output in &mut graph.outputs {
-            *output = instead.get(output).copied().unwrap_or(*output);
-        }
+            Ok(Some(Low { a, b, factor }))
+        })?;
         match made.is_empty() {
             true => Err(GraphError::new("LoRA", "the model has no product by a weight of its own")),
-            false => Ok(made.into_values().flatten().collect()),
+            false => Ok(made),
         }
     }
 
@@ -94,6 +68,38 @@ impl Lora {
         let b = Tensor::zeros(DType::F32, &[m, self.rank])?;
         let [of_a, of_b] = PARTS.map(|part| format!("{name}.{part}"));
         Ok([graph.add_constant(of_a, a), graph.add_constant(of_b, b)])
+    }
+
+    /// The A and B in `trained` as an adapter, called `name`, of weights that have `rows` rows. What stands
+    /// beside rows of one weight becomes one part of all ranks together.
+    ///
+    /// # Errors
+    /// If one is missing, or of other sizes.
+    pub fn adapter(
+        self,
+        name: &str,
+        trained: &[(String, Tensor)],
+        rows: impl Fn(&str) -> Option<usize>,
+    ) -> Result<Adapter, OpError> {
+        let [of_a, of_b] = PARTS.map(|part| format!(".{part}"));
+        let mut weights: Named<Vec<(Part, Vec<usize>)>> = Named::default();
+        for (name, b) in trained {
+            let Some(stem) = name.strip_suffix(&of_b) else { continue };
+            let a = trained.iter().find(|(n, _)| n.strip_suffix(&of_a) == Some(stem));
+            let (_, a) = a.ok_or_else(|| OpError::new(format!("'{name}' is without its A")))?;
+            let (weight, first) = rows_of(stem).unwrap_or((stem, 0));
+            let mut own = weights.get(weight).cloned().unwrap_or_default();
+            let part = Part { a: a.clone(), b: b.clone(), scale: self.scale() };
+            own.push((part, (first..first + b.dims()[0]).collect()));
+            weights.insert(weight, own);
+        }
+        let mut parts = Named::default();
+        for (weight, own) in weights {
+            let m = rows(&weight).ok_or_else(|| OpError::new(format!("'{weight}' is missing")))?;
+            let own: Vec<_> = own.iter().map(|(part, rows)| (part, rows.clone())).collect();
+            parts.insert(weight, Part::stacked(m, &own)?);
+        }
+        Ok(Adapter { name: name.to_string(), parts })
     }
 
     /// The weights W + α/r B A, in f32, of the A and B in `trained`; `weight` gives each W.
@@ -128,28 +134,4 @@ impl Lora {
         }
         Ok(merged)
     }
-}
-
-/// The weight of a product.
-fn weight_of(node: &Node) -> Option<ValueId> {
-    node.op.downcast::<Linear>()?;
-    node.inputs.get(1).copied().flatten()
-}
-
-/// Those of `weights` that are read by products alone, as their weights.
-fn adaptable(nodes: &[Node], weights: &[ValueId]) -> Vec<ValueId> {
-    let mut found: Vec<ValueId> = Vec::new();
-    for node in nodes {
-        found.extend(weight_of(node).filter(|w| weights.contains(w) && !found.contains(w)));
-    }
-    found.retain(|w| {
-        let elsewhere = |node: &Node| {
-            node.inputs
-                .iter()
-                .enumerate()
-                .any(|(i, v)| *v == Some(*w) && !(i == 1 && node.op.is::<Linear>()))
-        };
-        !nodes.iter().any(elsewhere)
-    });
-    found
 }

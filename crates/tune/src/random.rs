@@ -20,6 +20,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// 64 coins.
+    pub fn bits(&mut self) -> u64 {
+        self.next()
+    }
+
     /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize

@@ -1,7 +1,7 @@
 //! Plans of training graphs, and the state that they share.
 
 use crate::data::Batch;
-use crate::{Trained, Training, TuneError};
+use crate::{Trained, Training, TuneError, ZerothOrder};
 use kinglet_formats::Named;
 use kinglet_graph::{Dims, Graph, StateId, Tensor};
 use kinglet_runtime::{Plan, PlanOptions, Pool, Shared};
@@ -47,6 +47,7 @@ pub struct Trainer {
     shared: Arc<Shared>,
     trained: Vec<Trained>,
     kept: Vec<Trained>,
+    zeroth: Option<ZerothOrder>,
     memory: Memory,
 }
 
@@ -93,15 +94,17 @@ impl Trainer {
             Plan::new(graph, &options)
         };
         let rate = || [Dims::new()].into_iter();
-        let with_rate = match training.update {
-            Some(_) => shapes.to_vec(),
-            None => shapes.iter().cloned().chain(rate()).collect(),
+        let with_rate = match training.update.is_some() || training.zeroth.is_some() {
+            true => shapes.to_vec(),
+            false => shapes.iter().cloned().chain(rate()).collect(),
         };
         let step = plan(&training.graph, with_rate, None)?;
         let shared = step.shared().clone();
         let share = || Some(shared.clone());
         let update = training.update.as_ref().map(|g| plan(g, rate().collect(), share()));
         let update = update.transpose()?;
+        // Without gradients, a step's own plan is of the loss alone.
+        let evaluates = evaluates && training.zeroth.is_none();
         let evaluation = evaluates.then(|| plan(&training.evaluation, shapes.to_vec(), share()));
         let evaluation = evaluation.transpose()?;
         let states = training.graph.states();
@@ -127,8 +130,8 @@ impl Trainer {
                 states[state.index()].bytes_mut().copy_from_slice(tensor.raw());
             }
         });
-        let trained = training.trained;
-        Ok(Trainer { step, update, evaluation, shared, trained, kept, memory })
+        let (trained, zeroth) = (training.trained, training.zeroth);
+        Ok(Trainer { step, update, evaluation, shared, trained, kept, zeroth, memory })
     }
 
     /// What it takes of memory.
@@ -144,6 +147,9 @@ impl Trainer {
     pub fn step(&mut self, parts: &[Batch], rate: f64) -> Result<Done, TuneError> {
         let counted: usize = parts.iter().map(|part| part.counted).sum();
         let share = 1.0 / counted.max(1) as f32;
+        if let Some(zeroth) = self.zeroth {
+            return self.zeroth_step(zeroth, parts, share, rate);
+        }
         let mut loss = 0.0;
         let rate = (rate as f32).to_le_bytes();
         for part in parts {
@@ -168,12 +174,74 @@ impl Trainer {
         Ok(Done { loss, norm })
     }
 
+    /// A step by the losses on both sides of where the weights are.
+    fn zeroth_step(
+        &mut self,
+        zeroth: ZerothOrder,
+        parts: &[Batch],
+        share: f32,
+        rate: f64,
+    ) -> Result<Done, TuneError> {
+        let number = self.steps()?;
+        let epsilon = zeroth.epsilon as f32;
+        let shift = |trainer: &mut Trainer, by| trainer.shift(zeroth, number, by);
+        shift(self, epsilon)?;
+        let above = self.loss(parts, share);
+        shift(self, -2.0 * epsilon)?;
+        let below = above.and_then(|above| Ok((above, self.loss(parts, share)?)));
+        let slope = below.as_ref().map_or(0.0, |(a, b)| (a - b) / (2.0 * zeroth.epsilon));
+        // What is no number must not get into the weights.
+        let by = if slope.is_finite() { -rate * slope } else { 0.0 };
+        shift(self, epsilon + by as f32)?;
+        let (above, below) = below?;
+        self.count()?;
+        Ok(Done { loss: (above + below) / 2.0, norm: None })
+    }
+
+    /// The loss of a batch in parts.
+    fn loss(&mut self, parts: &[Batch], share: f32) -> Result<f64, TuneError> {
+        let mut loss = 0.0;
+        for part in parts {
+            feed(&mut self.step, part, share);
+            self.step.run()?;
+            loss += f64::from(self.step.output(0).scalar::<f32>()?);
+        }
+        Ok(loss)
+    }
+
+    /// Steps without gradients so far: what is kept last.
+    fn steps(&self) -> Result<u64, TuneError> {
+        let steps = self.with_kept(|kept| kept.last().map(|(_, t)| t.view().scalar::<i64>()));
+        Ok(steps.transpose()?.unwrap_or(0) as u64)
+    }
+
+    fn count(&mut self) -> Result<(), TuneError> {
+        let next = self.steps()? as i64 + 1;
+        let Some(Trained { state, .. }) = self.kept.last() else { return Ok(()) };
+        self.shared.with_states(|states| {
+            states[state.index()].bytes_mut().copy_from_slice(&next.to_le_bytes());
+        });
+        Ok(())
+    }
+
+    /// Moves the weights along the direction of a step.
+    fn shift(&mut self, zeroth: ZerothOrder, number: u64, by: f32) -> Result<(), TuneError> {
+        self.shared.with_states(|states| {
+            for (i, trained) in self.trained.iter().enumerate() {
+                let values = states[trained.state.index()].slice_mut::<f32>()?;
+                zeroth.shift(number, i, by, values);
+            }
+            Ok(())
+        })
+    }
+
     /// The sum of the losses of a batch.
     ///
     /// # Errors
     /// If it was not planned for, or a kernel fails.
     pub fn evaluate(&mut self, batch: &Batch) -> Result<f64, TuneError> {
-        let plan = self.evaluation.as_mut();
+        let own = self.zeroth.map(|_| &mut self.step);
+        let plan = own.or(self.evaluation.as_mut());
         let plan = plan.ok_or_else(|| TuneError::Work("no evaluation was planned".into()))?;
         feed(plan, batch, 1.0);
         plan.run()?;

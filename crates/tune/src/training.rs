@@ -1,8 +1,8 @@
 //! The graphs of training steps.
 
-use crate::Optimiser;
 use crate::backward::{append, finished, place, prepared};
 use crate::optimiser::{Parameter, Step, clipped, state, write};
+use crate::{Optimiser, ZerothOrder};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
     Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, Tensor, ValueId,
@@ -50,6 +50,8 @@ pub struct Training {
     /// The state that the next step depends on, once an update is done: what is trained, and the
     /// optimiser's. A checkpoint is this.
     pub kept: Vec<StateId>,
+    /// Where it is set, steps are made without gradients, of the loss that `graph` computes.
+    pub zeroth: Option<ZerothOrder>,
 }
 
 /// A trained tensor.
@@ -79,14 +81,12 @@ pub fn differentiate(
     let (mut graph, data) = prepared(graph, trained)?;
     let forward_states = graph.states().len();
     let names = make_states(&mut graph, trained, data)?;
-    let states: Vec<StateId> =
-        (0..names.len()).filter_map(|i| graph.state_id(forward_states + i)).collect();
+    let trained_states = trained_of(&graph, forward_states, names);
     let mut evaluation = graph.clone();
     evaluation.outputs = vec![loss];
     let gradients = append(&mut graph, loss, trained)?;
     let values = trained;
-    let trained: Vec<Trained> =
-        names.into_iter().zip(states).map(|(name, state)| Trained { name, state }).collect();
+    let trained = trained_states;
     let backward = graph.nodes().len();
     let place = |e: OpError| GraphError::new("optimiser", e.to_string());
     graph.outputs = vec![loss];
@@ -114,6 +114,7 @@ pub fn differentiate(
         update: update.map(finished).transpose()?,
         evaluation: finished(evaluation)?,
         trained,
+        zeroth: None,
     })
 }
 
@@ -168,8 +169,14 @@ fn update_graph(
     Ok(update)
 }
 
+/// What is trained: the states from number `first` on, which [`make_states`] made.
+pub(crate) fn trained_of(graph: &Graph, first: usize, names: Vec<String>) -> Vec<Trained> {
+    let states = (first..).map_while(|i| graph.state_id(i));
+    names.into_iter().zip(states).map(|(name, state)| Trained { name, state }).collect()
+}
+
 /// Makes state of the constants `trained`, which held `data`, and returns its names.
-fn make_states(
+pub(crate) fn make_states(
     graph: &mut Graph,
     trained: &[ValueId],
     data: Vec<Option<Tensor>>,

@@ -157,7 +157,66 @@ fn low_rank_products_are_learned_beside_weights() {
         let read = tune(&out, &again, &["--steps", "1", "--rate", "0"]);
         let off = loss(&read, "evaluation_before") - loss(&told, "evaluation");
         assert!(off.abs() < 1e-3, "{off}");
+        // The same as an adapter beside the weights, as much as it counts.
+        let adapter = path(&folder, &format!("adapter-{name}"));
+        let more = ["--steps", "12", "--rate", "1e-2", "--lora", "4", "--adapter"];
+        tune(base, &adapter, &more);
+        let perplexity = |words: &[&str]| {
+            let words = ["eval", "perplexity"].iter().chain(words).chain(&["--json"]);
+            kinglet(words.copied()).json()["perplexity"].as_f64().unwrap()
+        };
+        let merged = perplexity(&[&out, &data]);
+        let applied = perplexity(&[base, &data, "--adapter", &adapter]);
+        assert!((merged / applied - 1.0).abs() < 2e-3, "{merged} {applied}");
+        let plain = perplexity(&[base, &data]);
+        let off = perplexity(&[base, &data, "--adapter", &format!("{adapter}=0")]);
+        assert!(off == plain && plain > 1.5 * applied, "{off} {plain} {applied}");
+        let wrong = format!("{adapter}=x");
+        assert_eq!(kinglet(["eval", "perplexity", base, &data, "--adapter", &wrong]).status, 2);
     }
+}
+
+/// What is left out stays as it was, and has no state.
+#[test]
+fn some_weights_are_trained_alone() {
+    let folder = folder();
+    let more = ["--steps", "3", "--json"];
+    let Some(words) = stories(&folder, "all.gguf", &more) else { return };
+    let all = kinglet(&words).json();
+    let some = |choices: &str| {
+        let words = stories(&folder, "some.gguf", &more).unwrap();
+        kinglet(words.iter().map(String::as_str).chain(["--train", choices]))
+    };
+    let told = some("last=1,*norm.weight").json();
+    let optimiser = |told: &Value| told["memory"]["optimiser"].as_u64().unwrap();
+    assert!(optimiser(&told) * 3 < optimiser(&all), "{told}");
+    let read = |path: &str| kinglet_formats::gguf::Gguf::open(Path::new(path)).unwrap().tensors;
+    let (before, after) = (read(&model(STORIES).unwrap()), read(&path(&folder, "some.gguf")));
+    for (name, tensor) in before.iter() {
+        let chosen = name.starts_with("blk.4.") || name.ends_with("norm.weight");
+        let changed = tensor.raw() != after[name].raw();
+        assert_eq!(changed, chosen, "{name}");
+    }
+    let refused = some("last=1,nothing*");
+    assert_eq!(refused.status, 2);
+    assert!(refused.stderr.contains("nothing*: no weight of the model"), "{}", refused.stderr);
+}
+
+/// Without gradients: in the memory of inference, with adapters beside an encoded model too.
+#[test]
+fn mezo_takes_no_gradients() {
+    let folder = folder();
+    let more = ["--steps", "3", "--json"];
+    let Some(words) = stories(&folder, "adam.gguf", &more) else { return };
+    let adam = kinglet(&words).json();
+    let words = stories(&folder, "mezo.gguf", &["--steps", "40", "--json"]).unwrap();
+    let mezo = ["--optimiser", "mezo", "--rate", "1e-5"];
+    let told = kinglet(words.iter().map(String::as_str).chain(mezo)).json();
+    let memory = |told: &Value, key: &str| told["memory"][key].as_u64().unwrap();
+    assert_eq!(memory(&told, "optimiser"), 8);
+    assert!(memory(&told, "activations") * 3 < memory(&adam, "activations"), "{told} {adam}");
+    let loss = |key: &str| told[key]["evaluation"].as_f64().unwrap();
+    assert!(loss("evaluation") < loss("evaluation_before"), "{told}");
 }
 
 /// Killed again and again, a training comes to the weights of one that was not.

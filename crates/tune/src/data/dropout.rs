@@ -74,8 +74,11 @@ impl Broken<'_> {
             return None;
         }
         let cuts = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
-        let ids =
-            |(left, right)| Some((self.tokenizer.token_id(left)?, self.tokenizer.token_id(right)?));
+        let id = |text: &str| {
+            let id = self.tokenizer.token_id(text)?;
+            (self.tokenizer.kind(id) == Kind::Normal).then_some(id)
+        };
+        let ids = |(left, right)| Some((id(left)?, id(right)?));
         let found: Vec<_> = cuts.filter_map(ids).collect();
         (!found.is_empty()).then(|| found[random.below(found.len())])
     }

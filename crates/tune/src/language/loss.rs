@@ -2,7 +2,7 @@
 
 use super::Model;
 use crate::data::{Batches, IGNORED};
-use crate::{Lora, TuneError, cross_entropy_sum};
+use crate::{Lora, Selection, TuneError, cross_entropy_sum};
 use kinglet_formats::lm::{Build, build};
 use kinglet_graph::ops::binary::BinaryFn;
 use kinglet_graph::{Builder, DType, Dim, Dims, Graph, Shape, ValueId, ValueType};
@@ -23,6 +23,18 @@ pub struct Objective {
 }
 
 impl Objective {
+    /// Lets only those of the weights be learned that `selection` chooses, by GGUF's names.
+    ///
+    /// # Errors
+    /// If a choice is of none.
+    pub fn select(&mut self, selection: &Selection) -> Result<(), TuneError> {
+        let names: Vec<&str> =
+            self.weights.iter().map(|w| self.graph.value(*w).name.as_str()).collect();
+        let mut chosen = selection.of(&names)?.into_iter();
+        self.weights.retain(|_| chosen.next().unwrap_or(false));
+        Ok(())
+    }
+
     /// Lets `lora` be learned beside the weights, which stay as they are.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use super::{fresh, gguf};
 use crate::TuneError;
 use kinglet_formats::files::Aside;
 use kinglet_formats::gguf::{Gguf, Metadata, Value};
+use kinglet_formats::lm::adapter::{Adapter, Base, rows_of};
 use kinglet_formats::lm::{Config, Family, HfConfig, HfModel, Weights, from_gguf};
 use kinglet_formats::safetensors::{self, SafeTensors};
 use kinglet_formats::{LoadError, Named, map};
@@ -182,7 +183,7 @@ impl Model {
 
     /// The constant `name` of its graph, of `rows` rows: a weight, or rows of one.
     pub fn constant(&self, name: &str, rows: usize) -> Option<Tensor> {
-        match part_of(name) {
+        match rows_of(name) {
             Some((whole, first)) => self.weights.get(whole)?.rows(first, rows).ok(),
             None => self.weights.get(name).cloned(),
         }
@@ -195,7 +196,7 @@ impl Model {
 
     /// Whether the constant `name` of its graph is one of its weights, or rows of one.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.weights.contains(part_of(name).map_or(name, |(whole, _)| whole))
+        self.weights.contains(rows_of(name).map_or(name, |(whole, _)| whole))
     }
 
     /// Tells other models from this one.
@@ -270,6 +271,40 @@ impl Model {
         }
     }
 
+    /// Writes what stands beside its weights: a GGUF file where the name of `out` ends in `.gguf`, else a
+    /// folder in PEFT's layout, whose base is called `base`.
+    ///
+    /// # Errors
+    /// If the adapter can't be held so, or not be written.
+    pub fn write_adapter(
+        &self,
+        adapter: &Adapter,
+        out: &Path,
+        base: &str,
+    ) -> Result<(), TuneError> {
+        match &self.source {
+            _ if is_gguf(out) => {
+                adapter.write_gguf(out, Base { config: &self.config, family: &self.family })?;
+            }
+            Source::Folder(folder) => {
+                adapter.write_peft(out, &folder.config, &folder.tensors, base)?;
+            }
+            Source::Gguf(_) => return Err(adapter_of_gguf(out)),
+        }
+        Ok(())
+    }
+
+    /// Whether an adapter could be written to `out`, as far as that is known before.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_adapter_output(&self, out: &Path) -> Result<(), TuneError> {
+        match &self.source {
+            Source::Gguf(_) if !is_gguf(out) => Err(adapter_of_gguf(out)),
+            _ => Ok(()),
+        }
+    }
+
     fn as_gguf(
         &self,
         folder: &Folder,
@@ -299,14 +334,15 @@ impl Model {
     }
 }
 
-fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+fn adapter_of_gguf(out: &Path) -> TuneError {
+    TuneError::Input(format!(
+        "{}: PEFT's layout is for models in Hugging Face folders: give it a name that ends in .gguf",
+        out.display()
+    ))
 }
 
-/// The tensor that a constant called `WEIGHTS[first..end]` has rows of, and the first.
-fn part_of(name: &str) -> Option<(&str, usize)> {
-    let (whole, range) = name.strip_suffix(']')?.rsplit_once('[')?;
-    Some((whole, range.split_once("..")?.0.parse().ok()?))
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
 /// Trained constants as the tensors that they are, or that they are rows of.
@@ -314,7 +350,7 @@ fn whole(trained: Vec<(String, Tensor)>) -> Result<Named<Tensor>, TuneError> {
     let mut weights = Named::default();
     let mut parts: Named<Vec<(usize, Tensor)>> = Named::default();
     for (name, tensor) in trained {
-        let Some((of, first)) = part_of(&name) else {
+        let Some((of, first)) = rows_of(&name) else {
             weights.insert(name, tensor);
             continue;
         };

@@ -190,7 +190,10 @@ impl Tune {
         let seed = self.length.seed;
         let (context, lines) = (examples.context as usize, examples.batch as usize);
         let mut model = self.start.model(folder, &examples.data, seed, common)?;
-        model.check_output(&self.output, self.encoding.encoded())?;
+        match self.learning.adapter() {
+            true => model.check_adapter_output(&self.output)?,
+            false => model.check_output(&self.output, self.encoding.encoded())?,
+        }
         let encoder = || Encoder::new(model.tokenizer.clone(), model.chat_template()?, context);
         let chance = examples.bpe_dropout;
         let broken = encoder()?.with_dropout(Dropout { chance, seed });
@@ -226,12 +229,22 @@ impl Tune {
                 course.step()
             )));
         }
-        let mut trained = course.result()?;
-        if let Some(lora) = self.learning.lora() {
-            let merged = lora.merged(&trained, |name, rows| model.constant(name, rows));
-            trained = merged.map_err(|e| Error::work(e.to_string()))?;
+        let trained = course.result()?;
+        let work = |e: kinglet_graph::OpError| Error::work(e.to_string());
+        let encoded = self.encoding.encoded();
+        match self.learning.lora() {
+            None => model.write(trained, &self.output, encoded)?,
+            Some(lora) if self.learning.adapter() => {
+                let name = self.output.file_stem().unwrap_or_default().to_string_lossy();
+                let rows = |weight: &str| model.weights().get(weight)?.dims().first().copied();
+                let adapter = lora.adapter(&name, &trained, rows).map_err(work)?;
+                model.write_adapter(&adapter, &self.output, &self.start.base())?;
+            }
+            Some(lora) => {
+                let merged = lora.merged(&trained, |name, rows| model.constant(name, rows));
+                model.write(merged.map_err(work)?, &self.output, encoded)?;
+            }
         }
-        model.write(trained, &self.output, self.encoding.encoded())?;
         self.answer(&course, steps, ending, parameters, (memory, measured), folder)
     }
 
@@ -262,15 +275,23 @@ impl Tune {
         recipe: &Recipe,
     ) -> Result<Trainer, Error> {
         let mut objective = objective(model, &material.batches)?;
+        if let Some(selection) = self.learning.train() {
+            objective.select(selection)?;
+        }
         let lora = self.learning.lora();
         if let Some(lora) = lora {
             objective.adapt(lora, self.length.seed)?;
         }
-        let training = differentiate(&objective.graph, objective.loss, &objective.weights, recipe)
-            .map_err(|e| Error::input(format!("this model can't be trained: {e}")))?;
+        let (graph, loss, weights) = (&objective.graph, objective.loss, &objective.weights);
+        let training = match self.learning.zeroth(self.length.seed) {
+            Some(zeroth) => zeroth.training(graph, loss, weights),
+            None => differentiate(graph, loss, weights, recipe),
+        };
+        let training =
+            training.map_err(|e| Error::input(format!("this model can't be trained: {e}")))?;
         let shapes = objective.shapes;
         drop(objective.graph);
-        if lora.is_none() {
+        if lora.is_none() && self.learning.train().is_none() {
             model.release();
         }
         let threads = match self.common.threads() {
@@ -350,7 +371,9 @@ impl Tune {
             ("--evaluate-every", json!(length.evaluate_every)),
             ("--early-stop", json!(length.early_stop)),
             ("optimiser", json!(format!("{:?}", recipe.optimiser))),
+            ("--epsilon", json!(self.learning.zeroth(0).map(|zeroth| zeroth.epsilon))),
             ("--clip", json!(recipe.clip)),
+            ("--train", json!(self.learning.train().map(ToString::to_string))),
             ("--lora", json!(self.learning.lora().map(|lora| (lora.rank, lora.alpha)))),
             ("learning rate", json!(format!("{schedule:?}"))),
         ];

@@ -1,10 +1,14 @@
 //! How is learned: optimiser, learning rate, clipping.
 
 use clap::{Args, ValueEnum};
-use kinglet_tune::{Decay, Lora, Optimiser, Recipe, Schedule};
+use kinglet_tune::{Decay, Lora, Optimiser, Recipe, Schedule, Selection, ZerothOrder};
 
 #[derive(Args)]
 pub(super) struct Learning {
+    /// Train these weights alone: last=N is the last N layers, other choices are GGUF's names with * for any
+    /// text, such as *.bias; commas between them. With --lora, learn beside these alone
+    #[arg(long, value_name = "CHOICES", value_parser = Selection::parse)]
+    train: Option<Selection>,
     /// Leave the weights as they are, in any encoding, and learn a product of two matrices of this rank
     /// beside each (LoRA); what is written has them added
     #[arg(long, value_name = "RANK", value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -12,11 +16,18 @@ pub(super) struct Learning {
     /// Such products count by this over their rank [default: twice the rank]
     #[arg(long, value_name = "ALPHA", value_parser = number, requires = "lora")]
     lora_alpha: Option<f64>,
+    /// Write these products alone, as an adapter: PEFT's folder, or a GGUF file where the name ends in
+    /// .gguf
+    #[arg(long, requires = "lora")]
+    adapter: bool,
     /// How gradients change weights
     #[arg(long, value_name = "NAME", default_value = "adamw")]
     optimiser: Name,
+    /// How far mezo looks to both sides
+    #[arg(long, value_name = "DISTANCE", default_value_t = 1e-3, value_parser = number)]
+    epsilon: f64,
     /// The largest learning rate [default: adamw 3e-4, of a new model or LoRA 1e-3; lion a fifth of that;
-    /// sgd and adafactor 1e-2]
+    /// sgd and adafactor 1e-2; mezo 1e-6, of LoRA 1e-4]
     #[arg(long, value_name = "RATE", value_parser = number)]
     rate: Option<f64>,
     /// Steps over which the learning rate rises [default: a twentieth of all, at most 200]
@@ -45,6 +56,8 @@ enum Name {
     Sgd,
     Lion,
     Adafactor,
+    /// Without gradients, in the memory of inference (MeZO)
+    Mezo,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -69,6 +82,21 @@ impl Learning {
         Some(Lora { rank, alpha: self.lora_alpha.unwrap_or(2.0 * rank as f64) })
     }
 
+    /// How is learned without gradients, where that is asked for.
+    pub fn zeroth(&self, seed: u64) -> Option<ZerothOrder> {
+        matches!(self.optimiser, Name::Mezo).then_some(ZerothOrder { epsilon: self.epsilon, seed })
+    }
+
+    /// Which weights are trained, where not all are.
+    pub fn train(&self) -> Option<&Selection> {
+        self.train.as_ref()
+    }
+
+    /// Whether what is learned beside the weights is written alone.
+    pub fn adapter(&self) -> bool {
+        self.adapter
+    }
+
     /// The recipe and the learning rates of `steps` steps, which come in several batches where
     /// `accumulate`. `new`: of a new model.
     pub fn recipe(&self, steps: u64, accumulate: bool, new: bool) -> (Recipe, Schedule) {
@@ -79,6 +107,8 @@ impl Learning {
             }
             Name::Lion => Optimiser::lion(),
             Name::Adafactor => Optimiser::adafactor(),
+            // Its steps are plain ones, along directions instead of gradients.
+            Name::Mezo => Optimiser::sgd(),
         };
         let (Optimiser::Sgd { weight_decay, .. }
         | Optimiser::AdamW { weight_decay, .. }
@@ -91,6 +121,8 @@ impl Learning {
             (Name::Lion, false) => 6e-5,
             (Name::Lion, true) => 2e-4,
             (Name::Sgd | Name::Adafactor, _) => 1e-2,
+            (Name::Mezo, false) => 1e-6,
+            (Name::Mezo, true) => 1e-4,
         };
         let warm_up = self.warm_up.unwrap_or_else(|| (steps / 20).min(MOST_WARM_UP));
         let end = self.last_rate;

@@ -58,6 +58,11 @@ impl Start {
         self.config.is_some()
     }
 
+    /// What an adapter says of its base.
+    pub fn base(&self) -> String {
+        self.model.as_deref().map_or(String::new(), |model| model.display().to_string())
+    }
+
     /// What a checkpoint must agree with.
     pub fn identity(&self) -> [(&'static str, Value); 2] {
         [("--vocab", json!(self.vocab)), ("--spaces-apart", json!(self.spaces_apart))]
