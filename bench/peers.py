@@ -51,8 +51,8 @@ class Bench:
         engine = ENGINES[name]
         return [self.program(engine.program), *engine.arguments(name)]
 
-    def start(self, command, model, threads, last):
-        return Worker([*command, model, threads, last], threads)
+    def start(self, command, model, threads, *what):
+        return Worker([*command, model, threads, *what], threads)
 
     def bandwidth(self):
         """A worker that answers each line with the bytes that `threads` threads read in a second."""

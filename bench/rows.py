@@ -4,7 +4,7 @@ from instructions import CPUS, decode, prompt
 from language import Beside, Decode, FirstToken, Prompt
 from nets import FirstRun, Net, PlannedMemory
 from precision import Precision
-from training import LanguageTraining, NetTraining
+from training import LanguageTraining, LoraTraining, NetTraining
 
 MOBILENET = "vision/tf2_mobilenet_v2_1.0_224_ptq.tflite"
 
@@ -89,6 +89,26 @@ LANGUAGE = [
 TRAINING = [
     LanguageTraining("Llama 15M, 8 x 256", {"torch": 1.0}, "llama-15m"),
     NetTraining("MobileNetV2 0.35 96, 16 images", {"torch": 1.0}, width=0.35, size=96, batch=16),
+    LoraTraining(
+        "SmolLM 135M Q4_0, LoRA, 4 x 256",
+        {"torch": 2.0},
+        "smollm-135m",
+        lines=4,
+        choices="lora=8",
+        peer_choices="lora=8",
+    ),
+    # Against the peer's full step.
+    LanguageTraining(
+        "Llama 15M, 8 x 256, last two layers", {"torch": 3.0}, "llama-15m", choices="last=2"
+    ),
+    NetTraining(
+        "MobileNetV2 0.35 96, 16 images, last two blocks and biases",
+        {"torch": 3.0},
+        width=0.35,
+        size=96,
+        batch=16,
+        choices="stage5.2.*,stage6.*,head.*,classifier.*,*.bias",
+    ),
 ]
 
 BESIDE = [

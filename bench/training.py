@@ -1,6 +1,6 @@
 """Rows of the table about training: whole steps of models of chance."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines import ENGINES
@@ -13,12 +13,15 @@ CONFIGS = Path(__file__).resolve().parent / "training"
 
 @dataclass(frozen=True)
 class Training:
-    """A step that trains all weights by AdamW. `peers`: how many times as fast as each Kinglet is to be.
+    """A step that trains by AdamW: a peer all weights, Kinglet those that `choices` is of, as `kinglet
+    tune --train` has them. `peers`: how many times as fast as each Kinglet is to be.
 
     Each side holds a model of chance in a process of its own."""
 
     name: str
     peers: dict
+    choices: str = field(default="*", kw_only=True)
+    peer_choices: str = field(default="*", kw_only=True)
 
     section = "training"
     rounds = 8
@@ -35,8 +38,10 @@ class Training:
         program = [bench.program("bench_training")]
         try:
             with (
-                bench.start(program, mine, bench.threads, self.what) as ours,
-                bench.start(bench.peer(peer), theirs, bench.threads, self.what) as theirs,
+                bench.start(program, mine, bench.threads, self.what, self.choices) as ours,
+                bench.start(
+                    bench.peer(peer), theirs, bench.threads, self.what, self.peer_choices
+                ) as theirs,
             ):
                 turns = [lambda w=w: w.seconds("1")[0] for w in (ours, theirs)]
                 values = interleave(turns, bench.rounds(self.rounds))
@@ -67,6 +72,19 @@ class LanguageTraining(Training):
 
     def models(self, bench):
         return [CONFIGS / f"{self.model}.json"] * 2
+
+
+@dataclass(frozen=True)
+class LoraTraining(LanguageTraining):
+    """Low-rank products beside frozen weights: Kinglet's in `encoding`, the peer's in bf16."""
+
+    encoding: str = "q4_0"
+    rank: int = 8
+
+    rounds = 3
+
+    def models(self, bench):
+        return bench.made(self.model, self.encoding), CONFIGS / f"{self.model}.json"
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ class Llama(nn.Module):
         steps = torch.arange(0, head, 2) / head
         angles = torch.arange(tokens.shape[1])[:, None] / self.config["rope_theta"] ** steps
         angles = torch.cat((angles, angles), -1)
-        x, angles = self.embedding(tokens), (angles.cos(), angles.sin())
+        x = self.embedding(tokens)
+        angles = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
         for layer in self.layers:
             x = layer(x, angles)
         return self.norm(x) @ self.embedding.weight.T
@@ -120,7 +121,7 @@ class Block(nn.Module):
 
 
 def net(name, _):
-    """The net, images and their classes. All of it is trained, whatever Kinglet trains."""
+    """The net, images and their classes."""
     _, width, size, batch = name.split("-")
     width, size, batch = float(width), int(size), int(batch)
     count = channels(32, width)
@@ -134,18 +135,45 @@ def net(name, _):
     return nn.Sequential(*layers), torch.rand(batch, 3, size, size), torch.randint(1000, (batch,))
 
 
+class Adapted(nn.Module):
+    """A frozen product, and one of low rank beside it."""
+
+    def __init__(self, base, rank):
+        super().__init__()
+        self.base = base
+        self.a = nn.Linear(base.in_features, rank, bias=False)
+        self.b = nn.Linear(rank, base.out_features, bias=False)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x):
+        return self.base(x) + 2.0 * self.b(self.a(x))
+
+
+def adapt(model, rank):
+    """The model in bf16 and frozen, with something of this rank beside each product."""
+    model.requires_grad_(False)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Adapted(child, rank))
+    return model.to(torch.bfloat16)
+
+
 class Training:
-    def __init__(self, model, what):
+    def __init__(self, model, what, choices="*"):
         torch.manual_seed(1)
         make = language_model if model.endswith(".json") else net
         self.model, self.x, self.targets = make(model, what)
-        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+        if choices.startswith("lora="):
+            self.model = adapt(self.model, int(choices.removeprefix("lora=")))
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(trained, lr=1e-3, fused=True)
 
     def step(self):
         began = time.perf_counter_ns()
         self.optimiser.zero_grad()
         logits = self.model(self.x)
-        loss = F.cross_entropy(logits.flatten(0, -2), self.targets)
+        loss = F.cross_entropy(logits.flatten(0, -2).float(), self.targets)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
@@ -154,10 +182,10 @@ class Training:
 
 
 def main():
-    model, threads, what = sys.argv[1:]
+    model, threads, *what = sys.argv[1:]
     torch.set_num_threads(int(threads))
     began = time.perf_counter_ns()
-    training = Training(model, what)
+    training = Training(model, *what)
     made = time.perf_counter_ns() - began
     answer(made, training.step())
     for question in sys.stdin:
