@@ -23,6 +23,7 @@
 pub mod clock;
 pub mod contract;
 mod data;
+mod everyday;
 mod example;
 mod form;
 mod generate;
@@ -31,10 +32,10 @@ mod model;
 mod noise;
 pub mod rng;
 pub mod score;
-mod skeleton;
 pub mod speech;
 
 pub use contract::{Call, Contract};
+pub use everyday::everyday;
 pub use example::Example;
 pub use generate::{Annotated, DataError, Generator, HeldOut, training_grammar};
 pub use model::MODEL;

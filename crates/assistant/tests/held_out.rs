@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use kinglet_assistant::contract::Kind;
 use kinglet_assistant::grammar::{Grammar, Pattern};
-use kinglet_assistant::{Annotated, Contract, HeldOut, training_grammar};
+use kinglet_assistant::{Annotated, Contract, Generator, HeldOut, everyday, training_grammar};
 
 const BEFORE: [&str; 3] = ["before_command", "before_question", "before_statement"];
 const AFTER: [&str; 4] = ["after_command", "after_question", "after_statement", "after_text"];
@@ -112,4 +112,25 @@ fn the_grammar_knows_what_it_derives() {
     }
     assert!(grammar.fills("who", "ana") && !grammar.fills("who", "An"));
     assert!(!grammar.fills("who", "speak to Zed") && !grammar.fills("what", "Ana"));
+}
+
+/// Ordinary sentences: of every function, and none of them is trained on.
+#[test]
+fn everyday_sentences_are_not_trained_on() {
+    let plain = |say: &str| -> String {
+        let kept = say.to_lowercase();
+        kept.chars().filter(|c| c.is_alphanumeric() || *c == ' ').collect()
+    };
+    let examples = everyday();
+    let said: BTreeSet<String> = examples.iter().map(|example| plain(&example.say)).collect();
+    assert_eq!(said.len(), examples.len(), "a sentence is there twice");
+    for function in Contract::shipped().functions {
+        let count = examples.iter().filter(|e| e.call.name == function.name).count();
+        assert!(count >= 4, "{count} sentences of {}", function.name);
+    }
+    let mut generator = Generator::new(1).unwrap();
+    for _ in 0..50_000 {
+        let example = generator.example().unwrap();
+        assert!(!said.contains(&plain(&example.say)), "{}", example.say);
+    }
 }

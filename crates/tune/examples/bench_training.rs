@@ -44,7 +44,7 @@ fn main() -> Result<()> {
         Some("gguf") => {
             let file = Gguf::open(path)?;
             let (config, family) = from_gguf(&file)?;
-            language_model(&config, &family, &file, what)?
+            language_model(&config, family, &file, what)?
         }
         _ => {
             let (config, family, weights) = of_chance(path)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kinglet_assistant::{Contract, HeldOut, Score};
+use kinglet_assistant::{Contract, Example, HeldOut, Score, everyday};
 use serde_json::Value;
 
 use super::DataArguments;
@@ -17,12 +17,9 @@ use crate::command::{cargo, output, root, run};
 const SEED: u64 = 1;
 const EXAMPLES: u64 = 1_000_000;
 const STEPS: u64 = 8000;
-const TUNING: [&str; 17] = [
+const TUNING: [&str; 14] = [
     "--vocab",
     "2048",
-    "--spaces-apart",
-    "--bpe-dropout",
-    "0.1",
     "--context",
     "256",
     "--batch",
@@ -65,23 +62,24 @@ pub fn train(arguments: &Arguments) -> Result<()> {
     let count = arguments.examples.unwrap_or(EXAMPLES);
     super::data(&DataArguments { out: out.clone(), seed: SEED, count, stats: false })?;
 
-    let whole = out.join("whole.txt");
-    replace(&whole, &Contract::shipped().skeleton().join("\n"))?;
-
     let trained = out.join("assistant.gguf");
     let mut tune = super::kinglet();
     tune.args(["tune", "--json", "--config"]).arg(model.join("config.json"));
     tune.arg("--data").arg(out.join("train.jsonl"));
     tune.arg("--evaluation-data").arg(out.join("dev.jsonl"));
-    tune.arg("--whole").arg(&whole);
     tune.arg("--output").arg(&trained).args(["--seed", &SEED.to_string()]).args(TUNING);
     tune.args(["--steps", &arguments.steps.unwrap_or(STEPS).to_string()]);
     tune.stderr(std::process::Stdio::inherit());
     let told: Value = serde_json::from_str(&output(&mut tune)?)?;
 
     let mut figures = training(&told, &trained)?;
-    for (name, set) in [("dev", HeldOut::Dev), ("test", HeldOut::Test)] {
-        let score = score(&trained, &out.join(format!("{name}.jsonl")), set)?;
+    let sets = [
+        ("dev", HeldOut::Dev.examples()?),
+        ("test", HeldOut::Test.examples()?),
+        ("everyday", everyday()),
+    ];
+    for (name, examples) in sets {
+        let score = score(&trained, &out.join(name), examples)?;
         println!("{name}\n{score}");
         write_score(&mut figures, name, &score)?;
     }
@@ -98,17 +96,17 @@ pub fn train(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// What the program answers to the sentences of `set`, judged.
-fn score(trained: &Path, sentences: &Path, set: HeldOut) -> Result<Score> {
-    let examples = set.examples()?;
+/// What the program answers to the sentences of `examples`, judged. `place`: where they are kept, but for
+/// how the names end.
+fn score(trained: &Path, place: &Path, examples: Vec<Example>) -> Result<Score> {
     let says: Vec<&str> = examples.iter().map(|example| example.say.as_str()).collect();
-    let input = sentences.with_extension("txt");
+    let input = place.with_extension("txt");
     replace(&input, &(says.join("\n") + "\n"))?;
     let mut answer = super::kinglet();
     answer.args(["run", "--json", "--quiet", "--assistant"]).arg(trained).arg("-");
     answer.stdin(fs::File::open(&input)?);
     let answers = output(&mut answer)?;
-    replace(&sentences.with_extension("answers.jsonl"), &answers)?;
+    replace(&place.with_extension("answers.jsonl"), &answers)?;
     let answers = answers.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
     super::judge(&Contract::shipped(), examples, &answers)
 }

@@ -24,34 +24,6 @@ pub fn say(rng: &mut Rng) -> Spoken {
     Spoken::new(said, meant)
 }
 
-/// A number alone, as a part of a sum.
-pub fn operand(rng: &mut Rng) -> Spoken {
-    let n = number(rng);
-    Spoken::new(n.said, n.written)
-}
-
-/// Two numbers that are said the other way round: "7 from 30" is 30-7, "7 into 84" is 84/7.
-pub fn turned(joint: &str, sign: char, rng: &mut Rng) -> Spoken {
-    let (first, second) = (number(rng), number(rng));
-    let said = format!("{} {joint} {}", first.said, second.said);
-    Spoken::new(said, format!("{}{sign}{}", second.written, first.written))
-}
-
-/// What a share of something is: "15 percent on 60", with a word between if there is one: "a 15
-/// percent tip on 60".
-pub fn share_of(of: &str, rng: &mut Rng) -> Spoken {
-    let (share, base) = (share(rng), number(rng));
-    let said = format!("{} {of} {}", share.said, base.said);
-    Spoken::new(said, format!("{}*{}/100", base.written, share.written))
-}
-
-/// A number and what it grows or shrinks by: "80 by 10%" is 80+80*10/100.
-pub fn changed(joint: &str, sign: char, rng: &mut Rng) -> Spoken {
-    let (base, share) = (number(rng), share(rng));
-    let (said, n) = (format!("{} {joint} {}", base.said, share.said), base.written);
-    Spoken::new(said, format!("{n}{sign}{n}*{}/100", share.written))
-}
-
 /// A number of some size.
 fn number(rng: &mut Rng) -> Number {
     let n = match rng.below(10) {
@@ -144,8 +116,7 @@ fn signs(rng: &mut Rng) -> (String, String) {
     (said, written)
 }
 
-/// A number of per cent, with its sign or word.
-fn share(rng: &mut Rng) -> Number {
+fn percentage(rng: &mut Rng) -> (String, String) {
     let share = match rng.below(4) {
         0 => decimal(rng),
         1 => number(rng),
@@ -161,12 +132,8 @@ fn share(rng: &mut Rng) -> Number {
         4 => " per cent",
         _ => " percent",
     };
-    Number { said: format!("{}{sign}", share.said), written: share.written }
-}
-
-fn percentage(rng: &mut Rng) -> (String, String) {
-    let (share, base) = (share(rng), number(rng));
-    let (p, b) = (&share.said, &base.said);
+    let base = number(rng);
+    let (p, b) = (format!("{}{sign}", share.said), &base.said);
     let (pw, bw) = (&share.written, &base.written);
     match rng.below(12) {
         0 => (format!("{p} off {b}"), format!("{bw}-{bw}*{pw}/100")),

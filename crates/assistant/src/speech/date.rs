@@ -28,21 +28,11 @@ pub fn say(preposition: bool, rng: &mut Rng) -> Spoken {
     let on = if preposition { "on " } else { "" };
     match rng.below(20) {
         0..2 => Spoken::new("today", "today"),
-        2..6 => {
-            let said = match rng.below(16) {
-                0..12 => "tomorrow",
-                12 => "tmr",
-                13 => "tomoz",
-                _ => "tmrw",
-            };
-            Spoken::new(said, "tomorrow")
-        }
+        2..6 => Spoken::new(rng.pick(&["tomorrow", "tomorrow", "tomorrow", "tmrw"]), "tomorrow"),
         6..12 => {
             let day = rng.pick(&WEEKDAYS);
             let name = capital(day);
-            let said = match rng.below(12) {
-                10 => format!("{} {name}", rng.pick(&["the coming", "upcoming", "coming"])),
-                11 => format!("this coming {name}"),
+            let said = match rng.below(10) {
                 0..6 => format!("{on}{name}"),
                 6 => format!("this {name}"),
                 7 => format!("next {name}"),
@@ -85,11 +75,7 @@ pub fn say(preposition: bool, rng: &mut Rng) -> Spoken {
         }
         _ => {
             let days = rng.range(2, 10);
-            let (words, days) = match rng.below(10) {
-                6 => ("day after tomorrow".to_owned(), 2),
-                7 => (format!("{} days from now", said(days, rng)), days),
-                8 => ("a week from today".to_owned(), 7),
-                9 => ("two weeks from today".to_owned(), 14),
+            let (words, days) = match rng.below(6) {
                 0..2 => ("the day after tomorrow".to_owned(), 2),
                 2 if preposition => ("in a week".to_owned(), 7),
                 3 if preposition => ("in two weeks".to_owned(), 14),
@@ -101,31 +87,11 @@ pub fn say(preposition: bool, rng: &mut Rng) -> Spoken {
     }
 }
 
-/// A date of digits, as machines write it.
-pub fn iso(rng: &mut Rng) -> Spoken {
-    let (month, year) = (rng.range(1, 12), rng.range(2024, 2035));
-    let day = rng.range(1, LENGTHS[month as usize - 1]);
-    let iso = format!("{year}-{month:02}-{day:02}");
-    Spoken::new(iso.clone(), iso)
-}
-
-/// A weekday and its date, "Friday the 12th of June".
-pub fn full(rng: &mut Rng) -> Spoken {
-    let name = capital(rng.pick(&WEEKDAYS));
-    let name = if rng.percent(20) { short(&name).to_owned() } else { name };
-    let comma = rng.pick(&["", "", ","]);
-    let (said, month, day) = month_day(rng);
-    Spoken::new(format!("{name}{comma} {said}"), format!("--{month:02}-{day:02}"))
-}
-
 fn month_day(rng: &mut Rng) -> (String, u64, u64) {
     let index = rng.below(12) as usize;
     let day = rng.range(1, LENGTHS[index]);
     let month = if rng.percent(12) { &MONTHS[index][..3] } else { MONTHS[index] };
-    let said = match rng.below(15) {
-        12 => format!("{} of {month}", ordinal(day)),
-        13 => format!("{} of {month}", ordinal_word(day, rng.percent(50))),
-        14 => format!("{month} the {}", ordinal_word(day, rng.percent(50))),
+    let said = match rng.below(12) {
         0..3 => format!("{month} {}", ordinal(day)),
         3..5 => format!("{month} {day}"),
         5..7 => format!("the {} of {month}", ordinal(day)),
@@ -145,7 +111,6 @@ fn capital(word: &str) -> String {
 fn short(day: &str) -> &str {
     match day {
         "Tuesday" => "Tues",
-        "Wednesday" => "Weds",
         "Thursday" => "Thurs",
         _ => &day[..3],
     }
@@ -176,52 +141,10 @@ pub fn days(rng: &mut Rng) -> Spoken {
         ("at the weekend", "sat sun"),
         ("every weekend", "sat sun"),
         ("on the weekend", "sat sun"),
-        ("each morning", ALL),
-        ("all seven days", ALL),
-        ("7 days a week", ALL),
-        ("everyday", ALL),
-        ("day in day out", ALL),
-        ("every day of the week", ALL),
-        ("on every day", ALL),
-        ("the whole week", ALL),
-        ("each and every day", ALL),
-        ("every evening", ALL),
-        ("each weekday", "mon tue wed thu fri"),
-        ("on weekday mornings", "mon tue wed thu fri"),
-        ("every weekday morning", "mon tue wed thu fri"),
-        ("weekday mornings", "mon tue wed thu fri"),
-        ("on all weekdays", "mon tue wed thu fri"),
-        ("every workday", "mon tue wed thu fri"),
-        ("every working day", "mon tue wed thu fri"),
-        ("workdays", "mon tue wed thu fri"),
-        ("Monday thru Friday", "mon tue wed thu fri"),
-        ("Mon to Fri", "mon tue wed thu fri"),
-        ("Mon–Fri", "mon tue wed thu fri"),
-        ("M-F", "mon tue wed thu fri"),
-        ("Monday till Friday", "mon tue wed thu fri"),
-        ("from Mon to Fri", "mon tue wed thu fri"),
-        ("weekends", "sat sun"),
-        ("each weekend", "sat sun"),
-        ("on weekend mornings", "sat sun"),
-        ("weekend mornings", "sat sun"),
-        ("weekends only", "sat sun"),
-        ("only at weekends", "sat sun"),
-        ("on both weekend days", "sat sun"),
-        ("Saturday and Sunday", "sat sun"),
-        ("Sat and Sun", "sat sun"),
     ];
     if rng.percent(45) {
         let (said, meant) = rng.pick(SETS);
         return Spoken::new(said, meant);
-    }
-    if rng.percent(8) {
-        let day = rng.below(7) as usize;
-        let (every, but) = (
-            rng.pick(&["every day", "each day", "all days", "daily"]),
-            rng.pick(&["except", "but", "except for", "apart from"]),
-        );
-        let others: Vec<usize> = (0..7).filter(|&other| other != day).collect();
-        return Spoken::new(format!("{every} {but} {}", capital(WEEKDAYS[day])), meant(&others));
     }
     if rng.percent(12) {
         let first = rng.below(5) as usize;
@@ -241,34 +164,15 @@ pub fn days(rng: &mut Rng) -> Spoken {
     if rng.percent(80) {
         chosen.sort_unstable();
     }
-    let (lead, plural) = rng.pick(&[
-        ("on ", "s"),
-        ("on ", ""),
-        ("every ", ""),
-        ("each ", ""),
-        ("", "s"),
-        ("", ""),
-        ("every ", " morning"),
-        ("on ", " mornings"),
-    ]);
-    let is_short = plural.is_empty() && rng.percent(25);
-    let (last, part) = (chosen.len() - 1, plural.strip_prefix(' ').is_some());
-    let name = |index: usize, day: usize| {
-        let name = capital(WEEKDAYS[day]);
-        let plural = if part && index < last { "" } else { plural };
-        if is_short { short(&name).to_owned() } else { format!("{name}{plural}") }
-    };
-    let names: Vec<_> = chosen.iter().enumerate().map(|(index, &day)| name(index, day)).collect();
-    let and = rng.pick(&["and", "and", "and", "and", "&", "plus"]);
+    let (lead, plural) = rng.pick(&[("on ", "s"), ("on ", ""), ("every ", ""), ("each ", "")]);
+    let names: Vec<_> =
+        chosen.iter().map(|&day| format!("{}{plural}", capital(WEEKDAYS[day]))).collect();
     let said = match &names[..] {
-        [_, _, ..] if rng.percent(15) => {
-            format!("{lead}{}", names.join(rng.pick(&[", ", " ", "/"])))
-        }
         [one] => format!("{lead}{one}"),
-        [one, two] => format!("{lead}{one} {and} {two}"),
+        [one, two] => format!("{lead}{one} and {two}"),
         [first @ .., last] => {
             let comma = rng.pick(&[",", "", ""]);
-            format!("{lead}{}{comma} {and} {last}", first.join(", "))
+            format!("{lead}{}{comma} and {last}", first.join(", "))
         }
         [] => unreachable!("at least one day is chosen"),
     };

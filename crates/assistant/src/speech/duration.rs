@@ -106,13 +106,7 @@ fn phrase(rng: &mut Rng) -> (String, u64) {
     let unit = if rng.percent(50) { MINUTE } else { HOUR };
     let (name, half) = (unit.name, unit.seconds / 2);
     let an = if unit.seconds == 3600 { "an" } else { "a" };
-    match rng.below(18) {
-        12 => ("an hour and a quarter".to_owned(), 4500),
-        13 => (format!("{number} and a quarter hours"), n * 3600 + 900),
-        14 => (format!("{n}h30"), n * 3600 + 1800),
-        15 => (format!("a couple {name}s"), 2 * unit.seconds),
-        16 => (rng.pick(&["hour and a half", "an hour thirty", "an hour 30"]).to_owned(), 5400),
-        17 => (rng.pick(&["a full hour", "one whole hour", "a whole hour"]).to_owned(), 3600),
+    match rng.below(12) {
         0 => (format!("half {an} {name}"), half),
         1 => (format!("{an} {name} and a half"), unit.seconds + half),
         2 => (format!("one and a half {name}s"), unit.seconds + half),

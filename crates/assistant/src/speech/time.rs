@@ -111,25 +111,12 @@ pub fn say(sense: Sense, rng: &mut Rng) -> Spoken {
     Spoken::new(words_for(hour, minute, sense, rng), format!("{hour:02}:{minute:02}"))
 }
 
-/// Says a time as a clock of 24 hours shows it.
-pub fn clock(sense: Sense, rng: &mut Rng) -> Spoken {
-    let hour = sense.hours[rng.weighted(sense.hours.iter().map(|(_, weight)| *weight))].0;
-    let minute = if rng.percent(70) { rng.below(12) * 5 } else { rng.below(60) };
-    let said = match rng.below(8) {
-        0 => format!("{hour:02}{minute:02}"),
-        1 if hour > 12 => format!("{hour}h{minute:02}"),
-        2 if hour > 12 => format!("{hour}.{minute:02}"),
-        _ => format!("{hour:02}:{minute:02}"),
-    };
-    Spoken::new(said, format!("{hour:02}:{minute:02}"))
-}
-
 fn words_for(hour: u64, minute: u64, sense: Sense, rng: &mut Rng) -> String {
     if minute == 0 && hour.is_multiple_of(12) && rng.percent(60) {
         let names: &[&str] = if hour == 12 {
-            &["noon", "midday", "12 noon", "twelve noon", "noon", "high noon"]
+            &["noon", "midday", "12 noon"]
         } else {
-            &["midnight", "midnight", "12 midnight", "twelve midnight"]
+            &["midnight", "midnight", "12 midnight"]
         };
         return (rng.pick(names)).to_owned();
     }
@@ -200,7 +187,7 @@ fn core(hour: u64, minute: u64, rng: &mut Rng) -> (String, u64) {
     };
     let a = if rng.percent(30) { "a " } else { "" };
     let past = rng.pick(&["past", "past", "past", "after"]);
-    let to = rng.pick(&["to", "to", "to", "to", "till", "of", "before"]);
+    let to = rng.pick(&["to", "to", "to", "till", "of"]);
     let in_words = match minute {
         0 => match rng.below(4) {
             0 => format!("{} o'clock", name(hour)),
@@ -249,8 +236,7 @@ fn part(hour: u64, after_digits: bool, rng: &mut Rng) -> String {
         4..12 => &["in the morning"],
         12..17 => &["in the afternoon"],
         17 => &["in the afternoon", "in the evening"],
-        18 => &["in the evening"],
-        19..21 => &["in the evening", "in the evening", "at night"],
+        18..21 => &["in the evening"],
         21 => &["in the evening", "at night"],
         _ => &["at night"],
     };

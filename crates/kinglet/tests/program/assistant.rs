@@ -5,7 +5,7 @@ use crate::common::{Done, file, folder, kinglet, kinglet_hears};
 use kinglet::assistant::{Assistant, Contract, Date};
 use kinglet::lm::{Constraint, LanguageModel, Options};
 use kinglet_assistant::contract::Kind;
-use kinglet_assistant::{Call, Example, Generator, HeldOut, MODEL, clock};
+use kinglet_assistant::{Call, Example, Generator, HeldOut, MODEL, clock, everyday, score};
 use serde_json::Value;
 
 const TODAY: Date = Date { year: 2026, month: 11, day: 28 };
@@ -158,6 +158,25 @@ fn right_answers_are_allowed() {
     }
     // "take me hime" is misspelled: `home` is none of its words.
     assert!(refused.len() <= 1, "{refused:#?}");
+}
+
+/// Ordinary sentences that it was not trained on; the model's card tells of harder ones too.
+#[test]
+fn everyday_sentences_are_understood() {
+    const RIGHT_FUNCTION: f64 = 0.90;
+    const ALL_RIGHT: f64 = 0.80;
+    let mut assistant = Assistant::built_in().unwrap();
+    let mut examples = everyday();
+    let mut answers = Vec::new();
+    for example in &mut examples {
+        example.call = example.call.clone().on(TODAY);
+        let call = assistant.answer_on(&example.say, TODAY).unwrap();
+        answers.push(serde_json::to_value(call).unwrap());
+    }
+    let score = score(&Contract::shipped(), &examples, &answers);
+    let share = |part: usize| part as f64 / score.all.of as f64;
+    let (function, exact) = (share(score.all.function), share(score.all.exact));
+    assert!(function >= RIGHT_FUNCTION && exact >= ALL_RIGHT, "{score}");
 }
 
 fn call_of(line: &str) -> Call {

@@ -221,8 +221,9 @@ fn modules<'a>(
     let mut used = BTreeSet::new();
     for (name, dims) in names {
         let Some(module) = name.strip_suffix(".weight") else { continue };
-        let Ok((m, places)) = hf.module_places(module, dims) else { continue };
+        let Ok(places) = hf.module_places(module, dims) else { continue };
         let own: Vec<_> = places
+            .of
             .into_iter()
             .filter_map(|(gguf, rows)| {
                 let part = adapter.parts.get(&gguf)?;
@@ -238,7 +239,7 @@ fn modules<'a>(
             let m = "its file does not say what stands before it in the model: write a .gguf file instead";
             return Err(wrong(m.into()));
         }
-        let part = Part::stacked(m, &own).map_err(|e| wrong(e.to_string()))?;
+        let part = Part::stacked(places.rows, &own).map_err(|e| wrong(e.to_string()))?;
         found.push(Module { name: module, part });
     }
     match adapter.parts.iter().find(|(name, _)| !used.contains(*name)) {

@@ -89,13 +89,8 @@ impl HfConfig {
         !ignored(name)
     }
 
-    /// How many rows, of one output each, the weight of a module has, held in these sizes; and under each
-    /// of GGUF's names the rows that are there, in its order.
-    pub(super) fn module_places(
-        &self,
-        module: &str,
-        dims: &[usize],
-    ) -> Result<(usize, Vec<(String, Vec<usize>)>), GraphError> {
+    /// Where the rows of the weight of a module are, held in these sizes.
+    pub(super) fn module_places(&self, module: &str, dims: &[usize]) -> Result<Places, GraphError> {
         let fail = |m: String| GraphError::new(format!("module '{module}'"), m);
         let &[first, second] = dims else { return Err(fail(format!("{dims:?} is no matrix"))) };
         let m = if turns_outputs(self.class, module) { second } else { first };
@@ -107,7 +102,7 @@ impl HfConfig {
         let rows =
             |t: &Tensor| t.slice::<i32>().map(|rows| rows.iter().map(|r| *r as usize).collect());
         let places = places.map(|(name, t)| Ok((name, rows(&t)?)));
-        Ok((m, places.collect::<Result<_, OpError>>().map_err(op)?))
+        Ok(Places { rows: m, of: places.collect::<Result<_, OpError>>().map_err(op)? })
     }
 
     /// The tensor that the class calls `name`, of these sizes, from weights under GGUF's names: what
@@ -125,6 +120,14 @@ impl HfConfig {
         let (config, ..) = config::read(&self.told, self.class)?;
         write::own(self.class, &config, name, dims, weights)
     }
+}
+
+/// Where the rows of a module's weight are, of one output each.
+pub(super) struct Places {
+    /// How many it has.
+    pub rows: usize,
+    /// Under each of GGUF's names the rows that are there, in its order.
+    pub of: Vec<(String, Vec<usize>)>,
 }
 
 /// Whether `class` has the module `name`, and rows of its weight can be told apart.
