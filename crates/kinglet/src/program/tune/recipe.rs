@@ -24,7 +24,7 @@ pub(super) struct Learning {
     #[arg(long, value_name = "NAME", default_value = "adamw")]
     optimiser: Name,
     /// How far mezo looks to both sides
-    #[arg(long, value_name = "DISTANCE", default_value_t = 1e-3, value_parser = number)]
+    #[arg(long, value_name = "DISTANCE", default_value_t = 1e-3, value_parser = super::positive)]
     epsilon: f64,
     /// The largest learning rate [default: adamw 3e-4, of a new model or LoRA 1e-3; lion a fifth of that;
     /// sgd and adafactor 1e-2; mezo 1e-6, of LoRA 1e-4]
