@@ -5,7 +5,9 @@ use crate::data::{Batches, IGNORED};
 use crate::{Lora, Selection, TuneError, cross_entropy_sum};
 use kinglet_formats::lm::{Build, build};
 use kinglet_graph::ops::binary::BinaryFn;
-use kinglet_graph::{Builder, DType, Dim, Dims, Graph, Shape, ValueId, ValueType};
+use kinglet_graph::{
+    Builder, DType, Dim, Dims, Fold, Graph, Shape, ValueId, ValueType, infer, set_input_shapes,
+};
 
 /// A model with its loss: the mean surprise, in nats, at the targets that count.
 #[derive(Clone, Debug)]
@@ -77,5 +79,8 @@ pub fn objective(model: &Model, batches: &Batches) -> Result<Objective, TuneErro
     let mut shapes = vec![rows.clone(); 5];
     shapes.push([lines, pages].as_slice().into());
     shapes.extend([rows.clone(), rows, Dims::new()]);
+    // Sizes are numbers from here on: expressions of symbols grow with what is put beside weights.
+    set_input_shapes(&mut graph, &shapes)?;
+    infer(&mut graph, Fold::Shapes)?;
     Ok(Objective { graph, loss, weights, shapes })
 }
