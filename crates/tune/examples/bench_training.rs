@@ -19,7 +19,7 @@ use kinglet_graph::ops::rows::PAGE;
 use kinglet_graph::{DType, Dim, Graph, Tensor, ValueId, ValueType};
 use kinglet_measure::Recorder;
 use kinglet_runtime::{Plan, PlanOptions};
-use kinglet_tune::{Lora, Optimiser, Recipe, Selection, cross_entropy, differentiate};
+use kinglet_tune::{Lora, Objective, Optimiser, Recipe, Selection, cross_entropy, differentiate};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     };
     match choices.strip_prefix("lora=") {
         Some(rank) => work.adapt(rank.parse()?)?,
-        None => work.select(&Selection::parse(choices)?)?,
+        None => work.objective.select(&Selection::parse(choices)?)?,
     }
     let (plan, inputs) = work.plan(threads)?;
     let planned = began.elapsed();
@@ -113,37 +113,28 @@ impl Training {
     }
 }
 
-/// What is trained.
+/// What is trained, and on what.
 struct Work {
-    graph: Graph,
-    loss: ValueId,
-    trained: Vec<ValueId>,
+    objective: Objective,
     batch: Vec<Tensor>,
 }
 
 impl Work {
-    /// Trains products of this rank beside the weights alone.
-    fn adapt(&mut self, rank: usize) -> Result<()> {
-        let lora = Lora { rank, alpha: 2.0 * rank as f64 };
-        let weights = self.graph.values_with_ids().filter(|(_, v)| v.data.is_some());
-        let weights: Vec<ValueId> = weights.map(|(id, _)| id).collect();
-        self.trained = lora.adapt(&mut self.graph, &weights, 1)?;
-        Ok(())
+    fn new(graph: Graph, loss: ValueId, trained: Vec<ValueId>, batch: Vec<Tensor>) -> Work {
+        let shapes = batch.iter().map(|t| t.dims().into()).collect();
+        Work { objective: Objective::new(graph, loss, trained, shapes), batch }
     }
 
-    /// Trains what `selection` chooses alone.
-    fn select(&mut self, selection: &Selection) -> Result<()> {
-        let names: Vec<&str> =
-            self.trained.iter().map(|v| self.graph.value(*v).name.as_str()).collect();
-        let mut chosen = selection.of(&names)?.into_iter();
-        self.trained.retain(|_| chosen.next().unwrap_or(false));
-        Ok(())
+    /// Trains products of this rank beside the weights alone.
+    fn adapt(&mut self, rank: usize) -> Result<()> {
+        Ok(self.objective.adapt(Lora { rank, alpha: 2.0 * rank as f64 }, 1)?)
     }
 
     /// The plan of a step, and its inputs.
     fn plan(self, threads: usize) -> Result<(Plan, Vec<Tensor>)> {
         let recipe = Recipe { clip: Some(1.0), ..Recipe::new(Optimiser::adam_w()) };
-        let training = differentiate(&self.graph, self.loss, &self.trained, &recipe)?;
+        let Objective { graph, loss, weights, .. } = &self.objective;
+        let training = differentiate(graph, *loss, weights, &recipe)?;
         let inputs: Vec<Tensor> = self.batch.into_iter().chain([Tensor::scalar(1e-3f32)]).collect();
         let options = PlanOptions {
             input_shapes: Some(inputs.iter().map(|t| t.dims().into()).collect()),
@@ -180,7 +171,7 @@ fn net(path: &Path) -> Result<Work> {
     let learned =
         |name: &str| [".weight", ".bias", ".scale"].iter().any(|part| name.ends_with(part));
     let trained = constants(&graph, learned);
-    Ok(Work { graph, loss, trained, batch: vec![x, Tensor::from_slice(&[batch], &targets)?] })
+    Ok(Work::new(graph, loss, trained, vec![x, Tensor::from_slice(&[batch], &targets)?]))
 }
 
 /// A language model of chance, after a `config.json`.
@@ -245,7 +236,7 @@ fn language_model(
         of_rows(&rows(&|line, position| line * context + position))?,
         of_rows(&tokens())?,
     ];
-    Ok(Work { graph, loss, trained, batch })
+    Ok(Work::new(graph, loss, trained, batch))
 }
 
 /// A generator of Marsaglia's xorshift family: any numbers will do.

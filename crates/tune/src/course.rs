@@ -5,7 +5,7 @@
 //! training that is killed and started again goes on as if nothing had been.
 
 use crate::checkpoint::{self, Lock};
-use crate::data::{Batch, Batches, Data, Epoch};
+use crate::data::{Batch, Epoch, Source};
 use crate::log::{Evaluation, Log, Step};
 use crate::trainer::Trainer;
 use crate::{Schedule, TuneError};
@@ -74,20 +74,10 @@ pub struct Course {
 
 /// What is trained on, and what is not.
 pub struct Material {
-    /// The examples.
-    pub data: Data,
-    /// How those that are trained on come together.
-    pub batches: Batches,
+    /// The examples that are trained on.
+    pub examples: Box<dyn Source>,
     /// Those that are not.
-    pub held_out: Option<HeldOut>,
-}
-
-/// Examples that are not trained on.
-pub struct HeldOut {
-    /// Where they are; `None`: in the data that are trained on.
-    pub data: Option<Data>,
-    /// How they come together.
-    pub batches: Batches,
+    pub held_out: Option<Box<dyn Source>>,
 }
 
 /// The batches of all epochs, one after the other.
@@ -99,28 +89,27 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(batches: &Batches) -> Walk {
-        Walk { epoch: batches.epoch(0), number: 0, before: 0 }
+    fn new(examples: &dyn Source) -> Walk {
+        Walk { epoch: examples.epoch(0), number: 0, before: 0 }
     }
 
     /// Batch `number` of all; numbers only grow.
-    fn batch(&mut self, number: u64, of: &Material) -> Result<Batch, TuneError> {
+    fn batch(&mut self, number: u64, of: &dyn Source) -> Result<Batch, TuneError> {
         while number - self.before >= self.epoch.len() as u64 {
             self.before += self.epoch.len() as u64;
             self.number += 1;
-            self.epoch = of.batches.epoch(self.number);
+            self.epoch = of.epoch(self.number);
         }
-        let i = (number - self.before) as usize;
-        of.batches.batch(&self.epoch, i, &of.data)
+        of.batch(&self.epoch, (number - self.before) as usize)
     }
 }
 
 /// Batches that so many epochs make.
-pub fn batches_of_epochs(batches: &Batches, epochs: f64) -> u64 {
+pub fn batches_of_epochs(examples: &dyn Source, epochs: f64) -> u64 {
     let whole = epochs.floor() as u64;
-    let all: u64 = (0..whole).map(|i| batches.epoch(i).len() as u64).sum();
+    let all: u64 = (0..whole).map(|i| examples.epoch(i).len() as u64).sum();
     let part = epochs - epochs.floor();
-    let rest = if part > 0.0 { part * batches.epoch(whole).len() as f64 } else { 0.0 };
+    let rest = if part > 0.0 { part * examples.epoch(whole).len() as f64 } else { 0.0 };
     all + rest.round() as u64
 }
 
@@ -157,7 +146,7 @@ impl Course {
         let mut course = Course {
             trainer,
             settings,
-            walk: Walk::new(&material.batches),
+            walk: Walk::new(&*material.examples),
             material,
             folder: folder.into(),
             log,
@@ -198,11 +187,6 @@ impl Course {
         &self.trainer
     }
 
-    /// The lines of the data that were left out.
-    pub fn data(&self) -> &Data {
-        &self.material.data
-    }
-
     /// Goes on to the end. `hear` is told of each step and evaluation, and may end it; a checkpoint is
     /// then written first.
     ///
@@ -227,7 +211,7 @@ impl Course {
             parts.clear();
             for i in 0..self.settings.accumulate as u64 {
                 let number = self.step * self.settings.accumulate as u64 + i;
-                parts.push(self.walk.batch(number, &self.material)?);
+                parts.push(self.walk.batch(number, &*self.material.examples)?);
             }
             let done = self.trainer.step(&parts, rate)?;
             if !done.loss.is_finite() || done.norm.is_some_and(|norm| !norm.is_finite()) {
@@ -275,17 +259,19 @@ impl Course {
         &mut self,
         hear: &mut impl FnMut(&Event) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, TuneError> {
-        let Material { data, held_out, .. } = &self.material;
-        let Some(held_out) = held_out else { return Ok(ControlFlow::Continue(())) };
-        let data = held_out.data.as_ref().unwrap_or(data);
-        let epoch = held_out.batches.epoch(0);
-        let (mut sum, mut counted) = (0.0, 0);
+        let Some(held_out) = &self.material.held_out else { return Ok(ControlFlow::Continue(())) };
+        let epoch = held_out.epoch(0);
+        let (mut sum, mut counted, mut met) = (0.0, 0, None);
         for i in 0..epoch.len() {
-            let batch = held_out.batches.batch(&epoch, i, data)?;
-            sum += self.trainer.evaluate(&batch)?;
+            let batch = held_out.batch(&epoch, i)?;
+            let seen = self.trainer.evaluate(&batch)?;
+            sum += seen.loss;
             counted += batch.counted;
+            met = seen.met.map(|own| met.unwrap_or(0.0) + own);
         }
-        let evaluation = Evaluation { step: self.step, evaluation: sum / counted.max(1) as f64 };
+        let all = counted.max(1) as f64;
+        let (evaluation, accuracy) = (sum / all, met.map(|met| met / all));
+        let evaluation = Evaluation { step: self.step, evaluation, accuracy };
         self.log.evaluation(evaluation)?;
         if self.best.is_none_or(|best| evaluation.evaluation < best.evaluation) {
             self.waited = 0;

@@ -29,8 +29,11 @@ pub struct Step {
 pub struct Evaluation {
     /// The step; 0: before the first.
     pub step: u64,
-    /// The mean loss, in nats.
+    /// The mean loss, in nats where it is of classes.
     pub evaluation: f64,
+    /// The share of targets that were met, where it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
 }
 
 /// The steps and evaluations of a training, in memory and in its file.
@@ -137,18 +140,18 @@ mod tests {
         let path = folder.path().join("log");
         let step = |step| Step { step, loss: 1.5, rate: 0.1, norm: None, rows: 8, seconds: 0.5 };
         let mut log = Log::open(&path, 0).unwrap();
-        log.evaluation(Evaluation { step: 0, evaluation: 2.0 }).unwrap();
+        log.evaluation(Evaluation { step: 0, evaluation: 2.0, accuracy: None }).unwrap();
         for i in 1..=4 {
             log.step(step(i)).unwrap();
         }
-        log.evaluation(Evaluation { step: 4, evaluation: 1.0 }).unwrap();
+        log.evaluation(Evaluation { step: 4, evaluation: 1.0, accuracy: None }).unwrap();
         log.flush().unwrap();
         drop(log);
         let cut = std::fs::read_to_string(&path).unwrap() + "{\"step\": 5, \"lo";
         std::fs::write(&path, cut).unwrap();
         let mut log = Log::open(&path, 2).unwrap();
         assert_eq!(log.steps, [step(1), step(2)]);
-        assert_eq!(log.evaluations, [Evaluation { step: 0, evaluation: 2.0 }]);
+        assert_eq!(log.evaluations, [Evaluation { step: 0, evaluation: 2.0, accuracy: None }]);
         log.step(step(3)).unwrap();
         log.flush().unwrap();
         let lines = std::fs::read_to_string(&path).unwrap();

@@ -13,13 +13,13 @@ pub struct Selection(Vec<Choice>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Choice {
-    /// Of the layers `blk.0` to `blk.n`, so many of the last.
+    /// So many of the last layers.
     Last(usize),
     /// A name in which `*` stands for any text.
     Name(String),
 }
 
-/// How a layer's tensors are called, before its number.
+/// How GGUF calls a layer's tensors, before its number.
 const LAYER: &str = "blk.";
 
 impl Selection {
@@ -41,23 +41,24 @@ impl Selection {
         text.split(',').map(choice).collect::<Result<_, _>>().map(Selection)
     }
 
-    /// Of each of `names`, whether it is chosen. Rows of a weight (`WEIGHT[0..64]`) are chosen with it.
+    /// Of each of `weights`, by its name and its layer, whether it is chosen. Rows of a weight
+    /// (`WEIGHT[0..64]`) are chosen with it.
     ///
     /// # Errors
     /// If a choice is of none.
-    pub fn of(&self, names: &[&str]) -> Result<Vec<bool>, TuneError> {
-        let layers = names.iter().filter_map(|name| layer(name)).map(|n| n + 1).max().unwrap_or(0);
-        let mut chosen = vec![false; names.len()];
+    pub fn of(&self, weights: &[(&str, Option<usize>)]) -> Result<Vec<bool>, TuneError> {
+        let layers = weights.iter().filter_map(|(_, layer)| *layer).map(|n| n + 1).max();
+        let mut chosen = vec![false; weights.len()];
         for choice in &self.0 {
             let mut found = false;
-            for (name, chosen) in names.iter().zip(&mut chosen) {
+            for ((name, layer), chosen) in weights.iter().zip(&mut chosen) {
                 let name = rows_of(name).map_or(*name, |(whole, _)| whole);
-                if choice.is_of(name, layers) {
+                if choice.is_of(name, *layer, layers.unwrap_or(0)) {
                     (*chosen, found) = (true, true);
                 }
             }
             if !found {
-                let example = names.first().map_or("", |name| name);
+                let example = weights.first().map_or("", |(name, _)| name);
                 return Err(TuneError::Input(format!(
                     "{choice}: no weight of the model is chosen by it; they are called as '{example}'"
                 )));
@@ -68,9 +69,9 @@ impl Selection {
 }
 
 impl Choice {
-    fn is_of(&self, name: &str, layers: usize) -> bool {
+    fn is_of(&self, name: &str, layer: Option<usize>, layers: usize) -> bool {
         match self {
-            Choice::Last(count) => layer(name).is_some_and(|n| n.saturating_add(*count) >= layers),
+            Choice::Last(count) => layer.is_some_and(|n| n.saturating_add(*count) >= layers),
             Choice::Name(pattern) => matches(pattern, name),
         }
     }
@@ -92,7 +93,8 @@ impl fmt::Display for Choice {
     }
 }
 
-fn layer(name: &str) -> Option<usize> {
+/// The layer of a tensor of a language model, by its name.
+pub(crate) fn layer(name: &str) -> Option<usize> {
     name.strip_prefix(LAYER)?.split('.').next()?.parse().ok()
 }
 
@@ -128,8 +130,12 @@ mod tests {
         "output.weight",
     ];
 
+    fn named() -> Vec<(&'static str, Option<usize>)> {
+        NAMES.iter().map(|name| (*name, layer(name))).collect()
+    }
+
     fn chosen(text: &str) -> Vec<usize> {
-        let chosen = Selection::parse(text).unwrap().of(&NAMES).unwrap();
+        let chosen = Selection::parse(text).unwrap().of(&named()).unwrap();
         (0..NAMES.len()).filter(|i| chosen[*i]).collect()
     }
 
@@ -158,7 +164,7 @@ mod tests {
             let error = Selection::parse(text).unwrap_err();
             assert!(error.contains(want), "{text}: {error}");
         }
-        let error = Selection::parse("*.bias,norm").unwrap().of(&NAMES).unwrap_err().to_string();
+        let error = Selection::parse("*.bias,norm").unwrap().of(&named()).unwrap_err().to_string();
         assert!(error.contains("norm: no weight") && error.contains("token_embd"), "{error}");
     }
 }

@@ -17,6 +17,15 @@ pub struct Done {
     pub norm: Option<f64>,
 }
 
+/// What an evaluation of a batch found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// The sum of its losses.
+    pub loss: f64,
+    /// How many of its targets were met, where the objective tells.
+    pub met: Option<f64>,
+}
+
 /// Bytes that training takes, known before its first step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Memory {
@@ -51,15 +60,8 @@ pub struct Trainer {
     memory: Memory,
 }
 
-// The inputs, in their order, after those of rows.
-const PAGES: usize = 5;
-const WANTED: usize = 6;
-const TARGETS: usize = 7;
-const SHARE: usize = 8;
-const RATE: usize = 9;
-
 impl Trainer {
-    /// Plans the graphs of an [`crate::language::Objective`], whose inputs have the sizes `shapes`.
+    /// Plans the graphs of an [`crate::Objective`], whose inputs have the sizes `shapes`.
     /// `evaluates`: whether [`Trainer::evaluate`] will be asked for.
     ///
     /// # Errors
@@ -153,9 +155,9 @@ impl Trainer {
         let mut loss = 0.0;
         let rate = (rate as f32).to_le_bytes();
         for part in parts {
-            feed(&mut self.step, part, share);
+            feed(&mut self.step, part, share)?;
             if self.update.is_none() {
-                self.step.input_mut(RATE).copy_from_slice(&rate);
+                self.step.input_mut(part.inputs.len() + 1).copy_from_slice(&rate);
             }
             self.step.run()?;
             loss += f64::from(self.step.output(0).scalar::<f32>()?);
@@ -202,7 +204,7 @@ impl Trainer {
     fn loss(&mut self, parts: &[Batch], share: f32) -> Result<f64, TuneError> {
         let mut loss = 0.0;
         for part in parts {
-            feed(&mut self.step, part, share);
+            feed(&mut self.step, part, share)?;
             self.step.run()?;
             loss += f64::from(self.step.output(0).scalar::<f32>()?);
         }
@@ -235,17 +237,19 @@ impl Trainer {
         })
     }
 
-    /// The sum of the losses of a batch.
+    /// Looks at a batch and learns nothing.
     ///
     /// # Errors
     /// If it was not planned for, or a kernel fails.
-    pub fn evaluate(&mut self, batch: &Batch) -> Result<f64, TuneError> {
+    pub fn evaluate(&mut self, batch: &Batch) -> Result<Seen, TuneError> {
         let own = self.zeroth.map(|_| &mut self.step);
         let plan = own.or(self.evaluation.as_mut());
         let plan = plan.ok_or_else(|| TuneError::Work("no evaluation was planned".into()))?;
-        feed(plan, batch, 1.0);
+        feed(plan, batch, 1.0)?;
         plan.run()?;
-        Ok(f64::from(plan.output(0).scalar::<f32>()?))
+        let told = |i: usize| plan.output(i).scalar::<f32>().map(f64::from);
+        let met = (plan.outputs().len() > 1).then(|| told(1)).transpose()?;
+        Ok(Seen { loss: told(0)?, met })
     }
 
     /// Calls `f` with what the next step depends on, by name.
@@ -301,18 +305,10 @@ fn frozen(graph: &Graph) -> usize {
 }
 
 /// Writes a batch into the inputs of a plan.
-fn feed(plan: &mut Plan, batch: &Batch, share: f32) {
-    let mut put = |input: usize, values: &mut dyn Iterator<Item = i32>| {
-        let (words, _) = plan.input_mut(input).as_chunks_mut::<4>();
-        words.iter_mut().zip(values).for_each(|(word, v)| *word = v.to_le_bytes());
-    };
-    let rows = [&batch.tokens, &batch.positions, &batch.sequences, &batch.parents, &batch.slots];
-    for (input, values) in rows.into_iter().enumerate() {
-        put(input, &mut values.iter().copied());
+fn feed(plan: &mut Plan, batch: &Batch, share: f32) -> Result<(), TuneError> {
+    for (i, tensor) in batch.inputs.iter().enumerate() {
+        plan.set_input(i, &tensor.view())?;
     }
-    // Rows see their ancestors in the batch alone, and nothing that was held before.
-    put(PAGES, &mut std::iter::repeat(-1));
-    put(WANTED, &mut (0..));
-    put(TARGETS, &mut batch.targets.iter().copied());
-    plan.input_mut(SHARE).copy_from_slice(&share.to_le_bytes());
+    plan.input_mut(batch.inputs.len()).copy_from_slice(&share.to_le_bytes());
+    Ok(())
 }

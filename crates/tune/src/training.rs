@@ -42,8 +42,8 @@ pub struct Training {
     /// Where [`Recipe::accumulate`] is set: makes a step of the gradients summed so far, and forgets
     /// them. Input: `learning_rate`. Output: the root, where [`Recipe::clip`] is set.
     pub update: Option<Graph>,
-    /// The loss alone, which changes nothing that is trained. Inputs: those of the graph that it was
-    /// made from.
+    /// The loss, and the outputs of the graph that it was made from; it changes nothing that is trained.
+    /// Inputs: those of that graph.
     pub evaluation: Graph,
     /// What is trained, in the order given.
     pub trained: Vec<Trained>,
@@ -65,7 +65,7 @@ pub struct Trained {
 
 /// The graph of a step that makes `loss`, one float, smaller by changing the constants `trained`.
 ///
-/// The outputs of `graph` are not kept; its state is, and a step changes it as a run of `graph` does.
+/// A step does not compute the outputs of `graph`, an evaluation does; its state is kept, and a step changes it as a run of `graph` does.
 ///
 /// # Errors
 /// As [`crate::gradients`]; and where one of `trained` is no constant, or stands there twice.
@@ -83,7 +83,7 @@ pub fn differentiate(
     let names = make_states(&mut graph, trained, data)?;
     let trained_states = trained_of(&graph, forward_states, names);
     let mut evaluation = graph.clone();
-    evaluation.outputs = vec![loss];
+    evaluation.outputs.insert(0, loss);
     let gradients = append(&mut graph, loss, trained)?;
     let values = trained;
     let trained = trained_states;

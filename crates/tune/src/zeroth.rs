@@ -22,7 +22,7 @@ pub struct ZerothOrder {
 
 impl ZerothOrder {
     /// The training of `graph` whose steps make `loss`, one float, smaller by changing the constants
-    /// `trained`, in f32. Both of its graphs compute the loss alone; [`crate::Trainer`] makes the steps.
+    /// `trained`, in f32. Both of its graphs compute the loss and the outputs of `graph`; [`crate::Trainer`] makes the steps.
     ///
     /// # Errors
     /// Where one of `trained` is no constant of floats, or stands there twice.
@@ -35,7 +35,7 @@ impl ZerothOrder {
         let (mut graph, data) = prepared(graph, trained)?;
         let forward_states = graph.states().len();
         let names = make_states(&mut graph, trained, data)?;
-        graph.outputs = vec![loss];
+        graph.outputs.insert(0, loss);
         let trained = trained_of(&graph, forward_states, names);
         let ty = ValueType::new(DType::I64, Shape::new(Vec::new()));
         let steps =

@@ -63,7 +63,7 @@ impl Fixture {
         let epoch = batches.epoch(0);
         let sum = (0..epoch.len()).map(|i| {
             let batch = batches.batch(&epoch, i, &data).unwrap();
-            trainer.evaluate(&batch).unwrap()
+            trainer.evaluate(&batch).unwrap().loss
         });
         (sum.sum(), epoch.len())
     }
@@ -98,15 +98,17 @@ fn every_row_comes_once_an_epoch_in_an_order_of_its_own() {
     for of in [&first, &second] {
         assert_eq!(of.iter().map(|b| b.rows as u32).sum::<u32>(), rows);
         for batch in of {
-            let live = batch.sequences.iter().filter(|s| **s >= 0).count();
-            let slots: BTreeSet<i32> = batch.slots.iter().copied().filter(|s| *s >= 0).collect();
+            let input = |i: usize| batch.inputs[i].slice::<i32>().unwrap().to_vec();
+            let (sequences, slots, targets) = (input(2), input(4), input(7));
+            let live = sequences.iter().filter(|s| **s >= 0).count();
+            let slots: BTreeSet<i32> = slots.into_iter().filter(|s| *s >= 0).collect();
             assert_eq!((live, slots.len()), (batch.rows, batch.rows));
-            let counted = batch.targets.iter().filter(|t| **t >= 0).count();
+            let counted = targets.iter().filter(|t| **t >= 0).count();
             assert!(counted == batch.counted && counted > 0);
         }
     }
     let tokens = |of: &[kinglet_tune::data::Batch]| -> Vec<i32> {
-        of.iter().flat_map(|b| b.tokens.clone()).collect()
+        of.iter().flat_map(|b| b.inputs[0].slice().unwrap().to_vec()).collect()
     };
     assert_eq!(tokens(&first), tokens(&again));
     assert_ne!(tokens(&first), tokens(&second));

@@ -65,11 +65,11 @@ fn weights(trainer: &Trainer) -> Vec<f32> {
 #[test]
 fn it_learns() {
     let (mut trainer, batch) = trainer(Some(MEZO));
-    let before = trainer.evaluate(&batch).unwrap() / batch.counted as f64;
+    let before = trainer.evaluate(&batch).unwrap().loss / batch.counted as f64;
     for _ in 0..600 {
         trainer.step(std::slice::from_ref(&batch), 2e-4).unwrap();
     }
-    let after = trainer.evaluate(&batch).unwrap() / batch.counted as f64;
+    let after = trainer.evaluate(&batch).unwrap().loss / batch.counted as f64;
     assert!(after < before - 0.5, "{before} {after}");
 }
 
@@ -94,7 +94,7 @@ fn its_mean_step_is_down_the_gradient() {
     }
     // Against what plain descent does at the same rate.
     zeroth.restore(true, &start).unwrap();
-    let before = zeroth.evaluate(&batch).unwrap();
+    let before = zeroth.evaluate(&batch).unwrap().loss;
     let step: Vec<f32> = from.iter().zip(&sum).map(|(w, s)| w + *s as f32).collect();
     let mut moved = start.clone();
     let mut at = 0;
@@ -105,7 +105,7 @@ fn its_mean_step_is_down_the_gradient() {
         at += count;
     }
     zeroth.restore(true, &moved).unwrap();
-    let after = zeroth.evaluate(&batch).unwrap();
+    let after = zeroth.evaluate(&batch).unwrap().loss;
     assert!(after < before, "{before} {after}");
 }
 

@@ -2,52 +2,14 @@
 
 use super::Model;
 use crate::data::{Batches, IGNORED};
-use crate::{Lora, Selection, TuneError, cross_entropy_sum};
+use crate::{Objective, TuneError, cross_entropy_sum};
 use kinglet_formats::lm::{Build, build};
 use kinglet_graph::ops::binary::BinaryFn;
-use kinglet_graph::{
-    Builder, DType, Dim, Dims, Fold, Graph, Shape, ValueId, ValueType, infer, set_input_shapes,
-};
+use kinglet_graph::{Builder, DType, Dim, Dims, Fold, Shape, ValueType, infer, set_input_shapes};
 
-/// A model with its loss: the mean surprise, in nats, at the targets that count.
-#[derive(Clone, Debug)]
-pub struct Objective {
-    /// Inputs: those of [`kinglet_formats::lm::build`]; `targets`, i32 [rows], of which −100 does not
-    /// count; and `share`, one float that the sum of losses is multiplied by: 1 / targets that count,
-    /// of all parts of a batch.
-    pub graph: Graph,
-    /// The loss.
-    pub loss: ValueId,
-    /// What is learned: the model's weights, or what was put beside them.
-    pub weights: Vec<ValueId>,
-    /// The sizes of the inputs.
-    pub shapes: Vec<Dims>,
-}
-
-impl Objective {
-    /// Lets only those of the weights be learned that `selection` chooses, by GGUF's names.
-    ///
-    /// # Errors
-    /// If a choice is of none.
-    pub fn select(&mut self, selection: &Selection) -> Result<(), TuneError> {
-        let names: Vec<&str> =
-            self.weights.iter().map(|w| self.graph.value(*w).name.as_str()).collect();
-        let mut chosen = selection.of(&names)?.into_iter();
-        self.weights.retain(|_| chosen.next().unwrap_or(false));
-        Ok(())
-    }
-
-    /// Lets `lora` be learned beside the weights, which stay as they are.
-    ///
-    /// # Errors
-    /// If there is no weight that it can be learned beside.
-    pub fn adapt(&mut self, lora: Lora, seed: u64) -> Result<(), TuneError> {
-        self.weights = lora.adapt(&mut self.graph, &self.weights, seed)?;
-        Ok(())
-    }
-}
-
-/// The loss of `model` over batches such as `batches` makes.
+/// The loss of `model` over batches such as `batches` makes: the mean surprise, in nats, at the targets
+/// that count. Inputs are those of [`kinglet_formats::lm::build`], and `targets`, i32 [rows], of which
+/// −100 does not count.
 ///
 /// # Errors
 /// If the model can't be built, or has not learned as many positions.
@@ -60,7 +22,7 @@ pub fn objective(model: &Model, batches: &Batches) -> Result<Objective, TuneErro
             "a context of {context} is asked for, and the model has {positions} positions"
         )));
     }
-    let pages = lines * batches.pages_of_line();
+    let pages = batches.pages();
     let sizes = Build { pages, sequences: lines, cache: DType::F32 };
     let mut graph = build(&model.config, &model.family, model.weights(), sizes)?;
     let logits = graph.outputs[0];
@@ -70,6 +32,7 @@ pub fn objective(model: &Model, batches: &Batches) -> Result<Objective, TuneErro
     let share = graph.add_input("share", ValueType::new(DType::F32, Shape::new(Vec::new())));
     let sum = cross_entropy_sum(&mut graph, logits, targets, Some(IGNORED.into()))?;
     let loss = Builder::new(&mut graph, "loss").binary(BinaryFn::Mul, sum, share)?;
+    graph.outputs.clear();
     let weights = graph
         .values_with_ids()
         .filter(|(_, value)| value.data.is_some() && model.has(&value.name))
@@ -82,5 +45,5 @@ pub fn objective(model: &Model, batches: &Batches) -> Result<Objective, TuneErro
     // Sizes are numbers from here on: expressions of symbols grow with what is put beside weights.
     set_input_shapes(&mut graph, &shapes)?;
     infer(&mut graph, Fold::Shapes)?;
-    Ok(Objective { graph, loss, weights, shapes })
+    Ok(Objective::new(graph, loss, weights, shapes))
 }

@@ -6,5 +6,5 @@ mod loss;
 mod model;
 
 pub use fresh::{ABOUT, SPECIAL, TEMPLATE};
-pub use loss::{Objective, objective};
+pub use loss::objective;
 pub use model::{Encoded, Model};

@@ -1,5 +1,6 @@
 //! `kinglet tune`.
 
+mod language;
 mod recipe;
 mod report;
 mod start;
@@ -14,13 +15,14 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use kinglet::Error;
 use kinglet_formats::map;
+use kinglet_graph::Tensor;
 use kinglet_measure::text::size;
 use kinglet_runtime::Pool;
-use kinglet_tune::data::{Bad, Batches, Data, Dropout, Encoder};
-use kinglet_tune::language::{Encoded, Model, objective};
+use kinglet_tune::data::Bad;
+use kinglet_tune::language::Encoded;
 use kinglet_tune::{
-    Course, Ending, Evaluation, Event, HeldOut, Lock, Material, Memory, Recipe, Schedule, Settings,
-    Trainer, batches_of_epochs, differentiate,
+    Course, Ending, Evaluation, Event, Lock, Material, Memory, Objective, Recipe, Schedule,
+    Settings, Trainer, batches_of_epochs, differentiate,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -135,8 +137,41 @@ fn positive(text: &str) -> Result<f64, String> {
 /// Examples that are held out are no more than this many: evaluation is not to take long.
 const MOST_HELD_OUT: usize = 500;
 
-/// Bytes of text for each token of the context: pieces of plain text have about as many tokens.
-const BYTES_A_TOKEN: usize = 4;
+/// What is counted of language models' examples, and of others'.
+const TOKENS: &str = "tokens";
+const SAMPLES: &str = "samples";
+
+/// What is trained, of one kind of models.
+trait Subject {
+    /// How many numbers its weights are.
+    fn parameters(&self) -> usize;
+    /// Tells other models from this one.
+    fn fingerprint(&self) -> String;
+    /// What a checkpoint must agree with, of this kind's own options.
+    fn identity(&self, tune: &Tune) -> Vec<(&'static str, Value)>;
+    /// What examples are counted in.
+    fn unit(&self) -> &'static str;
+    /// How many of them a batch has room for.
+    fn batch(&self) -> usize;
+    /// Bytes of weights that are in memory, and not in a mapped file.
+    fn owned_bytes(&self) -> usize;
+    /// Its loss over a batch.
+    fn objective(&self) -> Result<Objective, Error>;
+    /// Lets go of weights that a training holds.
+    fn release(&mut self);
+    /// Writes it with what was learned.
+    fn write(&self, tune: &Tune, trained: Vec<(String, Tensor)>) -> Result<(), Error>;
+}
+
+/// What is trained, and on what.
+struct Opened {
+    subject: Box<dyn Subject>,
+    material: Material,
+    /// How many examples are trained on.
+    examples: usize,
+    /// What was left out of them.
+    bad: Vec<Bad>,
+}
 
 /// What is said at the end.
 #[derive(Serialize)]
@@ -148,11 +183,15 @@ struct Document {
     loss: Option<f64>,
     evaluation: Option<Evaluation>,
     evaluation_before: Option<Evaluation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     perplexity: Option<f64>,
     parameters: usize,
     rows: u64,
     seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tok_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    samples_s: Option<f64>,
     memory: Memory,
     memory_total: usize,
     /// What the process had at its peak, beyond what it had before the training was planned.
@@ -186,73 +225,52 @@ impl Tune {
     }
 
     fn train(&self, folder: &Path, lock: Lock) -> Result<(), Error> {
-        let (examples, common) = (&self.examples, &self.common);
-        let seed = self.length.seed;
-        let (context, lines) = (examples.context as usize, examples.batch as usize);
-        let mut model = self.start.model(folder, &examples.data, seed, common)?;
-        match self.learning.adapter() {
-            true => model.check_adapter_output(&self.output)?,
-            false => model.check_output(&self.output, self.encoding.encoded())?,
+        let common = &self.common;
+        let Opened { mut subject, material, examples, bad } = language::open(self, folder)?;
+        for bad in &bad {
+            common.note(format!("left out: {bad}"));
         }
-        let encoder = || Encoder::new(model.tokenizer.clone(), model.chat_template()?, context);
-        let chance = examples.bpe_dropout;
-        let broken = encoder()?.with_dropout(Dropout { chance, seed });
-        let data = self.open(&examples.data, if chance > 0.0 { broken } else { encoder()? })?;
-        let (trained_on, held_out) = self.held_out(&data, encoder()?)?;
-        let batches = Batches::new(&data, &trained_on, context, lines, seed);
-        let material = Material { data, batches, held_out };
-        let (recipe, settings) = self.settings(&model, &material);
-        let (parameters, steps) = (model.parameters(), settings.steps);
+        let (recipe, settings) = self.settings(&*subject, &material);
+        let (parameters, steps, of_step) =
+            (subject.parameters(), settings.steps, settings.accumulate);
 
         let before = map::process_resident();
-        let before = before.map(|bytes| bytes.saturating_sub(model.owned_bytes()));
+        let before = before.map(|bytes| bytes.saturating_sub(subject.owned_bytes()));
         map::reset_process_peak();
-        let trainer = self.plan(&mut model, &material, &recipe)?;
+        let trainer = self.plan(&mut *subject, &material, &recipe)?;
         let memory = trainer.memory();
         common.note(format!(
-            "{} parameters, {} examples, {steps} steps of {} tokens",
+            "{} parameters, {examples} examples, {steps} steps of {} {}",
             grouped(parameters),
-            trained_on.len(),
-            lines * context * settings.accumulate
+            subject.batch() * of_step,
+            subject.unit()
         ));
         common.note(parts_of(&memory));
         let mut course = Course::new(folder, lock, trainer, settings, material)?;
         if course.step() > 0 {
             common.note(format!("going on after step {}", course.step()));
         }
-        let ending = follow(&mut course, steps, common)?;
+        let unit = subject.unit();
+        let ending = follow(&mut course, steps, unit, common)?;
         let measured = before.and_then(|before| Some(map::process_peak()?.saturating_sub(before)));
-        report::write(&folder.join(report::FILE), &self.output, &course, parameters)?;
+        report::write(&folder.join(report::FILE), &self.output, &course, parameters, unit)?;
         if ending == Ending::Stopped {
             return Err(Error::work(format!(
                 "stopped after step {} of {steps}: the same command goes on",
                 course.step()
             )));
         }
-        let trained = course.result()?;
-        let work = |e: kinglet_graph::OpError| Error::work(e.to_string());
-        let encoded = self.encoding.encoded();
-        match self.learning.lora() {
-            None => model.write(trained, &self.output, encoded)?,
-            Some(lora) if self.learning.adapter() => {
-                let name = self.output.file_stem().unwrap_or_default().to_string_lossy();
-                let rows = |weight: &str| model.weights().get(weight)?.dims().first().copied();
-                let adapter = lora.adapter(&name, &trained, rows).map_err(work)?;
-                model.write_adapter(&adapter, &self.output, &self.start.base())?;
-            }
-            Some(lora) => {
-                let merged = lora.merged(&trained, |name, rows| model.constant(name, rows));
-                model.write(merged.map_err(work)?, &self.output, encoded)?;
-            }
-        }
-        self.answer(&course, steps, ending, parameters, (memory, measured), folder)
+        subject.write(self, course.result()?)?;
+        let memory = (memory, measured);
+        let report = folder.join(report::FILE).display().to_string();
+        self.answer(&course, steps, ending, &*subject, memory, bad, report)
     }
 
-    /// How, and for how long, `model` is trained on `material`.
-    fn settings(&self, model: &Model, material: &Material) -> (Recipe, Settings) {
+    /// How, and for how long, `subject` is trained on `material`.
+    fn settings(&self, subject: &dyn Subject, material: &Material) -> (Recipe, Settings) {
         let length = &self.length;
         let accumulate = self.examples.accumulate as usize;
-        let all = batches_of_epochs(&material.batches, length.epochs).max(1);
+        let all = batches_of_epochs(&*material.examples, length.epochs).max(1);
         let steps = length.steps.unwrap_or_else(|| all.div_ceil(accumulate as u64));
         let (recipe, schedule) = self.learning.recipe(steps, accumulate > 1, self.start.is_new());
         let settings = Settings {
@@ -262,19 +280,19 @@ impl Tune {
             evaluate_every: length.evaluate_every.unwrap_or_else(|| steps.div_ceil(10)),
             patience: length.early_stop,
             save_every: Duration::from_secs(length.save_every),
-            identity: self.identity(model, material, steps, &recipe, &schedule),
+            identity: self.identity(subject, material, steps, &recipe, &schedule),
         };
         (recipe, settings)
     }
 
-    /// The plans of a training, which holds the weights of `model` from then on.
+    /// The plans of a training, which holds the weights of `subject` from then on.
     fn plan(
         &self,
-        model: &mut Model,
+        subject: &mut dyn Subject,
         material: &Material,
         recipe: &Recipe,
     ) -> Result<Trainer, Error> {
-        let mut objective = objective(model, &material.batches)?;
+        let mut objective = subject.objective()?;
         if let Some(selection) = self.learning.train() {
             objective.select(selection)?;
         }
@@ -292,7 +310,7 @@ impl Tune {
         let shapes = objective.shapes;
         drop(objective.graph);
         if lora.is_none() && self.learning.train().is_none() {
-            model.release();
+            subject.release();
         }
         let threads = match self.common.threads() {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -302,68 +320,22 @@ impl Tune {
         Ok(Trainer::new(training, &shapes, &pool, material.held_out.is_some())?)
     }
 
-    /// The examples in `files`.
-    fn open(&self, files: &[PathBuf], encoder: Encoder) -> Result<Data, Error> {
-        let mut progress = Progress::new(self.common.quiet);
-        let piece = BYTES_A_TOKEN * self.examples.context as usize;
-        let bad_lines = self.examples.bad_lines;
-        let data = Data::open(files, encoder, piece, bad_lines, &mut |at, all| {
-            progress
-                .say(|| format!("reading data: {} of {}", size(at as usize), size(all as usize)));
-        })?;
-        drop(progress);
-        for bad in data.bad() {
-            self.common.note(format!("left out: {bad}"));
-        }
-        Ok(data)
-    }
-
-    /// The examples that are trained on, and those that are not.
-    fn held_out(
-        &self,
-        data: &Data,
-        encoder: Encoder,
-    ) -> Result<(Vec<u32>, Option<HeldOut>), Error> {
-        let examples = &self.examples;
-        let (context, lines) = (examples.context as usize, examples.batch as usize);
-        let seed = self.length.seed;
-        if !examples.evaluation_data.is_empty() {
-            let other = self.open(&examples.evaluation_data, encoder)?;
-            let all: Vec<u32> = (0..other.len() as u32).collect();
-            let batches = Batches::new(&other, &all, context, lines, seed);
-            let held_out = HeldOut { data: Some(other), batches };
-            return Ok(((0..data.len() as u32).collect(), Some(held_out)));
-        }
-        let (own, kept_out) = data.split(examples.held_out, MOST_HELD_OUT, seed);
-        if kept_out.is_empty() {
-            if self.length.early_stop.is_some() {
-                let m = "--early-stop needs examples that are held out, and there are too few";
-                return Err(Error::input(m));
-            }
-            return Ok((own, None));
-        }
-        let batches = Batches::new(data, &kept_out, context, lines, seed);
-        Ok((own, Some(HeldOut { data: None, batches })))
-    }
-
     /// What a checkpoint must agree with.
     fn identity(
         &self,
-        model: &Model,
+        subject: &dyn Subject,
         material: &Material,
         steps: u64,
         recipe: &Recipe,
         schedule: &Schedule,
     ) -> Map<String, Value> {
         let (examples, length) = (&self.examples, &self.length);
-        let other = material.held_out.as_ref().and_then(|held_out| held_out.data.as_ref());
+        let other = material.held_out.as_ref().filter(|_| !examples.evaluation_data.is_empty());
         let own = [
-            ("model", json!(model.fingerprint())),
-            ("data", json!(material.data.fingerprint())),
-            ("evaluation data", json!(other.map(Data::fingerprint))),
+            ("model", json!(subject.fingerprint())),
+            ("data", json!(material.examples.fingerprint())),
+            ("evaluation data", json!(other.map(|other| other.fingerprint()))),
             ("--held-out", json!(examples.held_out)),
-            ("--bpe-dropout", json!(examples.bpe_dropout)),
-            ("--context", json!(examples.context)),
             ("--batch", json!(examples.batch)),
             ("--accumulate", json!(examples.accumulate)),
             ("--seed", json!(length.seed)),
@@ -377,18 +349,30 @@ impl Tune {
             ("--lora", json!(self.learning.lora().map(|lora| (lora.rank, lora.alpha)))),
             ("learning rate", json!(format!("{schedule:?}"))),
         ];
-        let all = self.start.identity().into_iter().chain(own);
+        let all = subject.identity(self).into_iter().chain(own);
         all.map(|(key, value)| (key.to_string(), value)).collect()
     }
 
+    /// Refuses to end early where nothing is held out.
+    fn check_held_out(&self, any: bool) -> Result<(), Error> {
+        match self.length.early_stop {
+            Some(_) if !any => Err(Error::input(
+                "--early-stop needs examples that are held out, and there are too few",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
     fn answer(
         &self,
         course: &Course,
         steps: u64,
         ending: Ending,
-        parameters: usize,
+        subject: &dyn Subject,
         (memory, memory_measured): (Memory, Option<usize>),
-        folder: &Path,
+        bad_lines: Vec<Bad>,
+        report: String,
     ) -> Result<(), Error> {
         let log = course.log();
         let rows: u64 = log.steps.iter().map(|step| step.rows).sum();
@@ -397,6 +381,8 @@ impl Tune {
             Some(_) => course.best(),
             None => log.evaluations.last().copied(),
         };
+        let tokens = subject.unit() == TOKENS;
+        let speed = (seconds > 0.0).then(|| (rows as f64 / seconds * 10.0).round() / 10.0);
         let document = Document {
             output: self.output.display().to_string(),
             ending: if ending == Ending::Early { "early" } else { "done" },
@@ -405,16 +391,17 @@ impl Tune {
             loss: report::smooth(&log.steps).last().map(|(_, loss)| *loss),
             evaluation,
             evaluation_before: log.evaluations.first().copied(),
-            perplexity: evaluation.map(|e| e.evaluation.exp()),
-            parameters,
+            perplexity: evaluation.filter(|_| tokens).map(|e| e.evaluation.exp()),
+            parameters: subject.parameters(),
             rows,
             seconds,
-            tok_s: (seconds > 0.0).then(|| (rows as f64 / seconds * 10.0).round() / 10.0),
+            tok_s: speed.filter(|_| tokens),
+            samples_s: speed.filter(|_| !tokens),
             memory,
             memory_total: memory.total(),
             memory_measured,
-            bad_lines: course.data().bad().to_vec(),
-            report: folder.join(report::FILE).display().to_string(),
+            bad_lines,
+            report,
         };
         if self.common.json {
             return super::print_json(&document);
@@ -436,16 +423,21 @@ impl Document {
             lines.push(format!("loss        {loss:.4}"));
         }
         if let (Some(now), Some(before)) = (self.evaluation, self.evaluation_before) {
-            lines.push(format!(
-                "held out    {:.4} (perplexity {:.3}); before the first step {:.4} ({:.3})",
-                now.evaluation,
-                now.evaluation.exp(),
-                before.evaluation,
-                before.evaluation.exp()
-            ));
+            let told = |e: Evaluation, perplexity: &str| match (e.accuracy, self.samples_s) {
+                (Some(accuracy), _) => {
+                    format!("{:.4} ({:.1} % right)", e.evaluation, 100.0 * accuracy)
+                }
+                (None, Some(_)) => format!("{:.4}", e.evaluation),
+                (None, None) => {
+                    format!("{:.4} ({perplexity}{:.3})", e.evaluation, e.evaluation.exp())
+                }
+            };
+            let (now, before) = (told(now, "perplexity "), told(before, ""));
+            lines.push(format!("held out    {now}; before the first step {before}"));
         }
-        if let Some(rate) = self.tok_s {
-            lines.push(format!("speed       {rate:.0} tokens/s, {} in all", time(self.seconds)));
+        for (rate, unit) in [(self.tok_s, TOKENS), (self.samples_s, SAMPLES)] {
+            let Some(rate) = rate else { continue };
+            lines.push(format!("speed       {rate:.0} {unit}/s, {} in all", time(self.seconds)));
         }
         if !self.bad_lines.is_empty() {
             lines.push(format!("left out    {} bad lines", self.bad_lines.len()));
@@ -477,7 +469,7 @@ fn folder_of(out: &Path) -> PathBuf {
 }
 
 /// Goes on to the end, and shows how far it is.
-fn follow(course: &mut Course, steps: u64, common: &Common) -> Result<Ending, Error> {
+fn follow(course: &mut Course, steps: u64, unit: &str, common: &Common) -> Result<Ending, Error> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
     // Without it, Ctrl-C ends the program at once: what came after the last checkpoint is done again.
@@ -496,7 +488,7 @@ fn follow(course: &mut Course, steps: u64, common: &Common) -> Result<Ending, Er
                 progress.say(|| {
                     let held_out = last.map_or(String::new(), |e| format!(", held out {e:.3}"));
                     format!(
-                        "step {} of {steps}: loss {:.3}{held_out}, {:.0} tokens/s, {} left",
+                        "step {} of {steps}: loss {:.3}{held_out}, {:.0} {unit}/s, {} left",
                         step.step,
                         loss.unwrap_or(step.loss),
                         rows as f64 / began.elapsed().as_secs_f64().max(1e-9),

@@ -6,7 +6,7 @@ use kinglet::Error;
 use kinglet_measure::{Curve, curves, html};
 use kinglet_tune::{Course, Step};
 
-use super::{files, grouped, time};
+use super::{TOKENS, files, grouped, time};
 
 /// Its name, in the folder of the training.
 pub(super) const FILE: &str = "report.html";
@@ -42,6 +42,7 @@ pub(super) fn write(
     out: &Path,
     course: &Course,
     parameters: usize,
+    unit: &str,
 ) -> Result<(), Error> {
     let log = course.log();
     let each = |value: fn(&Step) -> Option<f64>| -> Vec<(f64, f64)> {
@@ -73,18 +74,20 @@ pub(super) fn write(
     let seconds: f64 = log.steps.iter().map(|s| s.seconds).sum();
     let card = |name: &str, value: String, below: String| (name.to_string(), value, below);
     let mut cards = vec![
-        card("steps", grouped(log.steps.len()), format!("{} tokens", grouped(rows as usize))),
+        card("steps", grouped(log.steps.len()), format!("{} {unit}", grouped(rows as usize))),
         card("parameters", grouped(parameters), String::new()),
     ];
     if let Some((_, loss)) = smooth(&log.steps).last() {
-        cards.push(card("loss", format!("{loss:.3}"), format!("perplexity {:.2}", loss.exp())));
+        let below =
+            if unit == TOKENS { format!("perplexity {:.2}", loss.exp()) } else { String::new() };
+        cards.push(card("loss", format!("{loss:.3}"), below));
     }
     if let (Some((_, first)), Some((_, last))) = (held_out.first(), held_out.last()) {
         cards.push(card("held out", format!("{last:.3}"), format!("before {first:.3}")));
     }
     if seconds > 0.0 {
         let rate = grouped((rows as f64 / seconds) as usize);
-        cards.push(card("speed", format!("{rate} tok/s"), time(seconds)));
+        cards.push(card("speed", format!("{rate} {unit}/s"), time(seconds)));
     }
     let memory = kinglet_measure::text::size(course.trainer().memory().total());
     cards.push(card("memory", memory, "planned".into()));

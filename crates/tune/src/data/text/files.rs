@@ -2,10 +2,8 @@
 
 use super::example::{Encoder, Example, texts};
 use crate::TuneError;
-use crate::random::Random;
+use crate::data::bad::{Bad, LeftOut};
 use kinglet_lm::Fnv;
-use serde::Serialize;
-use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -15,23 +13,6 @@ const LONGEST_LINE: usize = 16 << 20;
 
 /// A line of a plain text by itself that ends what stands before it.
 const END: &str = "<|endoftext|>";
-
-/// A line that is no example.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Bad {
-    /// The file.
-    pub file: PathBuf,
-    /// The line in it, from 1.
-    pub line: u64,
-    /// What is wrong.
-    pub reason: String,
-}
-
-impl fmt::Display for Bad {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, line {}: {}", self.file.display(), self.line, self.reason)
-    }
-}
 
 /// How a piece of a file is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +68,7 @@ impl Data {
             bad: Vec::new(),
             fingerprint: String::new(),
         };
+        let mut left_out = LeftOut::at_most(most_bad);
         let sizes = files.iter().map(|path| std::fs::metadata(path).map_or(0, |about| about.len()));
         let total = sizes.sum();
         let (mut before, mut hash) = (0, Fnv::new());
@@ -110,10 +92,7 @@ impl Data {
                         data.rows.push(u32::try_from(example.rows()).unwrap_or(u32::MAX));
                     }
                     Err(reason) => {
-                        data.bad.push(Bad { file: path.clone(), line: scan.line, reason });
-                        if data.bad.len() > most_bad {
-                            return Err(too_many(&data.bad));
-                        }
+                        left_out.add(Bad { file: path.clone(), line: scan.line, reason })?;
                     }
                 }
                 hear(before + scan.offset, total);
@@ -126,7 +105,7 @@ impl Data {
             let m = format!("{}: no line is an example", names.join(", "));
             return Err(TuneError::Input(m));
         }
-        data.fingerprint = hash.text();
+        (data.bad, data.fingerprint) = (left_out.bad, hash.text());
         Ok(data)
     }
 
@@ -153,22 +132,6 @@ impl Data {
     /// Tells other data from these.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
-    }
-
-    /// The examples in two parts, by the chance of `seed`: about `share` of them, and at most `most`,
-    /// in the second. Fewer than ten are not parted.
-    pub fn split(&self, share: f64, most: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
-        const FEW: usize = 10;
-        let mut all: Vec<u32> = (0..self.len() as u32).collect();
-        if share <= 0.0 || all.len() < FEW {
-            return (all, Vec::new());
-        }
-        Random::new(seed, u64::MAX).shuffle(&mut all);
-        let second = ((share * all.len() as f64).ceil() as usize).clamp(1, most.min(all.len() / 2));
-        let mut first = all.split_off(second);
-        first.sort_unstable();
-        all.sort_unstable();
-        (first, all)
     }
 
     /// Example `i`, read and encoded again.
@@ -234,19 +197,6 @@ fn unreadable(path: &Path, error: &std::io::Error) -> TuneError {
         std::io::ErrorKind::NotFound => format!("{}: there is no such file", path.display()),
         _ => format!("{}: cannot read it: {error}", path.display()),
     })
-}
-
-fn too_many(bad: &[Bad]) -> TuneError {
-    const SHOWN: usize = 3;
-    let shown: Vec<String> = bad.iter().take(SHOWN).map(Bad::to_string).collect();
-    let more = match bad.len().saturating_sub(SHOWN) {
-        0 => String::new(),
-        more => format!("; and {more} more"),
-    };
-    TuneError::Input(format!(
-        "{}{more}: mend them, or leave out more with --bad-lines N",
-        shown.join("; ")
-    ))
 }
 
 /// The pieces of one file.

@@ -2,9 +2,10 @@
 
 use super::Data;
 use crate::TuneError;
-use crate::random::Random;
+use crate::data::{Batch, Epoch, Source};
+use kinglet_graph::Tensor;
 use kinglet_graph::ops::rows::PAGE;
-use std::ops::Range;
+use std::sync::Arc;
 
 /// The target of a row that does not count.
 pub const IGNORED: i32 = -100;
@@ -29,47 +30,6 @@ pub struct Batches {
     seed: u64,
 }
 
-/// One time through all examples.
-#[derive(Clone, Debug)]
-pub struct Epoch {
-    order: Vec<u32>,
-    /// Of each batch, its part of `order`.
-    batches: Vec<Range<u32>>,
-}
-
-impl Epoch {
-    /// How many batches it has.
-    pub fn len(&self) -> usize {
-        self.batches.len()
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
-    }
-}
-
-/// The rows of one batch, padded to a fixed count; what the inputs of a step are.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    /// Tokens; −1 for padding.
-    pub tokens: Vec<i32>,
-    /// Positions.
-    pub positions: Vec<i32>,
-    /// Sequences: the line of each row; −1 for padding.
-    pub sequences: Vec<i32>,
-    /// The row before in the same example; −1: none.
-    pub parents: Vec<i32>,
-    /// The cell that takes a row in.
-    pub slots: Vec<i32>,
-    /// The token that follows each row; [`IGNORED`] where it does not count.
-    pub targets: Vec<i32>,
-    /// Rows that are no padding.
-    pub rows: usize,
-    /// Rows whose target counts.
-    pub counted: usize,
-}
-
 impl Batches {
     /// Of the examples `chosen` of `data`, in `lines` lines of `context` rows, in orders of `seed`.
     pub fn new(data: &Data, chosen: &[u32], context: usize, lines: usize, seed: u64) -> Batches {
@@ -85,16 +45,7 @@ impl Batches {
 
     /// The order of epoch `number`.
     pub fn epoch(&self, number: u64) -> Epoch {
-        let mut order: Vec<u32> = (0..self.units.len() as u32).collect();
-        Random::new(self.seed, number.wrapping_add(1)).shuffle(&mut order);
-        let mut batches = Vec::new();
-        let mut at = 0;
-        while at < order.len() {
-            let taken = self.places(&order[at..]).count();
-            batches.push(at as u32..(at + taken) as u32);
-            at += taken;
-        }
-        Epoch { order, batches }
+        Epoch::new(self.units.len(), self.seed, number, |order| self.places(order).count())
     }
 
     /// Where units lie in the batch that begins with them: line, and place in it. Each goes into the
@@ -111,46 +62,51 @@ impl Batches {
         })
     }
 
-    /// Batch `i` of `epoch`.
+    /// Batch `i` of `epoch`: the inputs of [`crate::language::objective`]'s graph.
     ///
     /// # Errors
     /// If a file has changed.
     pub fn batch(&self, epoch: &Epoch, i: usize, data: &Data) -> Result<Batch, TuneError> {
         let n = self.lines * self.context;
-        let mut batch = Batch {
-            tokens: vec![-1; n],
-            positions: vec![0; n],
-            sequences: vec![-1; n],
-            parents: vec![-1; n],
-            slots: vec![-1; n],
-            targets: vec![IGNORED; n],
-            rows: 0,
-            counted: 0,
-        };
+        let [mut tokens, mut sequences, mut parents, mut slots] = [(); 4].map(|()| vec![-1i32; n]);
+        let (mut positions, mut targets) = (vec![0i32; n], vec![IGNORED; n]);
+        let (mut rows, mut counted) = (0, 0);
         let cells = self.pages_of_line() * PAGE;
-        let Range { start, end } = epoch.batches[i].clone();
-        for (unit, line, at) in self.places(&epoch.order[start as usize..end as usize]) {
+        for (unit, line, at) in self.places(epoch.batch(i)) {
             let example = data.example(unit.example as usize)?;
             let first = unit.first as usize;
             for position in 0..unit.rows as usize {
                 let (token, row) = (first + position, line * self.context + at + position);
-                batch.tokens[row] = example.tokens[token] as i32;
-                batch.positions[row] = position as i32;
-                batch.sequences[row] = line as i32;
-                batch.parents[row] = if position == 0 { -1 } else { row as i32 - 1 };
-                batch.slots[row] = (line * cells + at + position) as i32;
+                tokens[row] = example.tokens[token] as i32;
+                positions[row] = position as i32;
+                sequences[row] = line as i32;
+                parents[row] = if position == 0 { -1 } else { row as i32 - 1 };
+                slots[row] = (line * cells + at + position) as i32;
                 if example.counts[token + 1] {
-                    batch.targets[row] = example.tokens[token + 1] as i32;
-                    batch.counted += 1;
+                    targets[row] = example.tokens[token + 1] as i32;
+                    counted += 1;
                 }
             }
-            batch.rows += unit.rows as usize;
+            rows += unit.rows as usize;
         }
-        Ok(batch)
+        // Rows see their ancestors in the batch alone, and nothing that was held before.
+        let pages = vec![-1i32; self.lines * self.pages()];
+        let wanted: Vec<i32> = (0..n as i32).collect();
+        let of_rows = [tokens, positions, sequences, parents, slots];
+        let of_rows = of_rows.iter().map(|values| Tensor::from_slice(&[n], values));
+        let pages = [Tensor::from_slice(&[self.lines, self.pages()], &pages)];
+        let of_wanted = [&wanted, &targets].map(|values| Tensor::from_slice(&[n], values));
+        let inputs = of_rows.chain(pages).chain(of_wanted).collect::<Result<_, _>>()?;
+        Ok(Batch { inputs, rows, counted })
+    }
+
+    /// Pages of cells that a batch takes.
+    pub fn pages(&self) -> usize {
+        self.lines * self.pages_of_line()
     }
 
     /// Pages of cells that a line takes.
-    pub fn pages_of_line(&self) -> usize {
+    fn pages_of_line(&self) -> usize {
         self.context.div_ceil(PAGE)
     }
 
@@ -162,5 +118,28 @@ impl Batches {
     /// Rows of a line.
     pub fn context(&self) -> usize {
         self.context
+    }
+}
+
+/// Texts in batches.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// The examples.
+    pub data: Arc<Data>,
+    /// How those that are taken come together.
+    pub batches: Batches,
+}
+
+impl Source for Texts {
+    fn epoch(&self, number: u64) -> Epoch {
+        self.batches.epoch(number)
+    }
+
+    fn batch(&self, epoch: &Epoch, i: usize) -> Result<Batch, TuneError> {
+        self.batches.batch(epoch, i, &self.data)
+    }
+
+    fn fingerprint(&self) -> String {
+        self.data.fingerprint().to_string()
     }
 }

@@ -1,0 +1,77 @@
+//! What a training makes smaller.
+
+use crate::selection::layer;
+use crate::{Lora, Selection, TuneError};
+use kinglet_graph::{Dims, Graph, ValueId};
+
+/// A model with its loss.
+#[derive(Clone, Debug)]
+pub struct Objective {
+    /// Inputs: those of a [`crate::data::Batch`]; and last `share`, one float that the sum of losses is
+    /// multiplied by: 1 / targets that count, of all parts of a batch. Outputs: what an evaluation tells
+    /// beside the loss, none or how many targets were met, one float.
+    pub graph: Graph,
+    /// The loss.
+    pub loss: ValueId,
+    /// What is learned: the model's weights, or what was put beside them.
+    pub weights: Vec<ValueId>,
+    /// The sizes of the inputs.
+    pub shapes: Vec<Dims>,
+    /// Of each of the weights, the number of its layer, where it is in one.
+    layers: Vec<Option<usize>>,
+}
+
+impl Objective {
+    /// Of `graph`, whose weights have their layers by GGUF's names (`blk.0.…`) or, where none is called so,
+    /// in the order of the nodes that read them: each matrix or kernel begins one.
+    pub fn new(graph: Graph, loss: ValueId, weights: Vec<ValueId>, shapes: Vec<Dims>) -> Objective {
+        let mut layers: Vec<_> = weights.iter().map(|w| layer(&graph.value(*w).name)).collect();
+        if layers.iter().all(Option::is_none) {
+            layers = layers_by_order(&graph, &weights);
+        }
+        Objective { graph, loss, weights, shapes, layers }
+    }
+
+    /// Lets only those of the weights be learned that `selection` chooses.
+    ///
+    /// # Errors
+    /// If a choice is of none.
+    pub fn select(&mut self, selection: &Selection) -> Result<(), TuneError> {
+        let name = |w: &ValueId| self.graph.value(*w).name.as_str();
+        let named: Vec<_> =
+            self.weights.iter().map(name).zip(self.layers.iter().copied()).collect();
+        let chosen = selection.of(&named)?;
+        let mut each = chosen.iter();
+        self.weights.retain(|_| *each.next().unwrap_or(&false));
+        let mut each = chosen.iter();
+        self.layers.retain(|_| *each.next().unwrap_or(&false));
+        Ok(())
+    }
+
+    /// Lets `lora` be learned beside the weights, which stay as they are.
+    ///
+    /// # Errors
+    /// If there is no weight that it can be learned beside.
+    pub fn adapt(&mut self, lora: Lora, seed: u64) -> Result<(), TuneError> {
+        self.weights = lora.adapt(&mut self.graph, &self.weights, seed)?;
+        self.layers = vec![None; self.weights.len()];
+        Ok(())
+    }
+}
+
+fn layers_by_order(graph: &Graph, weights: &[ValueId]) -> Vec<Option<usize>> {
+    let mut layers = vec![None; weights.len()];
+    let mut begun = 0usize;
+    for node in graph.nodes() {
+        let read = |v: &ValueId| node.inputs.contains(&Some(*v));
+        let own: Vec<usize> = (0..weights.len()).filter(|i| read(&weights[*i])).collect();
+        let rank = |i: &usize| graph.value(weights[*i]).ty.shape.rank().unwrap_or(0);
+        if own.iter().any(|i| layers[*i].is_none() && rank(i) > 1) {
+            begun += 1;
+        }
+        for i in own {
+            layers[i] = layers[i].or(Some(begun.saturating_sub(1)));
+        }
+    }
+    layers
+}
