@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use kinglet_graph::{Graph, GraphError};
+use kinglet_graph::{Graph, GraphError, Tensor};
 
-use crate::{LoadError, onnx, tflite};
+use crate::{LoadError, Named, onnx, tflite};
 
 /// Loads a model file of any format that is read here.
 ///
@@ -27,7 +27,7 @@ pub fn load(path: &Path) -> Result<Graph, LoadError> {
     if start.is_empty() {
         return Err(fail("the file is empty".into()));
     }
-    if start.get(4..8) == Some(b"TFL3") {
+    if is_tflite(&start) {
         return tflite::load(path);
     }
     if let Some((_, what)) = FOREIGN.iter().find(|(magic, _)| start.starts_with(magic)) {
@@ -40,6 +40,36 @@ pub fn load(path: &Path) -> Result<Graph, LoadError> {
         ));
     }
     onnx::load(path)
+}
+
+/// The model file at `path` with other weights: see [`onnx::with_weights`] and
+/// [`tflite::with_weights`], which keeps all sizes.
+///
+/// # Errors
+/// If it can't be read, or what these say.
+pub fn with_weights(
+    path: &Path,
+    weights: &Named<Tensor>,
+    outputs: &[(&str, usize)],
+) -> Result<Vec<u8>, LoadError> {
+    let fail = |e: GraphError| LoadError::new(path, e);
+    let bytes = fs::read(path).map_err(|e| fail(GraphError::new("cannot open", e.to_string())))?;
+    match is_tflite(&bytes) {
+        true => tflite::with_weights(&bytes, weights),
+        false => onnx::with_weights(&bytes, weights, outputs),
+    }
+    .map_err(fail)
+}
+
+/// Whether [`with_weights`] can give weights of the file at `path` other sizes.
+pub fn can_resize(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(8).read_to_end(&mut start));
+    read.is_ok() && !is_tflite(&start)
+}
+
+fn is_tflite(start: &[u8]) -> bool {
+    start.get(4..8) == Some(b"TFL3")
 }
 
 /// How files begin that people take for models.

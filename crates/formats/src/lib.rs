@@ -12,6 +12,6 @@ pub mod onnx;
 pub mod safetensors;
 pub mod tflite;
 
-pub use detect::load;
+pub use detect::{can_resize, load, with_weights};
 pub use error::LoadError;
 pub use named::Named;

@@ -76,6 +76,12 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
         )))
     }
 
+    /// Whether training changes input `i` where that is a constant of floats: not so for statistics that
+    /// were gathered along the way.
+    fn is_learned(&self, _input: usize) -> bool {
+        true
+    }
+
     /// `Some(i)` where output 0 is the very bytes of input `i` under other sizes or another type.
     fn alias(&self) -> Option<usize> {
         None

@@ -111,6 +111,13 @@ impl Picture {
         Ok(Picture { width, height, rgb: image.into_raw() })
     }
 
+    /// The picture with left and right exchanged.
+    pub fn mirrored(&self) -> Picture {
+        let row = |row: &[u8]| row.rchunks_exact(3).flatten().copied().collect::<Vec<u8>>();
+        let rgb = self.rgb.chunks_exact(3 * self.width).flat_map(row).collect();
+        Picture { rgb, ..*self }
+    }
+
     /// The picture as a PNG file.
     pub fn png(&self) -> Vec<u8> {
         encode(self.width, self.height, png::ColorType::Rgb, &[], &self.rgb)

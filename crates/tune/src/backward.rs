@@ -74,6 +74,19 @@ pub(crate) fn place(graph: &Graph, v: ValueId) -> String {
     format!("value {v} '{}'", graph.value(v).name)
 }
 
+/// Which of the values `of` the loss of `graph`, whose types are inferred, depends on.
+///
+/// # Errors
+/// Where a node between one of them and the loss has no gradient rule.
+pub(crate) fn depended_on(
+    graph: &Graph,
+    loss: ValueId,
+    of: &[ValueId],
+) -> Result<Vec<bool>, GraphError> {
+    let found = backward(&mut graph.clone(), loss, of)?;
+    Ok(of.iter().map(|v| found[v.index()].is_some()).collect())
+}
+
 /// Appends the backward nodes to `graph`, whose types are inferred, and returns the gradient with
 /// respect to each of the values `of`.
 pub(crate) fn append(
@@ -81,6 +94,25 @@ pub(crate) fn append(
     loss: ValueId,
     of: &[ValueId],
 ) -> Result<Vec<ValueId>, GraphError> {
+    let gradients = backward(graph, loss, of)?;
+    of.iter()
+        .map(|v| {
+            let found = gradients[v.index()].ok_or_else(|| {
+                let m = "has no gradient: the loss does not depend on it";
+                GraphError::new(place(graph, *v), m)
+            })?;
+            check_sizes(graph, *v, found)?;
+            Ok(found)
+        })
+        .collect()
+}
+
+/// Appends the backward nodes, and returns for each value of before its gradient, where it has one.
+fn backward(
+    graph: &mut Graph,
+    loss: ValueId,
+    of: &[ValueId],
+) -> Result<Vec<Option<ValueId>>, GraphError> {
     let wanted = wanted(graph, of);
     let ty = &graph.value(loss).ty;
     let one = ty.shape.fixed().is_some_and(|dims| dims.iter().all(|d| *d == 1));
@@ -117,16 +149,7 @@ pub(crate) fn append(
             gradients[input.index()] = Some(sum);
         }
     }
-    of.iter()
-        .map(|v| {
-            let found = gradients[v.index()].ok_or_else(|| {
-                let m = "has no gradient: the loss does not depend on it";
-                GraphError::new(place(graph, *v), m)
-            })?;
-            check_sizes(graph, *v, found)?;
-            Ok(found)
-        })
-        .collect()
+    Ok(gradients)
 }
 
 fn seed(graph: &mut Graph, loss: ValueId) -> kinglet_graph::OpResult<ValueId> {

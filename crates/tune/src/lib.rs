@@ -66,6 +66,7 @@ pub mod language;
 mod log;
 mod lora;
 mod loss;
+pub mod net;
 mod objective;
 mod optimiser;
 mod random;

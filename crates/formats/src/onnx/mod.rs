@@ -14,6 +14,7 @@ mod import;
 mod ops;
 mod proto;
 mod wire;
+mod write;
 
 use std::fs::File;
 use std::path::Path;
@@ -23,6 +24,7 @@ use kinglet_graph::{Bytes, Graph, GraphError, Tensor};
 use memmap2::Mmap;
 
 pub use ops::NEWEST_OPSET;
+pub use write::with_weights;
 
 use crate::LoadError;
 

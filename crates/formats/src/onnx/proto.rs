@@ -139,7 +139,7 @@ pub struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    fn read(message: Message<'a>) -> Result<Self> {
+    pub fn read(message: Message<'a>) -> Result<Self> {
         read(message, |m: &mut Self, f| match f.number {
             1 => f.push(&mut m.inputs, f.str()?),
             2 => f.push(&mut m.outputs, f.str()?),
@@ -351,7 +351,7 @@ pub struct ValueInfo<'a> {
 }
 
 impl<'a> ValueInfo<'a> {
-    fn read(message: Message<'a>) -> Result<Self> {
+    pub fn read(message: Message<'a>) -> Result<Self> {
         read(message, |m: &mut Self, f| match f.number {
             1 => f.str().map(|v| m.name = v),
             2 => Type::read(f.message()?).map(|v| m.ty = v),

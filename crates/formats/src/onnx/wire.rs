@@ -118,6 +118,14 @@ impl<'a> Message<'a> {
         Ok(head)
     }
 
+    /// The next field, with all its bytes.
+    pub fn next_raw(&mut self) -> Result<Option<(Field<'a>, &'a [u8])>, WireError> {
+        let before = self.rest;
+        let field = self.next()?;
+        let raw = &before[..before.len() - self.rest.len()];
+        Ok(field.map(|field| (field, raw)))
+    }
+
     /// The next field, or `None` at the end of the message.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Option<Field<'a>>, WireError> {

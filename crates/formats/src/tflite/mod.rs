@@ -10,6 +10,7 @@ mod import;
 pub mod metadata;
 pub mod read;
 pub mod schema;
+mod write;
 
 use std::fs::File;
 use std::path::Path;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 
 use kinglet_graph::{Bytes, Graph, GraphError};
 use memmap2::Mmap;
+
+pub use write::with_weights;
 
 use crate::LoadError;
 

@@ -44,6 +44,11 @@ impl Op for BatchNormTraining {
         ])
     }
 
+    fn is_learned(&self, input: usize) -> bool {
+        // Not the running mean and variance.
+        input < 3
+    }
+
     /// The running statistics take no part in y and pass no gradient on.
     fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
         let (x, scale, dy) = (g.input(0)?, g.input(1)?, g.of_first()?);

@@ -224,6 +224,11 @@ impl Op for BatchNorm {
         Ok(vec![ValueType::new(dtype, shape.clone())])
     }
 
+    fn is_learned(&self, input: usize) -> bool {
+        // Not the mean and the variance.
+        input < 3
+    }
+
     fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
         let (x, dy) = (g.input(0)?, g.of_first()?);
         let shape = Channels::of(g, self.layout)?;

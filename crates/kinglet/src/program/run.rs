@@ -96,17 +96,17 @@ const TASKS: [(&str, Task); 5] = [
     ("detect", Task::Detect),
     ("tensors", Task::Tensors),
 ];
-const FITS: [(&str, Fit); 3] =
+pub(super) const FITS: [(&str, Fit); 3] =
     [("stretch", Fit::Stretch), ("crop", Fit::Crop), ("letterbox", Fit::Letterbox)];
-const PIXELS: [(&str, Values); 4] = [
+pub(super) const PIXELS: [(&str, Values); 4] = [
     ("0..1", Values::UNIT),
     ("-1..1", Values::SYMMETRIC),
     ("0..255", Values::RAW),
     ("imagenet", Values::IMAGENET),
 ];
-const CHANNELS: [(&str, Channels); 2] = [("rgb", Channels::Rgb), ("bgr", Channels::Bgr)];
+pub(super) const CHANNELS: [(&str, Channels); 2] = [("rgb", Channels::Rgb), ("bgr", Channels::Bgr)];
 
-fn choice<T: Clone + Send + Sync + 'static>(
+pub(super) fn choice<T: Clone + Send + Sync + 'static>(
     choices: &'static [(&'static str, T)],
 ) -> impl TypedValueParser<Value = T> {
     let names = PossibleValuesParser::new(choices.iter().map(|row| row.0));

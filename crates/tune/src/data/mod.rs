@@ -4,11 +4,15 @@
 //! holds: a training that goes on knows where from its step.
 
 mod bad;
+mod samples;
 mod source;
 mod split;
 mod text;
 
 pub use bad::Bad;
+pub use samples::{
+    Arrays, Goal, Images, Sample, Sampled, Samples, Target, Windows, WindowsOptions,
+};
 pub use source::{Batch, Epoch, Source};
 pub use split::split;
 pub use text::{Batches, Data, Dropout, Encoder, Example, IGNORED, Texts, all_texts};

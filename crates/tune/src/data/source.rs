@@ -34,9 +34,10 @@ pub trait Source {
 /// One time through all examples.
 #[derive(Clone, Debug)]
 pub struct Epoch {
-    pub(super) order: Vec<u32>,
+    number: u64,
+    order: Vec<u32>,
     /// Of each batch, its part of `order`.
-    pub(super) batches: Vec<Range<u32>>,
+    batches: Vec<Range<u32>>,
 }
 
 impl Epoch {
@@ -57,7 +58,12 @@ impl Epoch {
             batches.push(at as u32..(at + taken) as u32);
             at += taken;
         }
-        Epoch { order, batches }
+        Epoch { number, order, batches }
+    }
+
+    /// Its number.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// How many batches it has.

@@ -27,11 +27,11 @@ struct Language {
 /// The model, and the texts that it is trained on. A tokeniser that is made for them is kept in `folder`.
 pub(super) fn open(tune: &Tune, folder: &Path) -> Result<Opened, Error> {
     let (examples, seed) = (&tune.examples, tune.length.seed);
-    let (context, lines) = (examples.context as usize, examples.batch as usize);
+    let (context, lines) = (examples.context(), examples.batch as usize);
     let model = tune.start.model(folder, &examples.data, seed, &tune.common)?;
     match tune.learning.adapter() {
         true => model.check_adapter_output(&tune.output)?,
-        false => model.check_output(&tune.output, tune.encoding.encoded())?,
+        false => model.check_output(&tune.output, tune.encoded())?,
     }
     let encoder = || Encoder::new(model.tokenizer.clone(), model.chat_template()?, context);
     let chance = examples.bpe_dropout;
@@ -68,7 +68,7 @@ pub(super) fn open(tune: &Tune, folder: &Path) -> Result<Opened, Error> {
 /// The examples in `files`.
 fn texts(tune: &Tune, files: &[PathBuf], encoder: Encoder) -> Result<Arc<Data>, Error> {
     let mut progress = Progress::new(tune.common.quiet);
-    let piece = BYTES_A_TOKEN * tune.examples.context as usize;
+    let piece = BYTES_A_TOKEN * tune.examples.context();
     let bad_lines = tune.examples.bad_lines;
     let mut hear = |at: u64, all: u64| {
         progress.say(|| format!("reading data: {} of {}", size(at as usize), size(all as usize)));
@@ -88,7 +88,7 @@ impl Subject for Language {
     fn identity(&self, tune: &Tune) -> Vec<(&'static str, Value)> {
         let own = [
             ("--bpe-dropout", json!(tune.examples.bpe_dropout)),
-            ("--context", json!(tune.examples.context)),
+            ("--context", json!(tune.examples.context())),
         ];
         tune.start.identity().into_iter().chain(own).collect()
     }
@@ -116,7 +116,7 @@ impl Subject for Language {
     fn write(&self, tune: &Tune, trained: Vec<(String, Tensor)>) -> Result<(), Error> {
         let model = &self.model;
         let work = |e: OpError| Error::work(e.to_string());
-        let encoded = tune.encoding.encoded();
+        let encoded = tune.encoded();
         match tune.learning.lora() {
             None => model.write(trained, &tune.output, encoded)?,
             Some(lora) if tune.learning.adapter() => {

@@ -1,6 +1,7 @@
 //! `kinglet tune`.
 
 mod language;
+mod net;
 mod recipe;
 mod report;
 mod start;
@@ -40,13 +41,15 @@ pub(super) struct Tune {
     /// What is written: a folder, or a GGUF file where the name ends in .gguf
     #[arg(long, short, value_name = "OUT")]
     output: PathBuf,
-    /// How weights are written
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    encoding: Encoding,
+    /// How weights of language models are written [default: f32]
+    #[arg(long, value_name = "TYPE")]
+    encoding: Option<Encoding>,
     #[command(flatten)]
     common: Common,
     #[command(flatten, next_help_heading = "Data")]
     examples: Examples,
+    #[command(flatten, next_help_heading = "Data of nets that are no language models")]
+    looking: net::Looking,
     #[command(flatten, next_help_heading = "Length")]
     length: Length,
     #[command(flatten, next_help_heading = "Learning")]
@@ -62,9 +65,10 @@ enum Encoding {
     Q8_0,
 }
 
-impl Encoding {
-    fn encoded(self) -> Encoded {
-        match self {
+impl Tune {
+    /// How weights are written.
+    fn encoded(&self) -> Encoded {
+        match self.encoding.unwrap_or(Encoding::F32) {
             Encoding::F32 => Encoded::F32,
             Encoding::F16 => Encoded::F16,
             Encoding::Bf16 => Encoded::BF16,
@@ -75,7 +79,8 @@ impl Encoding {
 
 #[derive(Args)]
 struct Examples {
-    /// Files of examples: JSON lines, or plain text
+    /// Files of examples: JSON lines or plain text; for other nets a folder of pictures with a folder for
+    /// each class, an .npz file or .csv files
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// The share of the examples that is kept out of training and evaluated
@@ -91,10 +96,10 @@ struct Examples {
     /// there are understood by their parts
     #[arg(long, value_name = "CHANCE", default_value_t = 0.0, value_parser = share)]
     bpe_dropout: f64,
-    /// Tokens that are seen at once; longer text is cut, and shorter examples share a line
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
-    context: u32,
-    /// Lines of --context tokens in a batch
+    /// Tokens that are seen at once; longer text is cut, and shorter examples share a line [default: 256]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+    context: Option<u32>,
+    /// Lines of --context tokens in a batch, or samples
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
     batch: u32,
     /// Batches that make a step: memory of one, gradients of all
@@ -123,6 +128,15 @@ struct Length {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
+
+impl Examples {
+    fn context(&self) -> usize {
+        self.context.unwrap_or(CONTEXT) as usize
+    }
+}
+
+/// Tokens where nothing is said.
+const CONTEXT: u32 = 256;
 
 fn share(text: &str) -> Result<f64, String> {
     let found = text.parse().ok().filter(|share| (0.0..1.0).contains(share));
@@ -203,6 +217,7 @@ struct Document {
 impl Tune {
     pub fn run(self) -> Result<(), Error> {
         self.start.check()?;
+        self.check_kind()?;
         let folder = folder_of(&self.output);
         if self.output.exists() && !folder.exists() {
             return Err(Error::input(format!(
@@ -224,9 +239,35 @@ impl Tune {
         result
     }
 
+    /// Refuses options that mean nothing for this kind of model.
+    fn check_kind(&self) -> Result<(), Error> {
+        let net = self.start.net();
+        let without = match net {
+            Some(_) => vec![
+                self.examples.context.map(|_| "context"),
+                (self.examples.bpe_dropout > 0.0).then_some("bpe-dropout"),
+                self.learning.lora().map(|_| "lora"),
+                self.encoding.map(|_| "encoding"),
+            ],
+            None => self.looking.given(),
+        };
+        let kind = if net.is_some() { "no language model" } else { "a language model" };
+        match without.into_iter().flatten().next() {
+            Some(option) => Err(Error::input(format!(
+                "{} is {kind}, and --{option} means nothing for it",
+                self.start.base()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     fn train(&self, folder: &Path, lock: Lock) -> Result<(), Error> {
         let common = &self.common;
-        let Opened { mut subject, material, examples, bad } = language::open(self, folder)?;
+        let opened = match self.start.net() {
+            Some(model) => net::open(self, model)?,
+            None => language::open(self, folder)?,
+        };
+        let Opened { mut subject, material, examples, bad } = opened;
         for bad in &bad {
             common.note(format!("left out: {bad}"));
         }

@@ -11,13 +11,13 @@ use kinglet_tune::data::all_texts;
 use kinglet_tune::language::{ABOUT, Model, SPECIAL, TEMPLATE};
 use serde_json::{Value, json};
 
-use super::super::language::{expect_language_model, read_text};
+use super::super::language::{expect_language_model, is_language_model, read_text};
 use super::super::progress::Progress;
 use super::{Common, files};
 
 #[derive(Args)]
 pub(super) struct Start {
-    /// The model: a GGUF file, or a Hugging Face folder
+    /// The model: a GGUF file, or a Hugging Face folder; or another net, a TFLite or ONNX file of floats
     #[arg(required_unless_present = "config")]
     model: Option<PathBuf>,
     /// Make a new model instead: a config.json with its class and numbers
@@ -48,9 +48,17 @@ pub(super) const TOKENIZER: &str = "tokenizer.json";
 const VOCABULARY: usize = 4096;
 
 impl Start {
-    /// Refuses what is no language model.
+    /// Refuses what is no model.
     pub fn check(&self) -> Result<(), Error> {
-        self.model.as_deref().map_or(Ok(()), expect_language_model)
+        match &self.model {
+            Some(model) if self.net().is_none() => expect_language_model(model),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file of a net that is no language model, where that is what is trained.
+    pub fn net(&self) -> Option<&Path> {
+        self.model.as_deref().filter(|model| model.is_file() && !is_language_model(model))
     }
 
     /// Whether the model is a new one.
