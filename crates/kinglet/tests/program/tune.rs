@@ -306,6 +306,47 @@ fn a_loss_that_is_not_finite_stops_it() {
     }
 }
 
+#[test]
+fn a_net_learns_from_pictures_and_runs() {
+    let Some(net) = model("tiny/pretrainedResnet.tflite") else { return };
+    let folder = folder();
+    let pictures = folder.path().join("pictures");
+    for (i, class) in ["blue", "green", "red"].into_iter().enumerate() {
+        fs::create_dir_all(pictures.join(class)).unwrap();
+        for shade in 0..8u8 {
+            let mut colour = [20 + shade; 3];
+            colour[2 - i] = 255 - 9 * shade;
+            let picture = kinglet::tasks::Picture::filled(9, 7, colour);
+            fs::write(pictures.join(class).join(format!("{shade}.png")), picture.png()).unwrap();
+        }
+    }
+    let (data, out) = (pictures.display().to_string(), path(&folder, "out.tflite"));
+    // A TFLite file keeps its classes, so there must be ten.
+    let words = ["tune", &net, "--data", &data, "-o", &out, "--pixels", "0..255"];
+    let message = kinglet(words).refusal();
+    assert!(message.contains("10 classes and the data 3") && message.contains("ONNX"), "{message}");
+    for class in ["3", "4", "5", "6", "7", "8", "9"] {
+        fs::create_dir_all(pictures.join(class)).unwrap();
+        fs::copy(pictures.join("red/0.png"), pictures.join(class).join("0.png")).unwrap();
+    }
+    let more = ["--steps", "30", "--batch", "8", "--rate", "2e-3", "--held-out", "0.2", "--json"];
+    let told = kinglet(words.iter().chain(&more)).json();
+    let right = |when: &str| told[when]["accuracy"].as_f64().unwrap();
+    assert!(right("evaluation") > right("evaluation_before"), "{told}");
+    assert!(told["samples_s"].as_f64() > Some(0.0) && told["perplexity"].is_null(), "{told}");
+    let labels = path(&folder, "out.labels.txt");
+    assert!(fs::read_to_string(&labels).unwrap().starts_with("3\n4\n"), "numbers before names");
+    let picture = pictures.join("blue/3.png").display().to_string();
+    let told =
+        kinglet(["run", &out, &picture, "--labels", &labels, "--pixels", "0..255", "--json"]);
+    assert_eq!(told.json()["top"][0]["label"], "blue");
+    // What belongs to language models is refused.
+    for option in [["--context", "64"], ["--lora", "4"], ["--encoding", "f16"]] {
+        let message = kinglet(words.iter().chain(&option)).refusal();
+        assert!(message.contains(&format!("{} means nothing", option[0])), "{message}");
+    }
+}
+
 /// A file that can grow no further stands for a full disk.
 #[cfg(target_os = "linux")]
 #[test]

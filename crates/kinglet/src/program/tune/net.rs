@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use kinglet::tasks::{Channels, Fit, Values};
+use kinglet::tasks::{Channels, Fit, Preprocess, Values};
 use kinglet::{Error, Model, PlanOptions, Vision, VisionOptions};
 use kinglet_graph::Tensor;
 use kinglet_tune::data::{
@@ -69,7 +69,9 @@ struct Looker {
 pub(super) fn open(tune: &Tune, model: &Path) -> Result<Opened, Error> {
     let (examples, seed) = (&tune.examples, tune.length.seed);
     let net = Net::open(model)?;
-    let found = samples(tune, model, &net, &examples.data)?;
+    let mut look = None;
+    let mut samples = |net: &Net, paths: &[PathBuf]| samples(tune, model, net, paths, &mut look);
+    let found = samples(&net, &examples.data)?;
     let goal = found.samples.goal();
     let net = match goal {
         Goal::Classes(classes) => net.with_classes(classes)?,
@@ -88,7 +90,7 @@ pub(super) fn open(tune: &Tune, model: &Path) -> Result<Opened, Error> {
             (own, (!kept.is_empty()).then(|| of(&found.samples, kept, false)))
         }
         files => {
-            let other = samples(tune, model, &net, files)?.samples;
+            let other = samples(&net, files)?.samples;
             if other.names() != names {
                 return Err(Error::input(format!(
                     "--evaluation-data has the classes {}, and --data {}",
@@ -101,12 +103,12 @@ pub(super) fn open(tune: &Tune, model: &Path) -> Result<Opened, Error> {
     };
     tune.check_held_out(held_out.is_some())?;
     let examples = own.len();
-    let texts = of(&found.samples, own, tune.looking.mirror);
+    let source = of(&found.samples, own, tune.looking.mirror);
     let held_out = held_out.map(|held_out| Box::new(held_out) as Box<dyn Source>);
     let parameters = net.parameters(&goal)?;
     Ok(Opened {
         subject: Box::new(Looker { net, goal, parameters, batch, names }),
-        material: Material { examples: Box::new(texts), held_out },
+        material: Material { examples: Box::new(source), held_out },
         examples,
         bad: found.bad,
     })
@@ -118,8 +120,15 @@ struct Found {
     bad: Vec<Bad>,
 }
 
-/// The samples in `paths`: folders of pictures, an .npz file, or .csv files.
-fn samples(tune: &Tune, model: &Path, net: &Net, paths: &[PathBuf]) -> Result<Found, Error> {
+/// The samples in `paths`: folders of pictures, an .npz file, or .csv files. `look` is how the model looks
+/// at pictures, once that is known.
+fn samples(
+    tune: &Tune,
+    model: &Path,
+    net: &Net,
+    paths: &[PathBuf],
+    look: &mut Option<Preprocess>,
+) -> Result<Found, Error> {
     let inputs = net.inputs()?;
     let bad_lines = tune.examples.bad_lines;
     let ending = |path: &PathBuf| {
@@ -135,7 +144,10 @@ fn samples(tune: &Tune, model: &Path, net: &Net, paths: &[PathBuf]) -> Result<Fo
     };
     if paths.iter().all(|path| path.is_dir()) {
         let input = only()?;
-        let preprocess = vision(tune, model, input)?.preprocess().clone();
+        let preprocess = match look {
+            Some(known) => known.clone(),
+            None => look.insert(preprocess(tune, model, input)?).clone(),
+        };
         let mut progress = Progress::new(tune.common.quiet);
         let mut hear =
             |at: u64, all: u64| progress.say(|| format!("reading pictures: {at} of {all}"));
@@ -164,7 +176,7 @@ fn samples(tune: &Tune, model: &Path, net: &Net, paths: &[PathBuf]) -> Result<Fo
 }
 
 /// How `model` looks at pictures, its `input`.
-fn vision(tune: &Tune, model: &Path, input: &Input) -> Result<Vision, Error> {
+fn preprocess(tune: &Tune, model: &Path, input: &Input) -> Result<Preprocess, Error> {
     let looking = &tune.looking;
     let opened = Model::open(model)?;
     let dims: Vec<usize> = [1].into_iter().chain(input.dims.iter().copied()).collect();
@@ -186,7 +198,7 @@ fn vision(tune: &Tune, model: &Path, input: &Input) -> Result<Vision, Error> {
              --pixels sets them",
         );
     }
-    Ok(vision)
+    Ok(vision.preprocess().clone())
 }
 
 /// Where the names of a net's classes are written: one a line, as `kinglet run --labels` takes them.

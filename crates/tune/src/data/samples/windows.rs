@@ -90,7 +90,8 @@ impl Windows {
         let values = numbers.filter(|all| all.iter().any(|v| v.fract() != 0.0));
         let classes = match values {
             Some(_) => Classes::default(),
-            None => Classes::of(labels.iter().copied()),
+            // A label of which there is no window is a class too.
+            None => Classes::of(table.labels.iter().map(String::as_str)),
         };
         let (goal, targets) = match values {
             Some(values) => {
