@@ -241,28 +241,50 @@ fn updates(
 }
 
 /// Moves the nodes from `first` on, the updates, to where what they need is there, so that gradients
-/// live no longer than they must. State is written once nothing reads what it held before.
+/// live no longer than they must; those that need state alone, to where they are needed themselves, as
+/// their results are held besides the state. State is written once nothing reads what it held before.
 fn update_early(graph: &mut Graph, first: usize) {
-    let mut ready = vec![0usize; graph.values().len()];
-    let mut last_read = vec![0usize; graph.values().len()];
+    let nodes = graph.nodes();
+    let mut places: Vec<usize> = (0..nodes.len()).collect();
+    // Of each value, the place where it is there; `None`: it is at any time.
+    let mut ready: Vec<Option<usize>> = vec![None; graph.values().len()];
+    let mut waits = vec![false; nodes.len()];
+    for (i, node) in nodes.iter().enumerate() {
+        let needs = node.inputs.iter().flatten().filter_map(|v| ready[v.index()]).max();
+        if i >= first {
+            places[i] = needs.unwrap_or(0);
+            waits[i] = needs.is_none();
+        }
+        let at = (i < first && !node.op.is::<StateRead>()).then_some(i).or(needs);
+        node.outputs.iter().for_each(|v| ready[v.index()] = at);
+    }
+    let writes = |i: usize| nodes[i].op.downcast::<StateWrite>();
+    let mut needed: Vec<Option<usize>> = vec![None; graph.values().len()];
+    for i in (first..nodes.len()).rev().filter(|i| writes(*i).is_none()) {
+        if waits[i] {
+            let users = nodes[i].outputs.iter().filter_map(|v| needed[v.index()]);
+            places[i] = users.min().unwrap_or(0);
+        }
+        for v in nodes[i].inputs.iter().flatten() {
+            let first = needed[v.index()].get_or_insert(places[i]);
+            *first = places[i].min(*first);
+        }
+    }
+    let mut made = vec![0; graph.values().len()];
+    let mut last_read = vec![0; graph.values().len()];
     let mut held: Vec<Vec<ValueId>> = vec![Vec::new(); graph.states().len()];
-    let mut places: Vec<usize> = Vec::with_capacity(graph.nodes().len());
-    for (i, node) in graph.nodes().iter().enumerate() {
-        let needs = node.inputs.iter().flatten().map(|v| ready[v.index()]).max().unwrap_or(0);
-        let mut at = if i < first { i } else { needs };
-        if let Some(write) = node.op.downcast::<StateWrite>().filter(|_| i >= first) {
+    for (i, node) in nodes.iter().enumerate() {
+        if let Some(write) = writes(i).filter(|_| i >= first) {
             let reads = held[write.state.index()].iter().map(|v| last_read[v.index()]);
-            at = reads.fold(at, usize::max);
+            let needs = node.inputs.iter().flatten().map(|v| made[v.index()]);
+            places[i] = reads.chain(needs).max().unwrap_or(0);
         } else if let Some(read) = node.op.downcast::<StateRead>() {
             held[read.state.index()].extend(&node.outputs);
         }
         for v in node.inputs.iter().flatten() {
-            last_read[v.index()] = last_read[v.index()].max(at);
+            last_read[v.index()] = places[i].max(last_read[v.index()]);
         }
-        for v in &node.outputs {
-            ready[v.index()] = at;
-        }
-        places.push(at);
+        node.outputs.iter().for_each(|v| made[v.index()] = places[i]);
     }
     let mut order: Vec<usize> = (0..places.len()).collect();
     order.sort_by_key(|i| places[*i]);
