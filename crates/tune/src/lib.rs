@@ -68,6 +68,7 @@ mod lora;
 mod loss;
 mod optimiser;
 mod random;
+mod recompute;
 mod schedule;
 mod selection;
 mod trainer;

@@ -48,6 +48,10 @@ pub(super) struct Learning {
     /// The largest length of all gradients together, which are scaled down to it; 0: none
     #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = number)]
     clip: f64,
+    /// Compute activations again when gradients need them, but for a few that are held: less memory,
+    /// more work, the same result
+    #[arg(long)]
+    recompute: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -133,6 +137,6 @@ impl Learning {
         };
         let schedule = Schedule { peak: self.rate.unwrap_or(usual), warm_up, decay };
         let clip = Some(self.clip).filter(|clip| *clip > 0.0);
-        (Recipe { optimiser, clip, accumulate }, schedule)
+        (Recipe { optimiser, clip, accumulate, recompute: self.recompute }, schedule)
     }
 }
