@@ -82,6 +82,16 @@ pub struct Material {
     pub held_out: Option<HeldOut>,
 }
 
+impl Material {
+    /// Lets each batch run in `parts`, one after the other.
+    pub fn run_in_parts(&mut self, parts: usize) {
+        let all = [Some(&mut self.batches), self.held_out.as_mut().map(|h| &mut h.batches)];
+        for batches in all.into_iter().flatten() {
+            *batches = batches.clone().in_parts(parts);
+        }
+    }
+}
+
 /// Examples that are not trained on.
 pub struct HeldOut {
     /// Where they are; `None`: in the data that are trained on.
@@ -103,8 +113,8 @@ impl Walk {
         Walk { epoch: batches.epoch(0), number: 0, before: 0 }
     }
 
-    /// Batch `number` of all; numbers only grow.
-    fn batch(&mut self, number: u64, of: &Material) -> Result<Batch, TuneError> {
+    /// The parts of batch `number` of all; numbers only grow.
+    fn batch(&mut self, number: u64, of: &Material) -> Result<Vec<Batch>, TuneError> {
         while number - self.before >= self.epoch.len() as u64 {
             self.before += self.epoch.len() as u64;
             self.number += 1;
@@ -227,7 +237,7 @@ impl Course {
             parts.clear();
             for i in 0..self.settings.accumulate as u64 {
                 let number = self.step * self.settings.accumulate as u64 + i;
-                parts.push(self.walk.batch(number, &self.material)?);
+                parts.extend(self.walk.batch(number, &self.material)?);
             }
             let done = self.trainer.step(&parts, rate)?;
             if !done.loss.is_finite() || done.norm.is_some_and(|norm| !norm.is_finite()) {
@@ -281,9 +291,10 @@ impl Course {
         let epoch = held_out.batches.epoch(0);
         let (mut sum, mut counted) = (0.0, 0);
         for i in 0..epoch.len() {
-            let batch = held_out.batches.batch(&epoch, i, data)?;
-            sum += self.trainer.evaluate(&batch)?;
-            counted += batch.counted;
+            for part in held_out.batches.batch(&epoch, i, data)? {
+                sum += self.trainer.evaluate(&part)?;
+                counted += part.counted;
+            }
         }
         let evaluation = Evaluation { step: self.step, evaluation: sum / counted.max(1) as f64 };
         self.log.evaluation(evaluation)?;

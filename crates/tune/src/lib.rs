@@ -20,6 +20,10 @@
 //! **A tensor is updated as soon as its gradient is there** and nothing reads its old value any more,
 //! so that gradients need not be held together; but for [`Recipe::clip`], which needs all of them.
 //!
+//! **Memory is traded for work, and work for what is learned**, as far as it must be: activations can be
+//! computed again ([`Recipe::recompute`]), batches run in parts ([`data::Batches::in_parts`]), and fewer
+//! weights be trained ([`Selection`]). [`Budget::fit`] finds the way that costs least of those that fit.
+//!
 //! The inputs of a training graph are those of the graph that it was made from and, last, the learning
 //! rate, a scalar of f32 that a [`Schedule`] tells. Sizes may be symbols, as in any graph, where the
 //! rules of its ops allow it; a convolution wants the sizes of its images.
@@ -58,6 +62,7 @@
 #![forbid(unsafe_code)]
 
 mod backward;
+mod budget;
 mod checkpoint;
 mod course;
 pub mod data;
@@ -66,6 +71,7 @@ pub mod language;
 mod log;
 mod lora;
 mod loss;
+mod memory;
 mod optimiser;
 mod random;
 mod recompute;
@@ -76,15 +82,17 @@ mod training;
 mod zeroth;
 
 pub use backward::gradients;
+pub use budget::{Budget, Fit, Tried, Way};
 pub use checkpoint::Lock;
 pub use course::{Course, Ending, Event, HeldOut, Material, Settings, batches_of_epochs};
 pub use error::TuneError;
 pub use log::{Evaluation, Log, Step};
 pub use lora::Lora;
 pub use loss::{cross_entropy, cross_entropy_sum, mean_squared_error};
+pub use memory::Memory;
 pub use optimiser::Optimiser;
 pub use schedule::{Decay, Schedule};
 pub use selection::Selection;
-pub use trainer::{Done, Memory, Trainer};
-pub use training::{Recipe, Trained, Training, differentiate};
+pub use trainer::{Done, Trainer};
+pub use training::{Recipe, Trained, Training, differentiate, outline};
 pub use zeroth::ZerothOrder;

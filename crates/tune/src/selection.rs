@@ -23,6 +23,19 @@ enum Choice {
 const LAYER: &str = "blk.";
 
 impl Selection {
+    /// The last `count` layers.
+    pub fn last(count: usize) -> Selection {
+        Selection(vec![Choice::Last(count)])
+    }
+
+    /// The vectors: norms and biases, of which `names` tell whether there are any.
+    pub fn vectors(names: &[&str]) -> Option<Selection> {
+        let chosen = ["*norm.weight", "*.bias"].into_iter();
+        let chosen = chosen.filter(|pattern| names.iter().any(|name| matches(pattern, name)));
+        let chosen: Vec<_> = chosen.map(|pattern| Choice::Name(pattern.into())).collect();
+        (!chosen.is_empty()).then_some(Selection(chosen))
+    }
+
     /// Of choices between commas: `last=2` is the last two layers, and anything else a name in which `*`
     /// stands for any text: `*.bias`, `blk.3.attn_*`, `output.weight`.
     ///
@@ -46,7 +59,7 @@ impl Selection {
     /// # Errors
     /// If a choice is of none.
     pub fn of(&self, names: &[&str]) -> Result<Vec<bool>, TuneError> {
-        let layers = names.iter().filter_map(|name| layer(name)).map(|n| n + 1).max().unwrap_or(0);
+        let layers = layers(names);
         let mut chosen = vec![false; names.len()];
         for choice in &self.0 {
             let mut found = false;
@@ -90,6 +103,11 @@ impl fmt::Display for Choice {
             Choice::Name(pattern) => f.write_str(pattern),
         }
     }
+}
+
+/// How many layers weights of these names are of.
+pub(crate) fn layers(names: &[&str]) -> usize {
+    names.iter().filter_map(|name| layer(name)).map(|n| n + 1).max().unwrap_or(0)
 }
 
 fn layer(name: &str) -> Option<usize> {

@@ -1,13 +1,12 @@
 //! The graphs of training steps.
 
-use crate::backward::{append, finished, place, prepared};
+use crate::backward::{append, finished, place, prepared, widened};
 use crate::optimiser::{Parameter, Step, clipped, state, write};
 use crate::recompute::recompute;
 use crate::{Optimiser, ZerothOrder};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
-    Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, Tensor, ValueId,
-    ValueType,
+    Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, ValueId, ValueType,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -79,12 +78,22 @@ pub fn differentiate(
     trained: &[ValueId],
     recipe: &Recipe,
 ) -> Result<Training, GraphError> {
-    if trained.is_empty() {
-        return Err(GraphError::new("trained", "nothing is to be trained: name a tensor"));
-    }
-    let (mut graph, data) = prepared(graph, trained)?;
-    let forward_states = graph.states().len();
-    let names = make_states(&mut graph, trained, data)?;
+    outline(graph, loss, trained, recipe)?.beginning_with(graph, trained)
+}
+
+/// The training that [`differentiate`] makes, but for what is trained: it begins with zeros. What a
+/// training takes of memory is known from it.
+///
+/// # Errors
+/// As [`differentiate`].
+pub fn outline(
+    graph: &Graph,
+    loss: ValueId,
+    trained: &[ValueId],
+    recipe: &Recipe,
+) -> Result<Training, GraphError> {
+    let (mut graph, names) = with_states(graph, trained)?;
+    let forward_states = graph.states().len() - names.len();
     let trained_states = trained_of(&graph, forward_states, names);
     let mut evaluation = graph.clone();
     evaluation.outputs = vec![loss];
@@ -166,7 +175,8 @@ fn update_graph(
     let norm = updates(&mut update, trained, &values, gradients.clone(), recipe)?;
     let mut b = Builder::new(&mut update, "update");
     for (sum, gradient) in sums.iter().zip(gradients) {
-        let zeros = b.zeros_like(gradient)?;
+        // As constants zeros would be held, as many as there are gradients.
+        let zeros = b.scaled(gradient, 0.0)?;
         write(&mut b, *sum, zeros);
     }
     update.outputs = norm.into_iter().collect();
@@ -177,29 +187,52 @@ fn update_graph(
     Ok(update)
 }
 
-/// What is trained: the states from number `first` on, which [`make_states`] made.
+/// What is trained: the states from number `first` on, which [`with_states`] made.
 pub(crate) fn trained_of(graph: &Graph, first: usize, names: Vec<String>) -> Vec<Trained> {
     let states = (first..).map_while(|i| graph.state_id(i));
     names.into_iter().zip(states).map(|(name, state)| Trained { name, state }).collect()
 }
 
-/// Makes state of the constants `trained`, which held `data`, and returns its names.
-pub(crate) fn make_states(
-    graph: &mut Graph,
+impl Training {
+    /// The same training, which begins with what the constants `trained` of `graph` hold.
+    pub(crate) fn beginning_with(
+        mut self,
+        graph: &Graph,
+        trained: &[ValueId],
+    ) -> Result<Training, GraphError> {
+        for (Trained { state, .. }, v) in self.trained.iter().zip(trained) {
+            let data = widened(graph, *v)?;
+            let graphs = [&mut self.graph, &mut self.evaluation];
+            for graph in graphs.into_iter().chain(&mut self.update) {
+                graph.state_mut(*state).initial.clone_from(&data);
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// A copy of `graph` in which the constants `trained` are state, the last that it has, of zeros; and the
+/// names of that state.
+pub(crate) fn with_states(
+    graph: &Graph,
     trained: &[ValueId],
-    data: Vec<Option<Tensor>>,
-) -> Result<Vec<String>, GraphError> {
+) -> Result<(Graph, Vec<String>), GraphError> {
+    if trained.is_empty() {
+        return Err(GraphError::new("trained", "nothing is to be trained: name a tensor"));
+    }
+    for (i, v) in trained.iter().enumerate() {
+        let wrong = match (&graph.value(*v).data, trained[..i].contains(v)) {
+            (_, true) => "is to be trained twice",
+            (None, _) => "is no constant: only constants are trained",
+            (Some(_), false) => continue,
+        };
+        return Err(GraphError::new(place(graph, *v), wrong));
+    }
+    let mut graph = prepared(graph, trained)?;
     let mut taken: BTreeSet<String> = graph.states().iter().map(|s| s.name.clone()).collect();
     let mut names = Vec::with_capacity(trained.len());
     let mut reads = Vec::with_capacity(trained.len());
-    for (i, (v, data)) in trained.iter().zip(data).enumerate() {
-        if trained[..i].contains(v) {
-            return Err(GraphError::new(place(graph, *v), "is to be trained twice"));
-        }
-        let Some(data) = data else {
-            let m = "is no constant: only constants are trained";
-            return Err(GraphError::new(place(graph, *v), m));
-        };
+    for v in trained {
         let value = graph.value(*v);
         let mut name = value.name.clone();
         if name.is_empty() || taken.contains(&name) {
@@ -207,8 +240,7 @@ pub(crate) fn make_states(
         }
         taken.insert(name.clone());
         let ty = value.ty.clone();
-        let initial = Some(data);
-        let state = graph.add_state(State { name: name.clone(), ty: ty.clone(), initial });
+        let state = graph.add_state(State { name: name.clone(), ty: ty.clone(), initial: None });
         reads.push(Node {
             name: name.clone(),
             op: Arc::new(StateRead { state, ty }),
@@ -218,7 +250,7 @@ pub(crate) fn make_states(
         names.push(name);
     }
     graph.nodes_mut().splice(0..0, reads);
-    Ok(names)
+    Ok((graph, names))
 }
 
 /// Appends what the recipe does with the gradients of `values`, which are read from what is trained;

@@ -23,7 +23,7 @@ struct Model {
 
 impl Model {
     fn training(&self, recompute: bool) -> Training {
-        let recipe = Recipe { recompute, clip: Some(1.0), ..Recipe::new(Optimiser::adam_w()) };
+        let recipe = Recipe { recompute, clip: Some(1.0), ..Recipe::new(Optimiser::sgd()) };
         differentiate(&self.graph, self.loss, &self.trained, &recipe).unwrap()
     }
 

@@ -5,6 +5,7 @@ use crate::TuneError;
 use crate::random::Random;
 use kinglet_graph::ops::rows::PAGE;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The target of a row that does not count.
 pub const IGNORED: i32 = -100;
@@ -23,9 +24,11 @@ struct Unit {
 /// other: each begins at position 0 with a row that follows none.
 #[derive(Clone, Debug)]
 pub struct Batches {
-    units: Vec<Unit>,
+    units: Arc<[Unit]>,
     context: usize,
     lines: usize,
+    /// Lines of a part.
+    part: usize,
     seed: u64,
 }
 
@@ -80,7 +83,14 @@ impl Batches {
             let starts = (0..rows).step_by(context.max(1));
             starts.map(move |first| Unit { example, first, rows: most.min(rows - first) })
         });
-        Batches { units: units.collect(), context, lines, seed }
+        Batches { units: units.collect(), context, lines, part: lines, seed }
+    }
+
+    /// The same batches, each cut into `parts` of whole lines that run one after the other.
+    #[must_use]
+    pub fn in_parts(self, parts: usize) -> Batches {
+        let part = self.lines.div_ceil(parts.max(1)).max(1);
+        Batches { part, ..self }
     }
 
     /// The order of epoch `number`.
@@ -111,13 +121,13 @@ impl Batches {
         })
     }
 
-    /// Batch `i` of `epoch`.
+    /// Batch `i` of `epoch`, in its parts that have rows.
     ///
     /// # Errors
     /// If a file has changed.
-    pub fn batch(&self, epoch: &Epoch, i: usize, data: &Data) -> Result<Batch, TuneError> {
-        let n = self.lines * self.context;
-        let mut batch = Batch {
+    pub fn batch(&self, epoch: &Epoch, i: usize, data: &Data) -> Result<Vec<Batch>, TuneError> {
+        let n = self.part * self.context;
+        let empty = Batch {
             tokens: vec![-1; n],
             positions: vec![0; n],
             sequences: vec![-1; n],
@@ -127,10 +137,12 @@ impl Batches {
             rows: 0,
             counted: 0,
         };
+        let mut parts = vec![empty; self.lines.div_ceil(self.part.max(1))];
         let cells = self.pages_of_line() * PAGE;
         let Range { start, end } = epoch.batches[i].clone();
         for (unit, line, at) in self.places(&epoch.order[start as usize..end as usize]) {
             let example = data.example(unit.example as usize)?;
+            let (batch, line) = (&mut parts[line / self.part], line % self.part);
             let first = unit.first as usize;
             for position in 0..unit.rows as usize {
                 let (token, row) = (first + position, line * self.context + at + position);
@@ -146,7 +158,8 @@ impl Batches {
             }
             batch.rows += unit.rows as usize;
         }
-        Ok(batch)
+        parts.retain(|part| part.rows > 0);
+        Ok(parts)
     }
 
     /// Pages of cells that a line takes.
@@ -154,9 +167,9 @@ impl Batches {
         self.context.div_ceil(PAGE)
     }
 
-    /// Lines of a batch.
+    /// Lines of a part of a batch: what runs at once.
     pub fn lines(&self) -> usize {
-        self.lines
+        self.part
     }
 
     /// Rows of a line.

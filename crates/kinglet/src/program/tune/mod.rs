@@ -1,5 +1,6 @@
 //! `kinglet tune`.
 
+mod fit;
 mod recipe;
 mod report;
 mod start;
@@ -17,16 +18,17 @@ use kinglet_formats::map;
 use kinglet_measure::text::size;
 use kinglet_runtime::Pool;
 use kinglet_tune::data::{Bad, Batches, Data, Dropout, Encoder};
-use kinglet_tune::language::{Encoded, Model, objective};
+use kinglet_tune::language::{Encoded, Model};
 use kinglet_tune::{
-    Course, Ending, Evaluation, Event, HeldOut, Lock, Material, Memory, Recipe, Schedule, Settings,
-    Trainer, batches_of_epochs, differentiate,
+    Course, Ending, Evaluation, Event, Fit, HeldOut, Lock, Material, Memory, Recipe, Schedule,
+    Settings, Trainer, Way, batches_of_epochs,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::progress::Progress;
 use super::{Common, files};
+use fit::Fitting;
 use recipe::Learning;
 use start::Start;
 
@@ -49,6 +51,8 @@ pub(super) struct Tune {
     length: Length,
     #[command(flatten, next_help_heading = "Learning")]
     learning: Learning,
+    #[command(flatten, next_help_heading = "Memory")]
+    fitting: Fitting,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -157,6 +161,8 @@ struct Document {
     memory_total: usize,
     /// What the process had at its peak, beyond what it had before the training was planned.
     memory_measured: Option<usize>,
+    /// What --memory chose, and what was too large.
+    fit: Option<Fit>,
     bad_lines: Vec<Bad>,
     report: String,
 }
@@ -200,14 +206,19 @@ impl Tune {
         let data = self.open(&examples.data, if chance > 0.0 { broken } else { encoder()? })?;
         let (trained_on, held_out) = self.held_out(&data, encoder()?)?;
         let batches = Batches::new(&data, &trained_on, context, lines, seed);
-        let material = Material { data, batches, held_out };
-        let (recipe, settings) = self.settings(&model, &material);
-        let (parameters, steps) = (model.parameters(), settings.steps);
+        let mut material = Material { data, batches, held_out };
+        let steps = self.steps(&material);
+        let (recipe, schedule) = self.learning.recipe(steps, self.start.is_new());
+        let parameters = model.parameters();
 
         let before = map::process_resident();
         let before = before.map(|bytes| bytes.saturating_sub(model.owned_bytes()));
         map::reset_process_peak();
-        let trainer = self.plan(&mut model, &material, &recipe)?;
+        let pool = Arc::new(Pool::new(self.threads()));
+        let (way, fit) = self.way(&model, &material, &recipe, &pool)?;
+        let settings = self.settings(&model, &material, (&recipe, schedule), (steps, &way));
+        let trainer = self.plan(&mut model, &material, &recipe, (&way, &pool))?;
+        material.run_in_parts(way.parts);
         let memory = trainer.memory();
         common.note(format!(
             "{} parameters, {} examples, {steps} steps of {} tokens",
@@ -216,13 +227,16 @@ impl Tune {
             lines * context * settings.accumulate
         ));
         common.note(parts_of(&memory));
+        if let Some(fit) = &fit {
+            common.note(fit::why(fit));
+        }
         let mut course = Course::new(folder, lock, trainer, settings, material)?;
         if course.step() > 0 {
             common.note(format!("going on after step {}", course.step()));
         }
         let ending = follow(&mut course, steps, common)?;
         let measured = before.and_then(|before| Some(map::process_peak()?.saturating_sub(before)));
-        report::write(&folder.join(report::FILE), &self.output, &course, parameters)?;
+        report::write(&folder.join(report::FILE), &self.output, &course, (parameters, &way))?;
         if ending == Ending::Stopped {
             return Err(Error::work(format!(
                 "stopped after step {} of {steps}: the same command goes on",
@@ -245,26 +259,44 @@ impl Tune {
                 model.write(merged.map_err(work)?, &self.output, encoded)?;
             }
         }
-        self.answer(&course, steps, ending, parameters, (memory, measured), folder)
+        self.answer(&course, steps, ending, parameters, (memory, measured, fit), folder)
+    }
+
+    /// How many steps there are.
+    fn steps(&self, material: &Material) -> u64 {
+        let accumulate = u64::from(self.examples.accumulate);
+        let all = batches_of_epochs(&material.batches, self.length.epochs).max(1);
+        self.length.steps.unwrap_or_else(|| all.div_ceil(accumulate))
     }
 
     /// How, and for how long, `model` is trained on `material`.
-    fn settings(&self, model: &Model, material: &Material) -> (Recipe, Settings) {
+    fn settings(
+        &self,
+        model: &Model,
+        material: &Material,
+        (recipe, schedule): (&Recipe, Schedule),
+        (steps, way): (u64, &Way),
+    ) -> Settings {
         let length = &self.length;
-        let accumulate = self.examples.accumulate as usize;
-        let all = batches_of_epochs(&material.batches, length.epochs).max(1);
-        let steps = length.steps.unwrap_or_else(|| all.div_ceil(accumulate as u64));
-        let (recipe, schedule) = self.learning.recipe(steps, accumulate > 1, self.start.is_new());
-        let settings = Settings {
+        let mut identity = self.identity(model, material, steps, recipe, &schedule);
+        let chosen = self.fitting.chooses().then(|| way.to_string());
+        identity.insert("--memory".into(), json!(chosen));
+        Settings {
             steps,
-            accumulate,
+            accumulate: self.examples.accumulate as usize,
             schedule,
             evaluate_every: length.evaluate_every.unwrap_or_else(|| steps.div_ceil(10)),
             patience: length.early_stop,
             save_every: Duration::from_secs(length.save_every),
-            identity: self.identity(model, material, steps, &recipe, &schedule),
-        };
-        (recipe, settings)
+            identity,
+        }
+    }
+
+    fn threads(&self) -> usize {
+        match self.common.threads() {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
     }
 
     /// The plans of a training, which holds the weights of `model` from then on.
@@ -273,33 +305,14 @@ impl Tune {
         model: &mut Model,
         material: &Material,
         recipe: &Recipe,
+        (way, pool): (&Way, &Arc<Pool>),
     ) -> Result<Trainer, Error> {
-        let mut objective = objective(model, &material.batches)?;
-        if let Some(selection) = self.learning.train() {
-            objective.select(selection)?;
-        }
-        let lora = self.learning.lora();
-        if let Some(lora) = lora {
-            objective.adapt(lora, self.length.seed)?;
-        }
-        let (graph, loss, weights) = (&objective.graph, objective.loss, &objective.weights);
-        let training = match self.learning.zeroth(self.length.seed) {
-            Some(zeroth) => zeroth.training(graph, loss, weights),
-            None => differentiate(graph, loss, weights, recipe),
-        };
-        let training =
-            training.map_err(|e| Error::input(format!("this model can't be trained: {e}")))?;
+        let objective = self.objective(model, material, way)?;
+        let training = self.training(&objective, &self.recipe_of(recipe, way), false)?;
         let shapes = objective.shapes;
         drop(objective.graph);
-        if lora.is_none() && self.learning.train().is_none() {
-            model.release();
-        }
-        let threads = match self.common.threads() {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
-        let pool = Arc::new(Pool::new(threads));
-        Ok(Trainer::new(training, &shapes, &pool, material.held_out.is_some())?)
+        model.release(&training.trained);
+        Ok(Trainer::new(training, &shapes, pool, material.held_out.is_some())?)
     }
 
     /// The examples in `files`.
@@ -387,7 +400,7 @@ impl Tune {
         steps: u64,
         ending: Ending,
         parameters: usize,
-        (memory, memory_measured): (Memory, Option<usize>),
+        (memory, memory_measured, fit): (Memory, Option<usize>, Option<Fit>),
         folder: &Path,
     ) -> Result<(), Error> {
         let log = course.log();
@@ -413,6 +426,7 @@ impl Tune {
             memory,
             memory_total: memory.total(),
             memory_measured,
+            fit,
             bad_lines: course.data().bad().to_vec(),
             report: folder.join(report::FILE).display().to_string(),
         };

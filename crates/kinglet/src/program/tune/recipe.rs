@@ -48,10 +48,6 @@ pub(super) struct Learning {
     /// The largest length of all gradients together, which are scaled down to it; 0: none
     #[arg(long, value_name = "NORM", default_value_t = 1.0, value_parser = number)]
     clip: f64,
-    /// Compute activations again when gradients need them, but for a few that are held: less memory,
-    /// more work, the same result
-    #[arg(long)]
-    recompute: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -101,9 +97,9 @@ impl Learning {
         self.adapter
     }
 
-    /// The recipe and the learning rates of `steps` steps, which come in several batches where
-    /// `accumulate`. `new`: of a new model.
-    pub fn recipe(&self, steps: u64, accumulate: bool, new: bool) -> (Recipe, Schedule) {
+    /// The recipe and the learning rates of `steps` steps, by a model that is `new` or not, as if all of a
+    /// step ran at once.
+    pub fn recipe(&self, steps: u64, new: bool) -> (Recipe, Schedule) {
         let mut optimiser = match self.optimiser {
             Name::Adamw => Optimiser::adam_w(),
             Name::Sgd => {
@@ -137,6 +133,6 @@ impl Learning {
         };
         let schedule = Schedule { peak: self.rate.unwrap_or(usual), warm_up, decay };
         let clip = Some(self.clip).filter(|clip| *clip > 0.0);
-        (Recipe { optimiser, clip, accumulate, recompute: self.recompute }, schedule)
+        (Recipe { clip, ..Recipe::new(optimiser) }, schedule)
     }
 }
