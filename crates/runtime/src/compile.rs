@@ -45,6 +45,19 @@ pub(crate) struct Target {
     pub choices: Choices,
 }
 
+/// Where everything lies while a plan runs.
+struct Places {
+    /// For each value that has bytes of its own, the first and last step that needs them.
+    lives: Vec<Option<(usize, usize)>>,
+    /// Of each step, whether it reads state in place.
+    in_place: Vec<bool>,
+    /// Of each value that is needed and has bytes of its own.
+    values: Vec<Option<Place>>,
+    /// Of each step, the offset of its scratch.
+    scratch: Vec<usize>,
+    memory: MemoryReport,
+}
+
 /// A plan in the making.
 pub(crate) struct Compiler<'g> {
     graph: &'g Graph,
@@ -191,8 +204,8 @@ impl<'g> Compiler<'g> {
         !is_output && !self.steps[first..=last].iter().any(written)
     }
 
-    /// The plan, its memory placed, but for the graph itself.
-    pub(crate) fn finish(mut self) -> Result<Plan, GraphError> {
+    /// Where everything lies.
+    fn places(&self) -> Places {
         let graph = self.graph;
         let lives = self.lifetimes();
         let in_place: Vec<bool> =
@@ -217,38 +230,63 @@ impl<'g> Compiler<'g> {
             }
         }
         let bound = lower_bound(&items);
-        let scratch_items = items.len();
+        let values = items.len();
+        let mut packed = 0;
         for (i, step) in self.steps.iter().enumerate() {
-            let size = match &step.action {
-                Action::Kernel { lowered, .. } => lowered.scratch,
-                _ => 0,
+            let (size, of_weights) = match &step.action {
+                Action::Kernel { lowered, .. } => (lowered.scratch, lowered.packed),
+                _ => (0, 0),
             };
+            packed += of_weights;
             items.push(Item { size, first: i, last: i });
         }
         let layout = place(&items);
         check_disjoint(&items, &layout);
-        let mut packed = 0;
-        for (i, step) in self.steps.iter_mut().enumerate() {
-            if let Action::Kernel { lowered, scratch } = &mut step.action {
-                *scratch = layout.offsets[scratch_items + i];
-                packed += lowered.packed;
+        for (own, item) in own_place.iter_mut().zip(item_of) {
+            if let (None, Some(item)) = (&own, item) {
+                *own = Some(Place::Arena(layout.offsets[item]));
+            }
+        }
+        let memory = MemoryReport {
+            planned: layout.size,
+            lower_bound: bound,
+            packed,
+            state: self.state_bytes,
+            dynamic_values: self.dynamic.iter().filter(|d| **d).count(),
+        };
+        Places {
+            lives,
+            in_place,
+            values: own_place,
+            scratch: layout.offsets[values..].into(),
+            memory,
+        }
+    }
+
+    /// What the plan takes of memory.
+    pub(crate) fn memory(&self) -> MemoryReport {
+        self.places().memory
+    }
+
+    /// The plan, its memory placed, but for the graph itself.
+    pub(crate) fn finish(mut self) -> Result<Plan, GraphError> {
+        let graph = self.graph;
+        let Places { lives, in_place, values, scratch: of_steps, memory } = self.places();
+        for (step, at) in self.steps.iter_mut().zip(of_steps) {
+            if let Action::Kernel { scratch, .. } = &mut step.action {
+                *scratch = at;
             }
         }
         let mut operands = Vec::with_capacity(graph.values().len());
         for (id, value) in graph.values_with_ids() {
             let root = self.root[id.index()].index();
-            let place = match (&own_place[root], item_of[root]) {
-                (Some(place), _) => place.clone(),
-                (None, Some(item)) => Place::Arena(layout.offsets[item]),
-                // Nothing needs it: a value of no uses.
-                (None, None) => Place::Heap,
-            };
             operands.push(Operand {
                 dtype: value.ty.dtype,
                 dims: value.ty.shape.fixed().unwrap_or_default(),
                 len: value.ty.bytes().unwrap_or(0),
                 quant: value.ty.quant.clone(),
-                place,
+                // Nothing needs it: a value of no uses.
+                place: values[root].clone().unwrap_or(Place::Heap),
             });
         }
         self.warm_constants(&operands);
@@ -259,13 +297,6 @@ impl<'g> Compiler<'g> {
             .zip(in_place)
             .filter_map(|(step, in_place)| (!in_place).then_some(step))
             .collect();
-        let memory = MemoryReport {
-            planned: layout.size,
-            lower_bound: bound,
-            packed,
-            state: self.state_bytes,
-            dynamic_values: self.dynamic.iter().filter(|d| **d).count(),
-        };
         let widest = steps.iter().map(|s| s.inputs.len()).max().unwrap_or(0);
         let most_outputs = steps.iter().map(|s| s.outputs.len()).max().unwrap_or(0);
         Ok(Plan {
@@ -273,7 +304,7 @@ impl<'g> Compiler<'g> {
             graph: Graph::default(),
             operands,
             steps,
-            arena: arena(layout.size)?,
+            arena: arena(memory.planned)?,
             heap: vec![None; graph.values().len()],
             states: Vec::new(),
             shared: self.shared,

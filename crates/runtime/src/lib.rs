@@ -30,6 +30,6 @@ mod shared;
 
 pub use choices::Choices;
 pub use kernel::{Io, Kernel, Lowered, OutView};
-pub use plan::{MemoryReport, Plan, PlanOptions, StepReport};
+pub use plan::{Arena, MemoryReport, Plan, PlanOptions, StepReport};
 pub use pool::{Pool, WORKER_SCRATCH};
 pub use shared::{LetGo, PackedWeight, Shared};

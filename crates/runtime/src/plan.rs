@@ -104,6 +104,16 @@ pub struct StepReport {
     pub scratch: usize,
 }
 
+/// Memory for what a plan computes while it runs.
+pub struct Arena(AlignedBytes);
+
+impl Default for Arena {
+    /// None yet.
+    fn default() -> Arena {
+        Arena(AlignedBytes::zeros(0))
+    }
+}
+
 /// A graph compiled for given sizes and this CPU. Holds its memory and state: one run at a time.
 pub struct Plan {
     pub(crate) graph: Graph,
@@ -134,38 +144,16 @@ impl Plan {
         options: &PlanOptions,
         observe: &mut dyn FnMut(&str, &Graph),
     ) -> Result<Plan, GraphError> {
-        let isa = match options.isa {
-            Some(isa) => isa,
-            None => Isa::from_env().map_err(|e| GraphError::new("instruction set", e))?,
-        };
-        let pool = options.pool.clone().unwrap_or_else(|| {
-            let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
-            Arc::new(Pool::new(if options.threads == 0 { cores() } else { options.threads }))
-        });
-        let mut graph = graph.clone();
-        if let Some(shapes) = &options.input_shapes {
-            set_input_shapes(&mut graph, shapes)?;
-        }
-        for id in &graph.inputs {
-            let value = graph.value(*id);
-            if value.ty.shape.fixed().is_none() {
-                return Err(GraphError::new(
-                    format!("input '{}'", value.name),
-                    format!("its sizes {} are open: say which to plan for", value.ty.shape),
-                ));
-            }
-        }
-        if options.reference {
-            kinglet_graph::infer(&mut graph, kinglet_graph::Fold::Shapes)?;
-        } else {
-            passes::optimise(&mut graph, observe)?;
-        }
-        graph.verify()?;
-        let shared = options.shared.clone().unwrap_or_default();
-        let target = Target { isa, choices: options.choices };
-        let compiler = Compiler::new(&graph, pool, shared, target, options.reference)?;
-        let plan = compiler.finish()?;
+        let graph = optimised(graph, options, observe)?;
+        let plan = compiler(&graph, options)?.finish()?;
         Ok(Plan { graph, ..plan })
+    }
+
+    /// What the plan of `graph` would take of memory, which is not held: kernels are chosen and values
+    /// placed, but they get no arena.
+    pub fn memory_of(graph: &Graph, options: &PlanOptions) -> Result<MemoryReport, GraphError> {
+        let graph = optimised(graph, options, &mut |_, _| {})?;
+        Ok(compiler(&graph, options)?.memory())
     }
 
     /// The graph as compiled: after all passes.
@@ -226,6 +214,18 @@ impl Plan {
         };
         let quant = operand.quant.as_deref();
         TensorView { dtype: operand.dtype, dims: &operand.dims, bytes, quant }
+    }
+
+    /// Gives up the memory that the plan runs in, with its inputs and outputs: for another plan that runs
+    /// by turns with it. It has none from then on, and neither inputs nor outputs, until it is given some.
+    pub fn take_arena(&mut self) -> Arena {
+        Arena(std::mem::replace(&mut self.arena, Arena::default().0))
+    }
+
+    /// Gives the plan this memory to run in, or as much as it needs where it is too small.
+    pub fn give_arena(&mut self, arena: Arena) {
+        let fits = arena.0.as_ref().len() >= self.memory.planned;
+        self.arena = if fits { arena.0 } else { AlignedBytes::to_fill(self.memory.planned) };
     }
 
     /// Puts all state back to its initial content.
@@ -289,6 +289,10 @@ impl Plan {
     }
 
     fn step(&mut self, i: usize) -> Result<(), GraphError> {
+        if self.arena.as_ref().len() < self.memory.planned {
+            let m = "it was taken, and none was given: nothing can run";
+            return Err(GraphError::new("the plan's arena", m));
+        }
         let step = &self.steps[i];
         let node = step.node;
         let result = match &step.action {
@@ -424,6 +428,48 @@ impl Plan {
         };
         copy_to_state(&mut self.states[state], &tensor.view())
     }
+}
+
+/// `graph` with the sizes that are asked for, after all passes.
+fn optimised(
+    graph: &Graph,
+    options: &PlanOptions,
+    observe: &mut dyn FnMut(&str, &Graph),
+) -> Result<Graph, GraphError> {
+    let mut graph = graph.clone();
+    if let Some(shapes) = &options.input_shapes {
+        set_input_shapes(&mut graph, shapes)?;
+    }
+    for id in &graph.inputs {
+        let value = graph.value(*id);
+        if value.ty.shape.fixed().is_none() {
+            return Err(GraphError::new(
+                format!("input '{}'", value.name),
+                format!("its sizes {} are open: say which to plan for", value.ty.shape),
+            ));
+        }
+    }
+    if options.reference {
+        kinglet_graph::infer(&mut graph, kinglet_graph::Fold::Shapes)?;
+    } else {
+        passes::optimise(&mut graph, observe)?;
+    }
+    graph.verify()?;
+    Ok(graph)
+}
+
+fn compiler<'g>(graph: &'g Graph, options: &PlanOptions) -> Result<Compiler<'g>, GraphError> {
+    let isa = match options.isa {
+        Some(isa) => isa,
+        None => Isa::from_env().map_err(|e| GraphError::new("instruction set", e))?,
+    };
+    let pool = options.pool.clone().unwrap_or_else(|| {
+        let cores = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        Arc::new(Pool::new(if options.threads == 0 { cores() } else { options.threads }))
+    });
+    let shared = options.shared.clone().unwrap_or_default();
+    let target = Target { isa, choices: options.choices };
+    Compiler::new(graph, pool, shared, target, options.reference)
 }
 
 fn made(slot: Slot<'_>) -> OpResult<Tensor> {

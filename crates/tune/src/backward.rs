@@ -1,6 +1,9 @@
 //! The backward nodes of a graph.
 
-use kinglet_graph::{Builder, Fold, Gradient, Graph, GraphError, Tensor, ValueId, infer};
+use kinglet_formats::map;
+use kinglet_graph::{
+    Builder, DType, Fold, Gradient, Graph, GraphError, OpError, Tensor, ValueId, ValueType, infer,
+};
 
 /// The graph of a loss and its gradients: the inputs of `graph`; outputs the loss, and its gradient
 /// with respect to each of the values `of`, which have their sizes.
@@ -12,7 +15,8 @@ use kinglet_graph::{Builder, Fold, Gradient, Graph, GraphError, Tensor, ValueId,
 /// Where a node between a value and the loss has no gradient rule; where the loss does not depend on
 /// a value; where sizes are missing that a rule needs. The node or the value is named.
 pub fn gradients(graph: &Graph, loss: ValueId, of: &[ValueId]) -> Result<Graph, GraphError> {
-    let (mut graph, data) = prepared(graph, of)?;
+    let data = of.iter().map(|v| widened(graph, *v)).collect::<Result<Vec<_>, _>>()?;
+    let mut graph = prepared(graph, of)?;
     let found = append(&mut graph, loss, of)?;
     for (v, data) in of.iter().zip(data) {
         graph.value_mut(*v).data = data;
@@ -21,23 +25,17 @@ pub fn gradients(graph: &Graph, loss: ValueId, of: &[ValueId]) -> Result<Graph, 
     finished(graph)
 }
 
-/// A copy of `graph` with its types inferred, in which `trained` constants are floats of full width;
-/// and their data, which the copy lacks: what is computed from them alone must not be folded.
-pub(crate) fn prepared(
-    graph: &Graph,
-    trained: &[ValueId],
-) -> Result<(Graph, Vec<Option<Tensor>>), GraphError> {
+/// A copy of `graph` with its types inferred, in which `trained` constants are floats of full width and
+/// have lost their data: what is computed from them alone must not be folded.
+pub(crate) fn prepared(graph: &Graph, trained: &[ValueId]) -> Result<Graph, GraphError> {
     let mut graph = graph.clone();
-    let mut data = Vec::with_capacity(trained.len());
     for v in trained {
-        widen(&mut graph, *v)?;
-        data.push(graph.value(*v).data.clone());
-    }
-    for v in trained {
-        graph.value_mut(*v).data = None;
+        if let Some(data) = graph.value_mut(*v).data.take() {
+            graph.value_mut(*v).ty = ValueType::new(wide_dtype(&graph, *v, &data)?, data.dims());
+        }
     }
     infer(&mut graph, Fold::Shapes)?;
-    Ok((graph, data))
+    Ok(graph)
 }
 
 /// The graph without what its outputs do not need, inferred and checked.
@@ -49,24 +47,27 @@ pub(crate) fn finished(mut graph: Graph) -> Result<Graph, GraphError> {
     Ok(graph)
 }
 
-/// Makes a constant of 16 bits or in an encoding one of f32.
-fn widen(graph: &mut Graph, v: ValueId) -> Result<(), GraphError> {
-    use kinglet_graph::DType;
-    let value = graph.value(v);
-    let Some(data) = &value.data else { return Ok(()) };
-    let place = || GraphError::new(place(graph, v), "is trained, and so must be floats");
+/// The element type in which the constant `v`, which holds `data`, is trained.
+fn wide_dtype(graph: &Graph, v: ValueId, data: &Tensor) -> Result<DType, GraphError> {
     match data.dtype() {
-        DType::F32 | DType::F64 => Ok(()),
-        DType::F16 | DType::BF16 | DType::Encoded(_) => {
-            let at =
-                |e: kinglet_graph::OpError| GraphError::new(self::place(graph, v), e.to_string());
-            let mut wide = Tensor::zeros(DType::F32, data.dims()).map_err(at)?;
-            data.view().decode(0, wide.slice_mut::<f32>().map_err(at)?).map_err(at)?;
-            graph.set_constant(v, wide);
-            Ok(())
-        }
-        _ => Err(place()),
+        DType::F32 | DType::F16 | DType::BF16 | DType::Encoded(_) => Ok(DType::F32),
+        DType::F64 => Ok(DType::F64),
+        _ => Err(GraphError::new(place(graph, v), "is trained, and so must be floats")),
     }
+}
+
+/// What the constant `v` holds, as floats of full width; `None` where it is none.
+pub(crate) fn widened(graph: &Graph, v: ValueId) -> Result<Option<Tensor>, GraphError> {
+    let Some(data) = &graph.value(v).data else { return Ok(None) };
+    let dtype = wide_dtype(graph, v, data)?;
+    if data.dtype() == dtype {
+        return Ok(Some(data.clone()));
+    }
+    let at = |e: OpError| GraphError::new(place(graph, v), e.to_string());
+    let mut wide = Tensor::zeros(dtype, data.dims()).map_err(at)?;
+    data.view().decode(0, wide.slice_mut::<f32>().map_err(at)?).map_err(at)?;
+    map::release(data.raw());
+    Ok(Some(wide))
 }
 
 /// How messages call a value.

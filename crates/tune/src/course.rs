@@ -80,6 +80,16 @@ pub struct Material {
     pub held_out: Option<Box<dyn Source>>,
 }
 
+impl Material {
+    /// Lets each batch run in `parts`, one after the other.
+    pub fn run_in_parts(&mut self, parts: usize) {
+        self.examples.run_in_parts(parts);
+        if let Some(held_out) = &mut self.held_out {
+            held_out.run_in_parts(parts);
+        }
+    }
+}
+
 /// The batches of all epochs, one after the other.
 struct Walk {
     number: u64,
@@ -93,8 +103,8 @@ impl Walk {
         Walk { epoch: examples.epoch(0), number: 0, before: 0 }
     }
 
-    /// Batch `number` of all; numbers only grow.
-    fn batch(&mut self, number: u64, of: &dyn Source) -> Result<Batch, TuneError> {
+    /// The parts of batch `number` of all; numbers only grow.
+    fn batch(&mut self, number: u64, of: &dyn Source) -> Result<Vec<Batch>, TuneError> {
         while number - self.before >= self.epoch.len() as u64 {
             self.before += self.epoch.len() as u64;
             self.number += 1;
@@ -211,7 +221,7 @@ impl Course {
             parts.clear();
             for i in 0..self.settings.accumulate as u64 {
                 let number = self.step * self.settings.accumulate as u64 + i;
-                parts.push(self.walk.batch(number, &*self.material.examples)?);
+                parts.extend(self.walk.batch(number, &*self.material.examples)?);
             }
             let done = self.trainer.step(&parts, rate)?;
             if !done.loss.is_finite() || done.norm.is_some_and(|norm| !norm.is_finite()) {
@@ -263,11 +273,12 @@ impl Course {
         let epoch = held_out.epoch(0);
         let (mut sum, mut counted, mut met) = (0.0, 0, None);
         for i in 0..epoch.len() {
-            let batch = held_out.batch(&epoch, i)?;
-            let seen = self.trainer.evaluate(&batch)?;
-            sum += seen.loss;
-            counted += batch.counted;
-            met = seen.met.map(|own| met.unwrap_or(0.0) + own);
+            for part in held_out.batch(&epoch, i)? {
+                let seen = self.trainer.evaluate(&part)?;
+                sum += seen.loss;
+                counted += part.counted;
+                met = seen.met.map(|own| met.unwrap_or(0.0) + own);
+            }
         }
         let all = counted.max(1) as f64;
         let (evaluation, accuracy) = (sum / all, met.map(|met| met / all));

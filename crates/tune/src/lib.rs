@@ -58,6 +58,7 @@
 #![forbid(unsafe_code)]
 
 mod backward;
+mod budget;
 mod checkpoint;
 mod course;
 pub mod data;
@@ -66,10 +67,12 @@ pub mod language;
 mod log;
 mod lora;
 mod loss;
+mod memory;
 pub mod net;
 mod objective;
 mod optimiser;
 mod random;
+mod recompute;
 mod schedule;
 mod selection;
 mod trainer;
@@ -77,16 +80,18 @@ mod training;
 mod zeroth;
 
 pub use backward::gradients;
+pub use budget::{Budget, Fit, Tried, Way};
 pub use checkpoint::Lock;
 pub use course::{Course, Ending, Event, Material, Settings, batches_of_epochs};
 pub use error::TuneError;
 pub use log::{Evaluation, Log, Step};
 pub use lora::Lora;
 pub use loss::{cross_entropy, cross_entropy_sum, mean_squared_error};
+pub use memory::Memory;
 pub use objective::Objective;
 pub use optimiser::Optimiser;
 pub use schedule::{Decay, Schedule};
 pub use selection::Selection;
-pub use trainer::{Done, Memory, Seen, Trainer};
-pub use training::{Recipe, Trained, Training, differentiate};
+pub use trainer::{Done, Seen, Trainer};
+pub use training::{Recipe, Trained, Training, differentiate, outline};
 pub use zeroth::ZerothOrder;

@@ -32,14 +32,22 @@ impl Objective {
         Objective { graph, loss, weights, shapes, layers }
     }
 
+    /// What its weights are called.
+    pub fn names(&self) -> Vec<&str> {
+        self.weights.iter().map(|w| self.graph.value(*w).name.as_str()).collect()
+    }
+
+    /// How many layers its weights are of.
+    pub fn layers(&self) -> usize {
+        self.layers.iter().flatten().map(|n| n + 1).max().unwrap_or(0)
+    }
+
     /// Lets only those of the weights be learned that `selection` chooses.
     ///
     /// # Errors
     /// If a choice is of none.
     pub fn select(&mut self, selection: &Selection) -> Result<(), TuneError> {
-        let name = |w: &ValueId| self.graph.value(*w).name.as_str();
-        let named: Vec<_> =
-            self.weights.iter().map(name).zip(self.layers.iter().copied()).collect();
+        let named: Vec<_> = self.names().into_iter().zip(self.layers.iter().copied()).collect();
         let chosen = selection.of(&named)?;
         let mut each = chosen.iter();
         self.weights.retain(|_| *each.next().unwrap_or(&false));

@@ -23,6 +23,19 @@ enum Choice {
 const LAYER: &str = "blk.";
 
 impl Selection {
+    /// The last `count` layers.
+    pub fn last(count: usize) -> Selection {
+        Selection(vec![Choice::Last(count)])
+    }
+
+    /// The vectors: norms and biases, of which `names` tell whether there are any.
+    pub fn vectors(names: &[&str]) -> Option<Selection> {
+        let chosen = ["*norm.weight", "*.bias"].into_iter();
+        let chosen = chosen.filter(|pattern| names.iter().any(|name| matches(pattern, name)));
+        let chosen: Vec<_> = chosen.map(|pattern| Choice::Name(pattern.into())).collect();
+        (!chosen.is_empty()).then_some(Selection(chosen))
+    }
+
     /// Of choices between commas: `last=2` is the last two layers, and anything else a name in which `*`
     /// stands for any text: `*.bias`, `blk.3.attn_*`, `output.weight`.
     ///

@@ -1,11 +1,11 @@
 //! Plans of training graphs, and the state that they share.
 
 use crate::data::Batch;
-use crate::{Trained, Training, TuneError, ZerothOrder};
-use kinglet_formats::Named;
+use crate::memory::Planned;
+use crate::{Memory, Trained, Training, TuneError, ZerothOrder};
+use kinglet_formats::{Named, map};
 use kinglet_graph::{Dims, Graph, StateId, Tensor};
-use kinglet_runtime::{Plan, PlanOptions, Pool, Shared};
-use serde::Serialize;
+use kinglet_runtime::{Arena, Plan, PlanOptions, Pool, Shared};
 use std::sync::Arc;
 
 /// What a step did.
@@ -26,28 +26,6 @@ pub struct Seen {
     pub met: Option<f64>,
 }
 
-/// Bytes that training takes, known before its first step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Memory {
-    /// What is trained, in f32.
-    pub weights: usize,
-    /// The optimiser's state, and sums of gradients.
-    pub optimiser: usize,
-    /// What attention holds of a batch.
-    pub cache: usize,
-    /// Activations, gradients and scratch: of a step, an update and an evaluation.
-    pub activations: usize,
-    /// What is not trained.
-    pub frozen: usize,
-}
-
-impl Memory {
-    /// All of it.
-    pub fn total(&self) -> usize {
-        self.weights + self.optimiser + self.cache + self.activations + self.frozen
-    }
-}
-
 /// Trains by plans.
 pub struct Trainer {
     step: Plan,
@@ -58,6 +36,8 @@ pub struct Trainer {
     kept: Vec<Trained>,
     zeroth: Option<ZerothOrder>,
     memory: Memory,
+    /// What the plans run in, one after the other.
+    arena: Arena,
 }
 
 impl Trainer {
@@ -86,7 +66,8 @@ impl Trainer {
                 }
             }
         }
-        let plan = |graph: &Graph, shapes: Vec<Dims>, shared: Option<Arc<Shared>>| {
+        let planned = Planned::of(&training, shapes, evaluates);
+        let plan = |(graph, shapes): (&Graph, Vec<Dims>), shared: Option<Arc<Shared>>| {
             let options = PlanOptions {
                 input_shapes: Some(shapes),
                 pool: Some(pool.clone()),
@@ -95,45 +76,33 @@ impl Trainer {
             };
             Plan::new(graph, &options)
         };
-        let rate = || [Dims::new()].into_iter();
-        let with_rate = match training.update.is_some() || training.zeroth.is_some() {
-            true => shapes.to_vec(),
-            false => shapes.iter().cloned().chain(rate()).collect(),
-        };
-        let step = plan(&training.graph, with_rate, None)?;
+        let mut step = plan(planned.step, None)?;
         let shared = step.shared().clone();
-        let share = || Some(shared.clone());
-        let update = training.update.as_ref().map(|g| plan(g, rate().collect(), share()));
-        let update = update.transpose()?;
-        // Without gradients, a step's own plan is of the loss alone.
-        let evaluates = evaluates && training.zeroth.is_none();
-        let evaluation = evaluates.then(|| plan(&training.evaluation, shapes.to_vec(), share()));
-        let evaluation = evaluation.transpose()?;
+        let next = |graph| plan(graph, Some(shared.clone()));
+        let mut update = planned.update.map(next).transpose()?;
+        let mut evaluation = planned.evaluation.map(next).transpose()?;
         let states = training.graph.states();
         let kept: Vec<Trained> = training
             .kept
             .iter()
             .map(|state| Trained { name: states[state.index()].name.clone(), state: *state })
             .collect();
-        let size = |i: usize| states[i].ty.bytes().unwrap_or(0);
-        let sum = |is: &dyn Fn(usize) -> bool| (0..states.len()).filter(|i| is(*i)).map(size).sum();
-        let is_trained = |i: usize| training.trained.iter().any(|t| t.state.index() == i);
-        let first = training.trained.iter().map(|t| t.state.index()).min().unwrap_or(0);
         let plans = [Some(&step), update.as_ref(), evaluation.as_ref()];
-        let memory = Memory {
-            weights: sum(&is_trained),
-            optimiser: sum(&|i| i > first && !is_trained(i)),
-            cache: sum(&|i| i < first),
-            activations: plans.iter().flatten().map(|p| p.memory().planned).sum(),
-            frozen: frozen(&training.graph) + step.memory().packed,
-        };
+        let reports: Vec<_> = plans.iter().flatten().map(|p| p.memory()).collect();
+        let memory = Memory::of(&training, &reports, &shared);
         shared.with_states(|states| {
             for (state, tensor) in initial {
                 states[state.index()].bytes_mut().copy_from_slice(tensor.raw());
+                // It is there twice now, and is not read again.
+                map::release(tensor.raw());
             }
         });
         let (trained, zeroth) = (training.trained, training.zeroth);
-        Ok(Trainer { step, update, evaluation, shared, trained, kept, zeroth, memory })
+        for plan in [Some(&mut step), update.as_mut(), evaluation.as_mut()].into_iter().flatten() {
+            plan.take_arena();
+        }
+        let arena = Arena::default();
+        Ok(Trainer { step, update, evaluation, shared, trained, kept, zeroth, memory, arena })
     }
 
     /// What it takes of memory.
@@ -152,27 +121,32 @@ impl Trainer {
         if let Some(zeroth) = self.zeroth {
             return self.zeroth_step(zeroth, parts, share, rate);
         }
-        let mut loss = 0.0;
+        let (mut loss, mut norm) = (0.0, None);
         let rate = (rate as f32).to_le_bytes();
+        let updates = self.update.is_none();
         for part in parts {
-            feed(&mut self.step, part, share)?;
-            if self.update.is_none() {
-                self.step.input_mut(part.inputs.len() + 1).copy_from_slice(&rate);
-            }
-            self.step.run()?;
-            loss += f64::from(self.step.output(0).scalar::<f32>()?);
+            let told = running(&mut self.arena, &mut self.step, |plan| {
+                feed(plan, part, share)?;
+                if updates {
+                    plan.input_mut(part.inputs.len() + 1).copy_from_slice(&rate);
+                }
+                plan.run()?;
+                Ok((told(plan, 0)?, told(plan, 1)?))
+            })?;
+            loss += told.0.unwrap_or(0.0);
+            norm = told.1;
         }
-        let told = match &mut self.update {
+        if let Some(update) = &mut self.update {
             // What is no number must not get into the weights.
-            Some(_) if !loss.is_finite() => return Ok(Done { loss, norm: None }),
-            Some(update) => {
-                update.input_mut(0).copy_from_slice(&rate);
-                update.run()?;
-                (update.outputs().len() > 0).then(|| update.output(0))
+            if !loss.is_finite() {
+                return Ok(Done { loss, norm: None });
             }
-            None => (self.step.outputs().len() > 1).then(|| self.step.output(1)),
-        };
-        let norm = told.map(|norm| norm.scalar::<f32>()).transpose()?.map(f64::from);
+            norm = running(&mut self.arena, update, |plan| {
+                plan.input_mut(0).copy_from_slice(&rate);
+                plan.run()?;
+                told(plan, 0)
+            })?;
+        }
         Ok(Done { loss, norm })
     }
 
@@ -204,9 +178,7 @@ impl Trainer {
     fn loss(&mut self, parts: &[Batch], share: f32) -> Result<f64, TuneError> {
         let mut loss = 0.0;
         for part in parts {
-            feed(&mut self.step, part, share)?;
-            self.step.run()?;
-            loss += f64::from(self.step.output(0).scalar::<f32>()?);
+            loss += running(&mut self.arena, &mut self.step, |plan| look(plan, part, share))?.loss;
         }
         Ok(loss)
     }
@@ -237,7 +209,7 @@ impl Trainer {
         })
     }
 
-    /// Looks at a batch and learns nothing.
+    /// Looks at a batch, or a part of one, and learns nothing.
     ///
     /// # Errors
     /// If it was not planned for, or a kernel fails.
@@ -245,11 +217,7 @@ impl Trainer {
         let own = self.zeroth.map(|_| &mut self.step);
         let plan = own.or(self.evaluation.as_mut());
         let plan = plan.ok_or_else(|| TuneError::Work("no evaluation was planned".into()))?;
-        feed(plan, batch, 1.0)?;
-        plan.run()?;
-        let told = |i: usize| plan.output(i).scalar::<f32>().map(f64::from);
-        let met = (plan.outputs().len() > 1).then(|| told(1)).transpose()?;
-        Ok(Seen { loss: told(0)?, met })
+        running(&mut self.arena, plan, |plan| look(plan, batch, 1.0))
     }
 
     /// Calls `f` with what the next step depends on, by name.
@@ -299,9 +267,29 @@ impl Trainer {
     }
 }
 
-/// Bytes of constants.
-fn frozen(graph: &Graph) -> usize {
-    graph.values().iter().filter_map(|v| v.data.as_ref()).map(|t| t.raw().len()).sum()
+/// Calls `f` with `plan` while it has the arena.
+fn running<R>(
+    arena: &mut Arena,
+    plan: &mut Plan,
+    f: impl FnOnce(&mut Plan) -> Result<R, TuneError>,
+) -> Result<R, TuneError> {
+    plan.give_arena(std::mem::take(arena));
+    let result = f(plan);
+    *arena = plan.take_arena();
+    result
+}
+
+/// Output `i` of the last run of a plan, a scalar, where it has so many.
+fn told(plan: &Plan, i: usize) -> Result<Option<f64>, TuneError> {
+    let output = (i < plan.outputs().len()).then(|| plan.output(i).scalar::<f32>());
+    Ok(output.transpose()?.map(f64::from))
+}
+
+/// What a plan of the loss finds of a batch.
+fn look(plan: &mut Plan, batch: &Batch, share: f32) -> Result<Seen, TuneError> {
+    feed(plan, batch, share)?;
+    plan.run()?;
+    Ok(Seen { loss: told(plan, 0)?.unwrap_or(0.0), met: told(plan, 1)? })
 }
 
 /// Writes a batch into the inputs of a plan.

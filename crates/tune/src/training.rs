@@ -1,12 +1,12 @@
 //! The graphs of training steps.
 
-use crate::backward::{append, finished, place, prepared};
+use crate::backward::{append, finished, place, prepared, widened};
 use crate::optimiser::{Parameter, Step, clipped, state, write};
+use crate::recompute::recompute;
 use crate::{Optimiser, ZerothOrder};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
-    Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, Tensor, ValueId,
-    ValueType,
+    Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, ValueId, ValueType,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,12 +20,15 @@ pub struct Recipe {
     pub clip: Option<f64>,
     /// They are summed over several runs before they change anything: [`Training::update`].
     pub accumulate: bool,
+    /// Activations are computed again when gradients need them, but for a few at narrow points of the
+    /// graph, which alone are held (Chen et al., arXiv 1604.06174). Nothing else changes.
+    pub recompute: bool,
 }
 
 impl Recipe {
-    /// With this optimiser, no clipping, and an update in every run.
+    /// With this optimiser, no clipping, an update in every run, and all activations held.
     pub fn new(optimiser: Optimiser) -> Recipe {
-        Recipe { optimiser, clip: None, accumulate: false }
+        Recipe { optimiser, clip: None, accumulate: false, recompute: false }
     }
 }
 
@@ -75,21 +78,35 @@ pub fn differentiate(
     trained: &[ValueId],
     recipe: &Recipe,
 ) -> Result<Training, GraphError> {
-    if trained.is_empty() {
-        return Err(GraphError::new("trained", "nothing is to be trained: name a tensor"));
-    }
-    let (mut graph, data) = prepared(graph, trained)?;
-    let forward_states = graph.states().len();
-    let names = make_states(&mut graph, trained, data)?;
+    outline(graph, loss, trained, recipe)?.beginning_with(graph, trained)
+}
+
+/// The training that [`differentiate`] makes, but for what is trained: it begins with zeros. What a
+/// training takes of memory is known from it.
+///
+/// # Errors
+/// As [`differentiate`].
+pub fn outline(
+    graph: &Graph,
+    loss: ValueId,
+    trained: &[ValueId],
+    recipe: &Recipe,
+) -> Result<Training, GraphError> {
+    let (mut graph, names) = with_states(graph, trained)?;
+    let forward_states = graph.states().len() - names.len();
     let trained_states = trained_of(&graph, forward_states, names);
     let mut evaluation = graph.clone();
     evaluation.outputs.insert(0, loss);
+    let forward = graph.nodes().len();
     let gradients = append(&mut graph, loss, trained)?;
+    graph.outputs = vec![loss];
+    if recipe.recompute {
+        recompute(&mut graph, forward);
+    }
     let values = trained;
     let trained = trained_states;
     let backward = graph.nodes().len();
     let place = |e: OpError| GraphError::new("optimiser", e.to_string());
-    graph.outputs = vec![loss];
     let mut sums = Vec::new();
     let update = match recipe.accumulate {
         true => {
@@ -158,7 +175,8 @@ fn update_graph(
     let norm = updates(&mut update, trained, &values, gradients.clone(), recipe)?;
     let mut b = Builder::new(&mut update, "update");
     for (sum, gradient) in sums.iter().zip(gradients) {
-        let zeros = b.zeros_like(gradient)?;
+        // As constants zeros would be held, as many as there are gradients.
+        let zeros = b.scaled(gradient, 0.0)?;
         write(&mut b, *sum, zeros);
     }
     update.outputs = norm.into_iter().collect();
@@ -169,29 +187,52 @@ fn update_graph(
     Ok(update)
 }
 
-/// What is trained: the states from number `first` on, which [`make_states`] made.
+/// What is trained: the states from number `first` on, which [`with_states`] made.
 pub(crate) fn trained_of(graph: &Graph, first: usize, names: Vec<String>) -> Vec<Trained> {
     let states = (first..).map_while(|i| graph.state_id(i));
     names.into_iter().zip(states).map(|(name, state)| Trained { name, state }).collect()
 }
 
-/// Makes state of the constants `trained`, which held `data`, and returns its names.
-pub(crate) fn make_states(
-    graph: &mut Graph,
+impl Training {
+    /// The same training, which begins with what the constants `trained` of `graph` hold.
+    pub(crate) fn beginning_with(
+        mut self,
+        graph: &Graph,
+        trained: &[ValueId],
+    ) -> Result<Training, GraphError> {
+        for (Trained { state, .. }, v) in self.trained.iter().zip(trained) {
+            let data = widened(graph, *v)?;
+            let graphs = [&mut self.graph, &mut self.evaluation];
+            for graph in graphs.into_iter().chain(&mut self.update) {
+                graph.state_mut(*state).initial.clone_from(&data);
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// A copy of `graph` in which the constants `trained` are state, the last that it has, of zeros; and the
+/// names of that state.
+pub(crate) fn with_states(
+    graph: &Graph,
     trained: &[ValueId],
-    data: Vec<Option<Tensor>>,
-) -> Result<Vec<String>, GraphError> {
+) -> Result<(Graph, Vec<String>), GraphError> {
+    if trained.is_empty() {
+        return Err(GraphError::new("trained", "nothing is to be trained: name a tensor"));
+    }
+    for (i, v) in trained.iter().enumerate() {
+        let wrong = match (&graph.value(*v).data, trained[..i].contains(v)) {
+            (_, true) => "is to be trained twice",
+            (None, _) => "is no constant: only constants are trained",
+            (Some(_), false) => continue,
+        };
+        return Err(GraphError::new(place(graph, *v), wrong));
+    }
+    let mut graph = prepared(graph, trained)?;
     let mut taken: BTreeSet<String> = graph.states().iter().map(|s| s.name.clone()).collect();
     let mut names = Vec::with_capacity(trained.len());
     let mut reads = Vec::with_capacity(trained.len());
-    for (i, (v, data)) in trained.iter().zip(data).enumerate() {
-        if trained[..i].contains(v) {
-            return Err(GraphError::new(place(graph, *v), "is to be trained twice"));
-        }
-        let Some(data) = data else {
-            let m = "is no constant: only constants are trained";
-            return Err(GraphError::new(place(graph, *v), m));
-        };
+    for v in trained {
         let value = graph.value(*v);
         let mut name = value.name.clone();
         if name.is_empty() || taken.contains(&name) {
@@ -199,8 +240,7 @@ pub(crate) fn make_states(
         }
         taken.insert(name.clone());
         let ty = value.ty.clone();
-        let initial = Some(data);
-        let state = graph.add_state(State { name: name.clone(), ty: ty.clone(), initial });
+        let state = graph.add_state(State { name: name.clone(), ty: ty.clone(), initial: None });
         reads.push(Node {
             name: name.clone(),
             op: Arc::new(StateRead { state, ty }),
@@ -210,7 +250,7 @@ pub(crate) fn make_states(
         names.push(name);
     }
     graph.nodes_mut().splice(0..0, reads);
-    Ok(names)
+    Ok((graph, names))
 }
 
 /// Appends what the recipe does with the gradients of `values`, which are read from what is trained;
@@ -241,28 +281,50 @@ fn updates(
 }
 
 /// Moves the nodes from `first` on, the updates, to where what they need is there, so that gradients
-/// live no longer than they must. State is written once nothing reads what it held before.
+/// live no longer than they must; those that need state alone, to where they are needed themselves, as
+/// their results are held besides the state. State is written once nothing reads what it held before.
 fn update_early(graph: &mut Graph, first: usize) {
-    let mut ready = vec![0usize; graph.values().len()];
-    let mut last_read = vec![0usize; graph.values().len()];
+    let nodes = graph.nodes();
+    let mut places: Vec<usize> = (0..nodes.len()).collect();
+    // Of each value, the place where it is there; `None`: it is at any time.
+    let mut ready: Vec<Option<usize>> = vec![None; graph.values().len()];
+    let mut waits = vec![false; nodes.len()];
+    for (i, node) in nodes.iter().enumerate() {
+        let needs = node.inputs.iter().flatten().filter_map(|v| ready[v.index()]).max();
+        if i >= first {
+            places[i] = needs.unwrap_or(0);
+            waits[i] = needs.is_none();
+        }
+        let at = (i < first && !node.op.is::<StateRead>()).then_some(i).or(needs);
+        node.outputs.iter().for_each(|v| ready[v.index()] = at);
+    }
+    let writes = |i: usize| nodes[i].op.downcast::<StateWrite>();
+    let mut needed: Vec<Option<usize>> = vec![None; graph.values().len()];
+    for i in (first..nodes.len()).rev().filter(|i| writes(*i).is_none()) {
+        if waits[i] {
+            let users = nodes[i].outputs.iter().filter_map(|v| needed[v.index()]);
+            places[i] = users.min().unwrap_or(0);
+        }
+        for v in nodes[i].inputs.iter().flatten() {
+            let first = needed[v.index()].get_or_insert(places[i]);
+            *first = places[i].min(*first);
+        }
+    }
+    let mut made = vec![0; graph.values().len()];
+    let mut last_read = vec![0; graph.values().len()];
     let mut held: Vec<Vec<ValueId>> = vec![Vec::new(); graph.states().len()];
-    let mut places: Vec<usize> = Vec::with_capacity(graph.nodes().len());
-    for (i, node) in graph.nodes().iter().enumerate() {
-        let needs = node.inputs.iter().flatten().map(|v| ready[v.index()]).max().unwrap_or(0);
-        let mut at = if i < first { i } else { needs };
-        if let Some(write) = node.op.downcast::<StateWrite>().filter(|_| i >= first) {
+    for (i, node) in nodes.iter().enumerate() {
+        if let Some(write) = writes(i).filter(|_| i >= first) {
             let reads = held[write.state.index()].iter().map(|v| last_read[v.index()]);
-            at = reads.fold(at, usize::max);
+            let needs = node.inputs.iter().flatten().map(|v| made[v.index()]);
+            places[i] = reads.chain(needs).max().unwrap_or(0);
         } else if let Some(read) = node.op.downcast::<StateRead>() {
             held[read.state.index()].extend(&node.outputs);
         }
         for v in node.inputs.iter().flatten() {
-            last_read[v.index()] = last_read[v.index()].max(at);
+            last_read[v.index()] = places[i].max(last_read[v.index()]);
         }
-        for v in &node.outputs {
-            ready[v.index()] = at;
-        }
-        places.push(at);
+        node.outputs.iter().for_each(|v| made[v.index()] = places[i]);
     }
     let mut order: Vec<usize> = (0..places.len()).collect();
     order.sort_by_key(|i| places[*i]);

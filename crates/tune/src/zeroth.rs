@@ -6,9 +6,9 @@
 //! perturbation (Spall, 1992): of all directions whose elements are independent and of mean square 1,
 //! these make the estimate vary least, and 64 of them cost one draw.
 
-use crate::backward::{finished, prepared};
+use crate::backward::finished;
 use crate::random::Random;
-use crate::training::{Training, make_states, trained_of};
+use crate::training::{Training, trained_of, with_states};
 use kinglet_graph::{DType, Graph, GraphError, Shape, State, Tensor, ValueId, ValueType};
 
 /// How far, and along which directions.
@@ -32,9 +32,21 @@ impl ZerothOrder {
         loss: ValueId,
         trained: &[ValueId],
     ) -> Result<Training, GraphError> {
-        let (mut graph, data) = prepared(graph, trained)?;
-        let forward_states = graph.states().len();
-        let names = make_states(&mut graph, trained, data)?;
+        self.outline(graph, loss, trained)?.beginning_with(graph, trained)
+    }
+
+    /// As [`crate::outline`], the training that [`ZerothOrder::training`] makes.
+    ///
+    /// # Errors
+    /// As [`ZerothOrder::training`].
+    pub fn outline(
+        self,
+        graph: &Graph,
+        loss: ValueId,
+        trained: &[ValueId],
+    ) -> Result<Training, GraphError> {
+        let (mut graph, names) = with_states(graph, trained)?;
+        let forward_states = graph.states().len() - names.len();
         graph.outputs.insert(0, loss);
         let trained = trained_of(&graph, forward_states, names);
         let ty = ValueType::new(DType::I64, Shape::new(Vec::new()));

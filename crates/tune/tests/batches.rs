@@ -62,10 +62,45 @@ impl Fixture {
         let mut trainer = Trainer::new(training, &objective.shapes, &pool, true).unwrap();
         let epoch = batches.epoch(0);
         let sum = (0..epoch.len()).map(|i| {
-            let batch = batches.batch(&epoch, i, &data).unwrap();
+            let batch = batches.batch(&epoch, i, &data).unwrap().remove(0);
             trainer.evaluate(&batch).unwrap().loss
         });
         (sum.sum(), epoch.len())
+    }
+}
+
+/// A batch that runs in parts makes the step that it makes at once: each part counts by its share of
+/// all targets.
+#[test]
+fn parts_of_a_batch_make_its_step() {
+    let fixture = fixture();
+    let encoder = fixture.encoder(70);
+    let data = Data::open(&fixture.files, encoder, 100, 0, &mut |_, _| {}).unwrap();
+    let all: Vec<u32> = (0..data.len() as u32).collect();
+    let step = |parts: usize| {
+        let batches = Batches::new(&data, &all, 70, 3, 5).in_parts(parts);
+        let objective = objective(&fixture.model, &batches).unwrap();
+        let recipe = Recipe { accumulate: parts > 1, ..Recipe::new(Optimiser::sgd()) };
+        let training =
+            differentiate(&objective.graph, objective.loss, &objective.weights, &recipe).unwrap();
+        let pool = Arc::new(Pool::new(1));
+        let mut trainer = Trainer::new(training, &objective.shapes, &pool, false).unwrap();
+        let parts = batches.batch(&batches.epoch(0), 0, &data).unwrap();
+        let counted: Vec<usize> = parts.iter().map(|part| part.counted).collect();
+        let done = trainer.step(&parts, 0.1).unwrap();
+        let weights = trainer.with_trained(|tensors| {
+            let all = tensors.iter().flat_map(|(_, t)| t.slice::<f32>().unwrap().to_vec());
+            all.collect::<Vec<_>>()
+        });
+        (done.loss, counted, weights)
+    };
+    let (loss, whole, weights) = step(1);
+    for parts in [2, 3] {
+        let (own, counted, others) = step(parts);
+        assert_eq!((counted.len(), counted.iter().sum()), (parts, whole[0]));
+        assert!((own - loss).abs() < 1e-6 * loss, "{own}, not {loss}");
+        let off = weights.iter().zip(&others).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-6, "{off}");
     }
 }
 
@@ -91,7 +126,7 @@ fn every_row_comes_once_an_epoch_in_an_order_of_its_own() {
     let batches = Batches::new(&data, &all, 70, 1, 5);
     let epoch = |number: u64| {
         let epoch = batches.epoch(number);
-        let batch = |i| batches.batch(&epoch, i, &data).unwrap();
+        let batch = |i| batches.batch(&epoch, i, &data).unwrap().remove(0);
         (0..epoch.len()).map(batch).collect::<Vec<_>>()
     };
     let (first, second, again) = (epoch(0), epoch(1), epoch(0));

@@ -35,7 +35,7 @@ fn train(net: &Net, samples: &Arc<dyn Samples>, steps: usize, rate: f64) -> (Tra
     while done < steps {
         let epoch = source.epoch(number);
         for i in 0..epoch.len().min(steps - done) {
-            trainer.step(&[source.batch(&epoch, i).unwrap()], rate).unwrap();
+            trainer.step(&source.batch(&epoch, i).unwrap(), rate).unwrap();
             done += 1;
         }
         number += 1;
@@ -58,7 +58,7 @@ fn seen(trainer: &mut Trainer, source: &Sampled) -> Seen {
     let epoch = source.epoch(0);
     let (mut loss, mut right, mut counted) = (0.0, None, 0);
     for i in 0..epoch.len() {
-        let batch = source.batch(&epoch, i).unwrap();
+        let batch = source.batch(&epoch, i).unwrap().remove(0);
         let own = trainer.evaluate(&batch).unwrap();
         loss += own.loss;
         right = own.met.map(|met| right.unwrap_or(0.0) + met);

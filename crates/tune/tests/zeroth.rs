@@ -40,7 +40,7 @@ fn trainer(zeroth: Option<ZerothOrder>) -> (Trainer, Batch) {
     };
     let trainer =
         Trainer::new(training.unwrap(), &objective.shapes, &Arc::new(Pool::new(1)), true).unwrap();
-    let batch = batches.batch(&batches.epoch(0), 0, &data).unwrap();
+    let batch = batches.batch(&batches.epoch(0), 0, &data).unwrap().remove(0);
     (trainer, batch)
 }
 

@@ -411,26 +411,86 @@ fn it_ends_early_and_writes_the_best() {
     assert_eq!(best.map(|best| best + 10), last, "{told}");
 }
 
-/// What is printed before the first step is what is used: by a model beside which the pages of the
-/// program itself, which are read as they are needed, are small.
+/// Words of a training from nothing of a model that is wide enough for its memory to be much beside the
+/// pages of the program itself, which are read as they are needed.
+fn wide(folder: &TempDir, out: &str, more: &[&str]) -> Vec<String> {
+    let wide = CONFIG
+        .replace("\"hidden_size\": 32", "\"hidden_size\": 256")
+        .replace("\"intermediate_size\": 64", "\"intermediate_size\": 2048")
+        .replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 4");
+    let own = ["--steps", "1", "--batch", "16", "--context", "128", "--json"];
+    let mut words = fresh(folder, out, &[&own[..], more].concat());
+    let config = words.iter().position(|word| word == "--config").unwrap();
+    words[config + 1] = file(folder, "wide.json", wide.as_bytes());
+    words
+}
+
+/// What is printed before the first step is what is used.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_is_known_before_the_first_step() {
     let folder = folder();
-    let wide = CONFIG
-        .replace("\"hidden_size\": 32", "\"hidden_size\": 256")
-        .replace("\"intermediate_size\": 64", "\"intermediate_size\": 2048");
-    let more = ["--steps", "1", "--batch", "8", "--context", "128", "--json"];
-    for accumulate in ["1", "2"] {
-        let mut words = fresh(&folder, &format!("out{accumulate}"), &more);
-        words.extend(["--accumulate".to_string(), accumulate.to_string()]);
-        let config = words.iter().position(|word| word == "--config").unwrap();
-        words[config + 1] = file(&folder, "wide.json", wide.as_bytes());
+    let check = |words: Vec<String>| {
         let told = kinglet(words).json();
         let number = |key: &str| told[key].as_f64().unwrap();
         let ratio = number("memory_measured") / number("memory_total");
         assert!((0.9..1.1).contains(&ratio), "{ratio}: {told}");
+    };
+    for (out, more) in [
+        ("whole.gguf", &["--encoding", "q8_0"][..]),
+        ("summed", &["--accumulate", "2"]),
+        ("again", &["--recompute"]),
+        ("fits", &["--memory", "200M"]),
+        ("some", &["--memory", "120M"]),
+    ] {
+        check(wide(&folder, out, more));
     }
+    let (base, data) = (path(&folder, "whole.gguf"), path(&folder, "calls.jsonl"));
+    let lora = path(&folder, "lora.gguf");
+    let words = ["tune", &base, "--data", &data, "-o", &lora, "--lora", "8", "--steps", "1"];
+    let sizes = ["--batch", "16", "--context", "128", "--json"];
+    check(words.iter().chain(&sizes).map(|word| word.to_string()).collect());
+}
+
+/// What is chosen fits, is told with the reason, and learns the same where that is said.
+#[test]
+fn a_training_fits_into_a_budget() {
+    let folder = folder();
+    let whole = kinglet(wide(&folder, "whole", &[])).json();
+    let loss = |told: &Value| told["loss"].as_f64().unwrap();
+    let total = |told: &Value| told["memory_total"].as_u64().unwrap();
+    let fit = |out: &str, more: &[&str]| {
+        let done = kinglet(wide(&folder, out, more));
+        let note = done.stderr.clone();
+        let told = done.json();
+        assert_eq!(told["fit"]["chosen"]["bytes"].as_u64(), Some(total(&told)), "{told}");
+        assert!(total(&told) <= told["fit"]["limit"].as_u64().unwrap(), "{told}");
+        let way = told["fit"]["chosen"]["way"].as_str().unwrap().to_string();
+        assert!(note.contains(&format!(": {way} (")), "{note}");
+        let report = fs::read_to_string(told["report"].as_str().unwrap()).unwrap();
+        assert!(report.contains(&way), "{way} is not in the report");
+        (told, way)
+    };
+    let (told, way) = fit("all", &["--memory", "1G"]);
+    assert_eq!((way.as_str(), total(&told)), ("all that was asked for", total(&whole)));
+    let (told, way) = fit("same", &["--memory", "200M"]);
+    assert_eq!(way, "all that was asked for, activations computed again, batches in 2 parts");
+    assert!((loss(&told) - loss(&whole)).abs() < 1e-5 * loss(&whole), "{told} {whole}");
+    let largest = &told["fit"]["too_large"][0];
+    assert_eq!(largest["way"], "all that was asked for");
+    assert_eq!(largest["bytes"].as_u64(), Some(total(&whole)));
+    let (_, way) = fit("less", &["--memory", "120M"]);
+    assert!(way.starts_with("last=3 alone"), "{way}");
+    // The same again is done already; what would choose otherwise is another training.
+    assert_eq!(fit("less", &["--memory", "120M"]).0["steps"], 1);
+    let message = kinglet(wide(&folder, "less", &["--memory", "200M"])).refusal();
+    assert!(message.contains("(--memory was \"last=3 alone"), "{message}");
+    // What is said to be trained stays so, and then there is less to be saved.
+    let kept = ["--train", "blk.*", "--memory", "120M"];
+    let message = kinglet(wide(&folder, "kept", &kept)).refusal();
+    assert!(message.contains("the least is") && message.contains("by blk.* alone"), "{message}");
+    let message = kinglet(wide(&folder, "none", &["--memory", "1M"])).refusal();
+    assert!(message.contains("fits into 1.0 MiB: the least is"), "{message}");
 }
 
 #[test]

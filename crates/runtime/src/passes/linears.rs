@@ -23,6 +23,14 @@ pub(super) fn run(graph: &mut Graph) -> Result<(), GraphError> {
             let of_x = node.inputs.first() == Some(&Some(x));
             of_x && *j >= i && self::weights(graph, node) == Some(weights)
         });
+        // A product that is there twice is computed again on purpose, so as not to be held.
+        let mut seen = Vec::with_capacity(joined.len());
+        joined.retain(|j| {
+            let weights = graph.nodes()[*j].inputs[1];
+            let new = !seen.contains(&weights);
+            seen.push(weights);
+            new
+        });
         joined.truncate(MOST_PARTS);
         // Floats are multiplied as they are: they would be normalised once more for each part.
         let encoded = matches!(weights, DType::Encoded(_));

@@ -5,7 +5,7 @@ use crate::random::Random;
 use kinglet_graph::Tensor;
 use std::ops::Range;
 
-/// What one run of a step reads.
+/// What one run of a step reads: a batch, or a part of one.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// The inputs of the objective's graph, in their order, but for its last, the share.
@@ -21,11 +21,14 @@ pub trait Source {
     /// The order of epoch `number`.
     fn epoch(&self, number: u64) -> Epoch;
 
-    /// Batch `i` of `epoch`.
+    /// Batch `i` of `epoch`, in its parts that are not empty.
     ///
     /// # Errors
     /// If what it is made of can't be read again.
-    fn batch(&self, epoch: &Epoch, i: usize) -> Result<Batch, TuneError>;
+    fn batch(&self, epoch: &Epoch, i: usize) -> Result<Vec<Batch>, TuneError>;
+
+    /// Lets each batch run in `parts` of one size, one after the other.
+    fn run_in_parts(&mut self, parts: usize);
 
     /// Tells other examples, and others of the same, from these.
     fn fingerprint(&self) -> String;

@@ -1,7 +1,7 @@
 //! A language model to be trained: read, made anew, written.
 
 use super::{fresh, gguf};
-use crate::TuneError;
+use crate::{Trained, TuneError};
 use kinglet_formats::files::Aside;
 use kinglet_formats::gguf::{Gguf, Metadata, Value};
 use kinglet_formats::lm::adapter::{Adapter, Base, rows_of};
@@ -12,6 +12,7 @@ use kinglet_graph::{DType, Encoding, GraphError, Tensor};
 use kinglet_lm::Fnv;
 use kinglet_lm::template::ChatTemplate;
 use kinglet_lm::tokenizer::Tokenizer;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -222,18 +223,17 @@ impl Model {
         owned.map(|(_, t)| t.raw().len()).sum()
     }
 
-    /// Lets go of the weights: they are not needed once a training holds them.
-    pub fn release(&mut self) {
+    /// Lets go of the weights that are `trained`, or of which rows are: they are not needed once a
+    /// training holds them.
+    pub fn release(&mut self, trained: &[Trained]) {
+        let trained =
+            trained.iter().map(|t| rows_of(&t.name).map_or(t.name.as_str(), |(of, _)| of));
+        let trained: HashSet<&str> = trained.collect();
         for (name, tensor) in std::mem::take(&mut self.weights) {
-            if self.is_read_only(&name) {
+            if !trained.contains(name.as_str()) {
                 self.weights.insert(name, tensor);
             }
         }
-    }
-
-    /// Whether no graph has this tensor: what its positions' frequencies are divided by.
-    fn is_read_only(&self, name: &str) -> bool {
-        name.starts_with("rope_")
     }
 
     /// Writes the model with other weights, as what it was read as: a folder, or a GGUF file where the

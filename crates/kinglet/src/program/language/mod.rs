@@ -62,7 +62,7 @@ fn adapter(text: &str) -> Result<(PathBuf, f32), String> {
     }
 }
 
-fn size(text: &str) -> Result<usize, String> {
+pub(super) fn size(text: &str) -> Result<usize, String> {
     let wrong = "give a number of bytes, or one with K, M or G, such as 512M";
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {

@@ -8,7 +8,7 @@ use kinglet_graph::{OpError, Tensor};
 use kinglet_measure::text::size;
 use kinglet_tune::data::{Batches, Data, Dropout, Encoder, Source, Texts, split};
 use kinglet_tune::language::{Model, objective};
-use kinglet_tune::{Material, Objective};
+use kinglet_tune::{Material, Objective, Trained, TuneError};
 use serde_json::{Value, json};
 
 use super::super::progress::Progress;
@@ -105,12 +105,16 @@ impl Subject for Language {
         self.model.owned_bytes()
     }
 
-    fn objective(&self) -> Result<Objective, Error> {
-        Ok(objective(&self.model, &self.batches)?)
+    fn lines(&self) -> usize {
+        self.batches.lines()
     }
 
-    fn release(&mut self) {
-        self.model.release();
+    fn objective(&self, parts: usize) -> Result<Objective, TuneError> {
+        objective(&self.model, &self.batches.clone().in_parts(parts))
+    }
+
+    fn release(&mut self, trained: &[Trained]) {
+        self.model.release(trained);
     }
 
     fn write(&self, tune: &Tune, trained: Vec<(String, Tensor)>) -> Result<(), Error> {

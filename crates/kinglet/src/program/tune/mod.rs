@@ -1,5 +1,6 @@
 //! `kinglet tune`.
 
+mod fit;
 mod language;
 mod net;
 mod recipe;
@@ -22,14 +23,15 @@ use kinglet_runtime::Pool;
 use kinglet_tune::data::Bad;
 use kinglet_tune::language::Encoded;
 use kinglet_tune::{
-    Course, Ending, Evaluation, Event, Lock, Material, Memory, Objective, Recipe, Schedule,
-    Settings, Trainer, batches_of_epochs, differentiate,
+    Course, Ending, Evaluation, Event, Fit, Lock, Material, Memory, Objective, Recipe, Schedule,
+    Settings, Trained, Trainer, TuneError, Way, batches_of_epochs,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::progress::Progress;
 use super::{Common, files};
+use fit::Fitting;
 use recipe::Learning;
 use start::Start;
 
@@ -54,6 +56,8 @@ pub(super) struct Tune {
     length: Length,
     #[command(flatten, next_help_heading = "Learning")]
     learning: Learning,
+    #[command(flatten, next_help_heading = "Memory")]
+    fitting: Fitting,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -167,12 +171,14 @@ trait Subject {
     fn unit(&self) -> &'static str;
     /// How many of them a batch has room for.
     fn batch(&self) -> usize;
+    /// Of how many lines or samples a batch is, which can run in parts.
+    fn lines(&self) -> usize;
     /// Bytes of weights that are in memory, and not in a mapped file.
     fn owned_bytes(&self) -> usize;
-    /// Its loss over a batch.
-    fn objective(&self) -> Result<Objective, Error>;
+    /// Its loss over a batch that runs in so many parts.
+    fn objective(&self, parts: usize) -> Result<Objective, TuneError>;
     /// Lets go of weights that a training holds.
-    fn release(&mut self);
+    fn release(&mut self, trained: &[Trained]);
     /// Writes it with what was learned.
     fn write(&self, tune: &Tune, trained: Vec<(String, Tensor)>) -> Result<(), Error>;
 }
@@ -210,6 +216,8 @@ struct Document {
     memory_total: usize,
     /// What the process had at its peak, beyond what it had before the training was planned.
     memory_measured: Option<usize>,
+    /// What --memory chose, and what was too large.
+    fit: Option<Fit>,
     bad_lines: Vec<Bad>,
     report: String,
 }
@@ -267,18 +275,23 @@ impl Tune {
             Some(model) => net::open(self, model)?,
             None => language::open(self, folder)?,
         };
-        let Opened { mut subject, material, examples, bad } = opened;
+        let Opened { mut subject, mut material, examples, bad } = opened;
         for bad in &bad {
             common.note(format!("left out: {bad}"));
         }
-        let (recipe, settings) = self.settings(&*subject, &material);
-        let (parameters, steps, of_step) =
-            (subject.parameters(), settings.steps, settings.accumulate);
+        let steps = self.steps(&material);
+        let (recipe, schedule) = self.learning.recipe(steps, self.start.is_new());
+        let (parameters, of_step) = (subject.parameters(), self.examples.accumulate as usize);
 
         let before = map::process_resident();
         let before = before.map(|bytes| bytes.saturating_sub(subject.owned_bytes()));
         map::reset_process_peak();
-        let trainer = self.plan(&mut *subject, &material, &recipe)?;
+        let pool = Arc::new(Pool::new(self.threads()));
+        let evaluates = material.held_out.is_some();
+        let (way, fit) = self.way(&*subject, &recipe, (&pool, evaluates))?;
+        let settings = self.settings(&*subject, &material, (&recipe, schedule), (steps, &way));
+        let trainer = self.plan(&mut *subject, &recipe, &way, (&pool, evaluates))?;
+        material.run_in_parts(way.parts);
         let memory = trainer.memory();
         common.note(format!(
             "{} parameters, {examples} examples, {steps} steps of {} {}",
@@ -287,6 +300,9 @@ impl Tune {
             subject.unit()
         ));
         common.note(parts_of(&memory));
+        if let Some(fit) = &fit {
+            common.note(fit::why(fit));
+        }
         let mut course = Course::new(folder, lock, trainer, settings, material)?;
         if course.step() > 0 {
             common.note(format!("going on after step {}", course.step()));
@@ -294,7 +310,7 @@ impl Tune {
         let unit = subject.unit();
         let ending = follow(&mut course, steps, unit, common)?;
         let measured = before.and_then(|before| Some(map::process_peak()?.saturating_sub(before)));
-        report::write(&folder.join(report::FILE), &self.output, &course, parameters, unit)?;
+        report::write(&folder.join(report::FILE), &self.output, &course, (parameters, unit, &way))?;
         if ending == Ending::Stopped {
             return Err(Error::work(format!(
                 "stopped after step {} of {steps}: the same command goes on",
@@ -302,63 +318,62 @@ impl Tune {
             )));
         }
         subject.write(self, course.result()?)?;
-        let memory = (memory, measured);
+        let memory = (memory, measured, fit);
         let report = folder.join(report::FILE).display().to_string();
         self.answer(&course, steps, ending, &*subject, memory, bad, report)
     }
 
+    /// How many steps there are.
+    fn steps(&self, material: &Material) -> u64 {
+        let accumulate = u64::from(self.examples.accumulate);
+        let all = batches_of_epochs(&*material.examples, self.length.epochs).max(1);
+        self.length.steps.unwrap_or_else(|| all.div_ceil(accumulate))
+    }
+
     /// How, and for how long, `subject` is trained on `material`.
-    fn settings(&self, subject: &dyn Subject, material: &Material) -> (Recipe, Settings) {
+    fn settings(
+        &self,
+        subject: &dyn Subject,
+        material: &Material,
+        (recipe, schedule): (&Recipe, Schedule),
+        (steps, way): (u64, &Way),
+    ) -> Settings {
         let length = &self.length;
-        let accumulate = self.examples.accumulate as usize;
-        let all = batches_of_epochs(&*material.examples, length.epochs).max(1);
-        let steps = length.steps.unwrap_or_else(|| all.div_ceil(accumulate as u64));
-        let (recipe, schedule) = self.learning.recipe(steps, accumulate > 1, self.start.is_new());
-        let settings = Settings {
+        let mut identity = self.identity(subject, material, steps, recipe, &schedule);
+        let chosen = self.fitting.chooses().then(|| way.to_string());
+        identity.insert("--memory".into(), json!(chosen));
+        Settings {
             steps,
-            accumulate,
+            accumulate: self.examples.accumulate as usize,
             schedule,
             evaluate_every: length.evaluate_every.unwrap_or_else(|| steps.div_ceil(10)),
             patience: length.early_stop,
             save_every: Duration::from_secs(length.save_every),
-            identity: self.identity(subject, material, steps, &recipe, &schedule),
-        };
-        (recipe, settings)
+            identity,
+        }
+    }
+
+    fn threads(&self) -> usize {
+        match self.common.threads() {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
     }
 
     /// The plans of a training, which holds the weights of `subject` from then on.
     fn plan(
         &self,
         subject: &mut dyn Subject,
-        material: &Material,
         recipe: &Recipe,
+        way: &Way,
+        (pool, evaluates): (&Arc<Pool>, bool),
     ) -> Result<Trainer, Error> {
-        let mut objective = subject.objective()?;
-        if let Some(selection) = self.learning.train() {
-            objective.select(selection)?;
-        }
-        let lora = self.learning.lora();
-        if let Some(lora) = lora {
-            objective.adapt(lora, self.length.seed)?;
-        }
-        let (graph, loss, weights) = (&objective.graph, objective.loss, &objective.weights);
-        let training = match self.learning.zeroth(self.length.seed) {
-            Some(zeroth) => zeroth.training(graph, loss, weights),
-            None => differentiate(graph, loss, weights, recipe),
-        };
-        let training =
-            training.map_err(|e| Error::input(format!("this model can't be trained: {e}")))?;
+        let objective = self.objective(subject, way)?;
+        let training = self.training(&objective, &self.recipe_of(recipe, way), false)?;
         let shapes = objective.shapes;
         drop(objective.graph);
-        if lora.is_none() && self.learning.train().is_none() {
-            subject.release();
-        }
-        let threads = match self.common.threads() {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
-        let pool = Arc::new(Pool::new(threads));
-        Ok(Trainer::new(training, &shapes, &pool, material.held_out.is_some())?)
+        subject.release(&training.trained);
+        Ok(Trainer::new(training, &shapes, pool, evaluates)?)
     }
 
     /// What a checkpoint must agree with.
@@ -411,7 +426,7 @@ impl Tune {
         steps: u64,
         ending: Ending,
         subject: &dyn Subject,
-        (memory, memory_measured): (Memory, Option<usize>),
+        (memory, memory_measured, fit): (Memory, Option<usize>, Option<Fit>),
         bad_lines: Vec<Bad>,
         report: String,
     ) -> Result<(), Error> {
@@ -441,6 +456,7 @@ impl Tune {
             memory,
             memory_total: memory.total(),
             memory_measured,
+            fit,
             bad_lines,
             report,
         };

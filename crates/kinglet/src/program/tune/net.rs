@@ -11,7 +11,7 @@ use kinglet_tune::data::{
     Arrays, Bad, Goal, Images, Sampled, Samples, Source, Windows, WindowsOptions, split,
 };
 use kinglet_tune::net::{Input, Net};
-use kinglet_tune::{Material, Objective};
+use kinglet_tune::{Material, Objective, Trained, TuneError};
 use serde_json::{Value, json};
 
 use super::super::files;
@@ -237,11 +237,16 @@ impl Subject for Looker {
         0
     }
 
-    fn objective(&self) -> Result<Objective, Error> {
-        Ok(self.net.objective(&self.goal, self.batch)?)
+    fn lines(&self) -> usize {
+        self.batch
     }
 
-    fn release(&mut self) {}
+    fn objective(&self, parts: usize) -> Result<Objective, TuneError> {
+        self.net.objective(&self.goal, self.batch.div_ceil(parts.max(1)))
+    }
+
+    /// The graph's weights are in the file's map.
+    fn release(&mut self, _trained: &[Trained]) {}
 
     fn write(&self, tune: &Tune, trained: Vec<(String, Tensor)>) -> Result<(), Error> {
         self.net.write(trained, &tune.output)?;

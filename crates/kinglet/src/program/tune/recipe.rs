@@ -97,9 +97,9 @@ impl Learning {
         self.adapter
     }
 
-    /// The recipe and the learning rates of `steps` steps, which come in several batches where
-    /// `accumulate`. `new`: of a new model.
-    pub fn recipe(&self, steps: u64, accumulate: bool, new: bool) -> (Recipe, Schedule) {
+    /// The recipe and the learning rates of `steps` steps, by a model that is `new` or not, as if all of a
+    /// step ran at once.
+    pub fn recipe(&self, steps: u64, new: bool) -> (Recipe, Schedule) {
         let mut optimiser = match self.optimiser {
             Name::Adamw => Optimiser::adam_w(),
             Name::Sgd => {
@@ -133,6 +133,6 @@ impl Learning {
         };
         let schedule = Schedule { peak: self.rate.unwrap_or(usual), warm_up, decay };
         let clip = Some(self.clip).filter(|clip| *clip > 0.0);
-        (Recipe { optimiser, clip, accumulate }, schedule)
+        (Recipe { clip, ..Recipe::new(optimiser) }, schedule)
     }
 }

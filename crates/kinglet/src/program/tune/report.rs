@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kinglet::Error;
 use kinglet_measure::{Curve, curves, html};
-use kinglet_tune::{Course, Step};
+use kinglet_tune::{Course, Step, Way};
 
 use super::{TOKENS, files, grouped, time};
 
@@ -41,8 +41,7 @@ pub(super) fn write(
     path: &Path,
     out: &Path,
     course: &Course,
-    parameters: usize,
-    unit: &str,
+    (parameters, unit, way): (usize, &str, &Way),
 ) -> Result<(), Error> {
     let log = course.log();
     let each = |value: fn(&Step) -> Option<f64>| -> Vec<(f64, f64)> {
@@ -90,7 +89,7 @@ pub(super) fn write(
         cards.push(card("speed", format!("{rate} {unit}/s"), time(seconds)));
     }
     let memory = kinglet_measure::text::size(course.trainer().memory().total());
-    cards.push(card("memory", memory, "planned".into()));
+    cards.push(card("memory", memory, format!("planned: {way}")));
     let about = format!("Kinglet {}", env!("CARGO_PKG_VERSION"));
     let page = html::plots("kinglet tune", &out.display().to_string(), &about, &cards, &plots);
     files::write(path, page.as_bytes())

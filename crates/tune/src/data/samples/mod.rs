@@ -87,6 +87,8 @@ pub struct Sampled {
     samples: Arc<dyn Samples>,
     chosen: Vec<u32>,
     batch: usize,
+    /// Samples of a part.
+    part: usize,
     seed: u64,
     varied: bool,
 }
@@ -101,24 +103,19 @@ impl Sampled {
         seed: u64,
         varied: bool,
     ) -> Sampled {
-        Sampled { samples, chosen, batch: batch.max(1), seed, varied }
-    }
-}
-
-impl Source for Sampled {
-    fn epoch(&self, number: u64) -> Epoch {
-        let most = self.batch;
-        Epoch::new(self.chosen.len(), self.seed, number, |left| most.min(left.len()))
+        let batch = batch.max(1);
+        Sampled { samples, chosen, batch, part: batch, seed, varied }
     }
 
-    fn batch(&self, epoch: &Epoch, i: usize) -> Result<Batch, TuneError> {
+    /// The samples `of_chosen`, of epoch `number`.
+    fn part(&self, of_chosen: &[u32], number: u64) -> Result<Batch, TuneError> {
         let mut stacks: Vec<Stack> = Vec::new();
         let (mut classes, mut values, mut counts) = (Vec::new(), Vec::new(), Vec::new());
-        for of_chosen in epoch.batch(i) {
+        for of_chosen in of_chosen {
             let sample = self.chosen[*of_chosen as usize];
-            let chance = self.varied.then(|| {
-                Random::new(self.seed ^ epoch.number().rotate_left(32), sample.into()).bits()
-            });
+            let chance = self
+                .varied
+                .then(|| Random::new(self.seed ^ number.rotate_left(32), sample.into()).bits());
             let Sample { inputs, target } = self.samples.sample(sample as usize, chance)?;
             if stacks.is_empty() {
                 stacks = inputs.iter().map(Stack::like).collect();
@@ -131,24 +128,39 @@ impl Source for Sampled {
             counts.push(1.0);
         }
         let rows = counts.len();
-        // The last batch of an epoch may have fewer: what is missing is zero and does not count.
+        // The last of an epoch may have fewer: what is missing is zero and does not count.
         let targets = match self.samples.goal() {
             Goal::Classes(_) => {
-                classes.resize(self.batch, super::IGNORED);
-                vec![Tensor::from_slice(&[self.batch], &classes)?]
+                classes.resize(self.part, super::IGNORED);
+                vec![Tensor::from_slice(&[self.part], &classes)?]
             }
             Goal::Values(each) => {
-                values.resize(self.batch * each, 0.0f32);
-                counts.resize(self.batch, 0.0f32);
+                values.resize(self.part * each, 0.0f32);
+                counts.resize(self.part, 0.0f32);
                 vec![
-                    Tensor::from_slice(&[self.batch, each], &values)?,
-                    Tensor::from_slice(&[self.batch, 1], &counts)?,
+                    Tensor::from_slice(&[self.part, each], &values)?,
+                    Tensor::from_slice(&[self.part, 1], &counts)?,
                 ]
             }
         };
-        let inputs = stacks.into_iter().map(|stack| stack.tensor(self.batch));
+        let inputs = stacks.into_iter().map(|stack| stack.tensor(self.part));
         let inputs = inputs.chain(targets.into_iter().map(Ok)).collect::<Result<_, TuneError>>()?;
         Ok(Batch { inputs, rows, counted: rows })
+    }
+}
+
+impl Source for Sampled {
+    fn epoch(&self, number: u64) -> Epoch {
+        let most = self.batch;
+        Epoch::new(self.chosen.len(), self.seed, number, |left| most.min(left.len()))
+    }
+
+    fn batch(&self, epoch: &Epoch, i: usize) -> Result<Vec<Batch>, TuneError> {
+        epoch.batch(i).chunks(self.part).map(|part| self.part(part, epoch.number())).collect()
+    }
+
+    fn run_in_parts(&mut self, parts: usize) {
+        self.part = self.batch.div_ceil(parts.max(1));
     }
 
     fn fingerprint(&self) -> String {

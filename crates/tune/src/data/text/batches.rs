@@ -24,9 +24,11 @@ struct Unit {
 /// other: each begins at position 0 with a row that follows none.
 #[derive(Clone, Debug)]
 pub struct Batches {
-    units: Vec<Unit>,
+    units: Arc<[Unit]>,
     context: usize,
     lines: usize,
+    /// Lines of a part.
+    part: usize,
     seed: u64,
 }
 
@@ -40,7 +42,14 @@ impl Batches {
             let starts = (0..rows).step_by(context.max(1));
             starts.map(move |first| Unit { example, first, rows: most.min(rows - first) })
         });
-        Batches { units: units.collect(), context, lines, seed }
+        Batches { units: units.collect(), context, lines, part: lines, seed }
+    }
+
+    /// The same batches, each cut into `parts` of whole lines that run one after the other.
+    #[must_use]
+    pub fn in_parts(self, parts: usize) -> Batches {
+        let part = self.lines.div_ceil(parts.max(1)).max(1);
+        Batches { part, ..self }
     }
 
     /// The order of epoch `number`.
@@ -62,47 +71,39 @@ impl Batches {
         })
     }
 
-    /// Batch `i` of `epoch`: the inputs of [`crate::language::objective`]'s graph.
+    /// Batch `i` of `epoch`, in its parts that have rows: the inputs of [`crate::language::objective`]'s
+    /// graph.
     ///
     /// # Errors
     /// If a file has changed.
-    pub fn batch(&self, epoch: &Epoch, i: usize, data: &Data) -> Result<Batch, TuneError> {
-        let n = self.lines * self.context;
-        let [mut tokens, mut sequences, mut parents, mut slots] = [(); 4].map(|()| vec![-1i32; n]);
-        let (mut positions, mut targets) = (vec![0i32; n], vec![IGNORED; n]);
-        let (mut rows, mut counted) = (0, 0);
+    pub fn batch(&self, epoch: &Epoch, i: usize, data: &Data) -> Result<Vec<Batch>, TuneError> {
+        let mut parts = vec![Rows::empty(self.part * self.context); self.lines.div_ceil(self.part)];
         let cells = self.pages_of_line() * PAGE;
         for (unit, line, at) in self.places(epoch.batch(i)) {
             let example = data.example(unit.example as usize)?;
+            let (part, line) = (&mut parts[line / self.part], line % self.part);
             let first = unit.first as usize;
             for position in 0..unit.rows as usize {
                 let (token, row) = (first + position, line * self.context + at + position);
-                tokens[row] = example.tokens[token] as i32;
-                positions[row] = position as i32;
-                sequences[row] = line as i32;
-                parents[row] = if position == 0 { -1 } else { row as i32 - 1 };
-                slots[row] = (line * cells + at + position) as i32;
+                part.tokens[row] = example.tokens[token] as i32;
+                part.positions[row] = position as i32;
+                part.sequences[row] = line as i32;
+                part.parents[row] = if position == 0 { -1 } else { row as i32 - 1 };
+                part.slots[row] = (line * cells + at + position) as i32;
                 if example.counts[token + 1] {
-                    targets[row] = example.tokens[token + 1] as i32;
-                    counted += 1;
+                    part.targets[row] = example.tokens[token + 1] as i32;
+                    part.counted += 1;
                 }
             }
-            rows += unit.rows as usize;
+            part.rows += unit.rows as usize;
         }
-        // Rows see their ancestors in the batch alone, and nothing that was held before.
-        let pages = vec![-1i32; self.lines * self.pages()];
-        let wanted: Vec<i32> = (0..n as i32).collect();
-        let of_rows = [tokens, positions, sequences, parents, slots];
-        let of_rows = of_rows.iter().map(|values| Tensor::from_slice(&[n], values));
-        let pages = [Tensor::from_slice(&[self.lines, self.pages()], &pages)];
-        let of_wanted = [&wanted, &targets].map(|values| Tensor::from_slice(&[n], values));
-        let inputs = of_rows.chain(pages).chain(of_wanted).collect::<Result<_, _>>()?;
-        Ok(Batch { inputs, rows, counted })
+        let parts = parts.into_iter().filter(|part| part.rows > 0);
+        parts.map(|part| part.batch(self.part, self.pages())).collect()
     }
 
-    /// Pages of cells that a batch takes.
+    /// Pages of cells that a part of a batch takes.
     pub fn pages(&self) -> usize {
-        self.lines * self.pages_of_line()
+        self.part * self.pages_of_line()
     }
 
     /// Pages of cells that a line takes.
@@ -110,14 +111,61 @@ impl Batches {
         self.context.div_ceil(PAGE)
     }
 
-    /// Lines of a batch.
+    /// Lines of a part of a batch: what runs at once.
     pub fn lines(&self) -> usize {
-        self.lines
+        self.part
     }
 
     /// Rows of a line.
     pub fn context(&self) -> usize {
         self.context
+    }
+}
+
+/// The rows of a part of a batch, padded to a fixed count.
+#[derive(Clone)]
+struct Rows {
+    /// −1 for padding.
+    tokens: Vec<i32>,
+    positions: Vec<i32>,
+    /// The line of each row; −1 for padding.
+    sequences: Vec<i32>,
+    /// The row before in the same example; −1: none.
+    parents: Vec<i32>,
+    /// The cell that takes a row in.
+    slots: Vec<i32>,
+    /// The token that follows each row; [`IGNORED`] where it does not count.
+    targets: Vec<i32>,
+    rows: usize,
+    counted: usize,
+}
+
+impl Rows {
+    fn empty(n: usize) -> Rows {
+        let none = || vec![-1; n];
+        Rows {
+            tokens: none(),
+            positions: vec![0; n],
+            sequences: none(),
+            parents: none(),
+            slots: none(),
+            targets: vec![IGNORED; n],
+            rows: 0,
+            counted: 0,
+        }
+    }
+
+    fn batch(self, lines: usize, pages: usize) -> Result<Batch, TuneError> {
+        let Rows { tokens, positions, sequences, parents, slots, targets, rows, counted } = self;
+        let n = tokens.len();
+        let wanted: Vec<i32> = (0..n as i32).collect();
+        let of_rows = |values: &[i32]| Tensor::from_slice(&[n], values);
+        // Rows see their ancestors in the batch alone, and nothing that was held before.
+        let pages = Tensor::from_slice(&[lines, pages], &vec![-1i32; lines * pages]);
+        let rest = [&wanted, &targets].map(|values| of_rows(values));
+        let all = [tokens, positions, sequences, parents, slots].map(|values| of_rows(&values));
+        let inputs = all.into_iter().chain([pages]).chain(rest).collect::<Result<_, _>>()?;
+        Ok(Batch { inputs, rows, counted })
     }
 }
 
@@ -135,8 +183,12 @@ impl Source for Texts {
         self.batches.epoch(number)
     }
 
-    fn batch(&self, epoch: &Epoch, i: usize) -> Result<Batch, TuneError> {
+    fn batch(&self, epoch: &Epoch, i: usize) -> Result<Vec<Batch>, TuneError> {
         self.batches.batch(epoch, i, &self.data)
+    }
+
+    fn run_in_parts(&mut self, parts: usize) {
+        self.batches = self.batches.clone().in_parts(parts);
     }
 
     fn fingerprint(&self) -> String {
