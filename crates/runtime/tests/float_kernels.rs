@@ -209,6 +209,49 @@ fn transposed_convolutions() {
 }
 
 #[test]
+fn transposed_convolutions_without_strides_are_convolutions() {
+    let around = |n: usize| Padding::Explicit { before: vec![n; 2], after: vec![n; 2] };
+    let op = |stride, groups, padding| ConvTranspose {
+        window: window(stride, 1, padding),
+        output_padding: vec![0, 0],
+        groups,
+        layout: Layout::ChannelsLast,
+        weight_layout: WeightLayout::InOutSpatial,
+        activation: Activation::Relu6,
+    };
+    let cases: [(_, &[In], _); 6] = [
+        (op(1, 1, around(0)), &[Data(&[2, 6, 5, 20]), Constant(&[20, 33, 1, 1])], "conv"),
+        (op(1, 1, around(1)), &[Data(&[2, 6, 5, 3]), Constant(&[3, 5, 3, 3])], "conv"),
+        (op(1, 1, around(1)), &[Data(&[2, 9, 9, 20]), Constant(&[20, 16, 3, 3])], "winograd conv"),
+        (op(1, 2, around(0)), &[Data(&[2, 6, 5, 4]), Constant(&[4, 5, 3, 3])], "conv"),
+        (op(1, 20, around(1)), &[Data(&[2, 6, 5, 20]), Constant(&[20, 1, 3, 3])], "depthwise"),
+        // Each channel by itself, and strides.
+        (
+            op(2, 20, around(1)),
+            &[Data(&[2, 6, 5, 20]), Constant(&[20, 1, 3, 3]), Constant(&[20]), Ints(&[12, 9])],
+            "direct conv",
+        ),
+    ];
+    for (op, inputs, kernel) in cases {
+        let mut graph = Graph::new("chosen");
+        let ids = inputs.iter().enumerate().map(|(i, input)| match input {
+            Data(dims) => Some(graph.add_input("x", ValueType::new(DType::F32, *dims))),
+            Constant(dims) => Some(graph.add_constant("w", data(dims, i))),
+            Ints(v) => Some(graph.add_constant("i", Tensor::from_slice(&[v.len()], v).unwrap())),
+            In::None => None,
+        });
+        let ids = ids.collect();
+        let y = graph.add_value("y", ValueType::new(DType::F32, kinglet_graph::Shape::unknown()));
+        graph.add_node("node", op.clone(), ids, vec![y]);
+        graph.outputs = vec![y];
+        let plan = Plan::new(&graph, &PlanOptions::default()).unwrap();
+        let chosen = plan.steps().next().unwrap().kernel.to_owned();
+        assert!(chosen.starts_with(kernel), "{op:?}: {chosen}");
+        check(op, inputs);
+    }
+}
+
+#[test]
 fn products() {
     let op = MatMul::new();
     let turned = MatMul { transpose_b: true, activation: Activation::Relu, ..op };

@@ -13,7 +13,7 @@ mod winograd;
 
 use std::ops::Range;
 
-pub use transposed::{ConvTransposedF32, PackedConvTransposed};
+pub use transposed::{ConvTransposedF32, PackedConvTransposed, turned};
 pub use winograd::{PackedWinograd, WinogradF32};
 
 use crate::aligned::Aligned;

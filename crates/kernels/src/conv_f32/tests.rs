@@ -294,3 +294,41 @@ fn transposed_convolutions_are_right() {
         }
     }
 }
+
+#[test]
+fn a_transposed_convolution_of_stride_1_is_a_convolution_by_the_turned_kernel() {
+    let mut values = Values::new(8);
+    let shape = |input, output, window, groups| ConvShape { input, output, window, groups };
+    let taps = |kernel, dilation, padding| window(kernel, [1, 1], dilation, padding);
+    let shapes = [
+        shape(image(5, 6, 7), image(5, 6, 9), taps([1, 1], [1, 1], [0, 0]), 1),
+        shape(image(5, 6, 3), image(5, 6, 5), taps([3, 3], [1, 1], [1, 1]), 1),
+        shape(image(5, 6, 3), image(7, 7, 5), taps([3, 2], [1, 1], [0, 0]), 1),
+        // Padded above by all that the kernel reaches, and below by nothing.
+        shape(image(5, 6, 4), image(7, 5, 6), taps([5, 3], [1, 2], [2, 4]), 2),
+        shape(image(5, 6, 6), image(5, 6, 6), taps([3, 3], [1, 1], [1, 1]), 6),
+    ];
+    for shape in shapes {
+        let [height, width] = shape.window.kernel;
+        let inputs = shape.input.channels / shape.groups;
+        let strides = WeightStrides::ohwi(height, width, inputs);
+        let group_stride = shape.output.channels / shape.groups * strides.output;
+        let input = values.floats(2 * shape.input.len());
+        let weights = values.floats(shape.output.channels * height * width * inputs);
+        let bias = values.floats(shape.output.channels);
+        let (conv, turned, order) = turned(shape, &weights, strides, group_stride).unwrap();
+        assert_eq!(order, strides, "{shape:?}");
+        let want = naive_transposed(&shape, 2, &input, &weights, &bias);
+        let found: Vec<f32> =
+            naive(&conv, 2, &input, &turned, &bias).iter().map(|v| *v as f32).collect();
+        assert_close(&format!("{shape:?}"), &found, &want, 1e-6);
+    }
+    let strided = shape(image(3, 3, 2), image(5, 5, 2), window([1, 1], [2, 2], [1, 1], [0, 0]), 1);
+    // Pixels beyond all windows; padding beyond them.
+    let longer = shape(image(3, 3, 2), image(4, 3, 2), Window::plain(1, 1), 1);
+    let cut = shape(image(5, 5, 2), image(3, 3, 2), taps([1, 1], [1, 1], [1, 1]), 1);
+    for shape in [strided, longer, cut] {
+        let strides = WeightStrides::ohwi(1, 1, 2);
+        assert!(turned(shape, &[1.0; 4], strides, 4).is_none(), "{shape:?}");
+    }
+}

@@ -17,6 +17,45 @@ use crate::simd::{Kernel, Simd, dispatch};
 
 use super::ConvShape;
 
+/// A transposed convolution of stride 1 as the convolution that it is: by the turned kernel, which all
+/// kernels for convolutions are for. The shape is as [`PackedConvTransposed`] has it, and so are `strides`
+/// and `group_stride`; the answer is that convolution's shape, its weights and their strides.
+///
+/// `None` where there are strides, or pixels of the output that no window is to read.
+///
+/// # Panics
+/// Where `weights` is too short for the shape, or the groups do not divide the channels.
+pub fn turned(
+    shape: ConvShape,
+    weights: &[f32],
+    strides: WeightStrides,
+    group_stride: usize,
+) -> Option<(ConvShape, Vec<f32>, WeightStrides)> {
+    let ConvShape { input, output, mut window, groups } = shape;
+    let sizes = [(input.height, output.height), (input.width, output.width)];
+    for (axis, (input, output)) in sizes.into_iter().enumerate() {
+        let reach = window.kernel[axis].checked_sub(1)? * window.dilation[axis];
+        let after = (input + reach).checked_sub(window.padding[axis] + output)?;
+        if window.stride[axis] != 1 || after > reach {
+            return None;
+        }
+        window.padding[axis] = reach.checked_sub(window.padding[axis])?;
+    }
+    let [height, width] = window.kernel;
+    let (inputs, outputs) = (input.channels / groups, output.channels / groups);
+    let mut turned = Vec::with_capacity(groups * outputs * height * width * inputs);
+    for (group, output) in (0..groups).flat_map(|g| (0..outputs).map(move |o| (g, o))) {
+        for (y, x) in (0..height).rev().flat_map(|y| (0..width).rev().map(move |x| (y, x))) {
+            let at = group * group_stride
+                + output * strides.output
+                + y * strides.vertical
+                + x * strides.horizontal;
+            turned.extend((0..inputs).map(|i| weights[at + i * strides.input]));
+        }
+    }
+    Some((ConvShape { window, ..shape }, turned, WeightStrides::ohwi(height, width, inputs)))
+}
+
 /// The packed weights of a transposed convolution. In its [`ConvShape`] the window slides over
 /// the *output*: input pixel (y, x) reaches output pixel
 /// (y · stride + tap · dilation − padding, …).

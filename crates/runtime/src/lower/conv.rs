@@ -11,7 +11,7 @@ use kinglet_graph::ops::window::{Layout, WeightLayout};
 use kinglet_graph::{Dims, OpError, OpResult, TensorView};
 use kinglet_kernels::conv_f32::{
     ConvF32, ConvShape, ConvTransposedF32, PackedConv, PackedConvTransposed, PackedWinograd,
-    WeightStrides, WinogradF32,
+    WeightStrides, WinogradF32, turned,
 };
 use kinglet_kernels::depthwise_f32::{DepthwiseF32, PackedDepthwise};
 use kinglet_kernels::elementwise::Unary;
@@ -99,11 +99,21 @@ fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
     };
     let shape = ConvShape { input, output, window, groups: op.groups };
     let strides = weight_strides(op.weight_layout, &w)?;
-    let residual = cx.input(3).is_some();
-    let (finish, absorbed) = Finish::new(cx, activation, residual, dims.out_channels)?;
-    let batch = dims.batch;
+    let finish = Finish::new(cx, activation, cx.input(3).is_some(), dims.out_channels)?;
+    Ok(Some(packed(cx, shape, dims.batch, (weights, strides), finish)))
+}
+
+/// The kernel for a convolution of `batch` images by constant weights.
+fn packed(
+    cx: &LowerCx<'_>,
+    shape: ConvShape,
+    batch: usize,
+    (weights, strides): (&[f32], WeightStrides),
+    (finish, absorbed): (Finish, Vec<usize>),
+) -> Lowered {
+    let ConvShape { input, output, window, groups } = shape;
     let work = batch * output.len() * window.kernel[0] * window.kernel[1];
-    if op.groups > 1 && op.groups == dims.in_channels {
+    if groups > 1 && groups == input.channels {
         let packed = PackedDepthwise::new(cx.isa, shape, weights, strides);
         let lines = batch * output.height;
         // Short images have lots of channels: those are what threads share then.
@@ -112,11 +122,11 @@ fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
         let cut = Cut::new(total, if by_blocks { 1 } else { 2 }, work, cx.threads);
         let bytes = packed.bytes();
         let kernel = FloatDepthwise { packed, finish, lines, by_blocks, cut };
-        return Ok(Some(Lowered::new(kernel).with_absorbed(&absorbed, bytes)));
+        return Lowered::new(kernel).with_absorbed(&absorbed, bytes);
     }
     if PackedWinograd::suits(&shape, cx.choices.winograd_channels) {
         let packed = PackedWinograd::new(cx.isa, shape, weights, strides);
-        let work = work / 9 * 4 * dims.in_channels;
+        let work = work / 9 * 4 * input.channels;
         let (tiles, block) = (batch * packed.tiles(), packed.block_tiles());
         // Short images have few tiles, of which each thread is to have some.
         let grain = if tiles >= 2 * block * cx.threads { block } else { 1 };
@@ -124,17 +134,17 @@ fn conv(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
         let (bytes, scratch) = (packed.bytes(), PerWorker::new(packed.scratch_bytes()));
         let lowered = Lowered::new(FloatWinograd { packed, finish, cut, scratch });
         let lowered = lowered.with_absorbed(&absorbed, bytes);
-        return Ok(Some(lowered.with_scratch(scratch.planned(cx.threads))));
+        return lowered.with_scratch(scratch.planned(cx.threads));
     }
     let packed = PackedConv::new(cx.isa, shape, weights, strides);
     let (rows, tile) = (batch * output.pixels(), packed.tile_rows());
-    let work = work * (dims.in_channels / op.groups);
+    let work = work * (input.channels / groups);
     let cut = GridCut::new(rows, tile, packed.panels(), work, cx.threads);
     let (bytes, scratch) = (packed.bytes(), PerWorker::new(packed.scratch_bytes()));
     let lines = batch * output.height;
     let kernel = FloatConv { packed, finish, lines, cut, scratch };
     let lowered = Lowered::new(kernel).with_absorbed(&absorbed, bytes);
-    Ok(Some(lowered.with_scratch(scratch.planned(cx.threads))))
+    lowered.with_scratch(scratch.planned(cx.threads))
 }
 
 fn constant_weights<'a>(cx: &LowerCx<'a>) -> OpResult<Option<&'a [f32]>> {
@@ -350,9 +360,17 @@ fn transposed(cx: &LowerCx<'_>, op: &ConvTranspose) -> OpResult<Option<Lowered>>
     let shape = ConvShape { input, output, window, groups: op.groups };
     let strides = weight_strides(op.weight_layout, &w)?;
     let group_stride = dims.in_channels / op.groups.max(1) * strides.input;
-    let packed = PackedConvTransposed::new(cx.isa, shape, weights, strides, group_stride);
     let (finish, mut absorbed) = Finish::new(cx, activation, false, dims.out_channels)?;
     absorbed.extend(cx.constant(3).map(|_| 3));
+    if let Some((shape, weights, strides)) = turned(shape, weights, strides, group_stride) {
+        let weights = (weights.as_slice(), strides);
+        return Ok(Some(packed(cx, shape, dims.batch, weights, (finish, absorbed))));
+    }
+    if op.groups > 1 && op.groups == dims.in_channels && op.groups == dims.out_channels {
+        // Nothing that the training kernel would not do as well, as it packs a few taps.
+        return Ok(None);
+    }
+    let packed = PackedConvTransposed::new(cx.isa, shape, weights, strides, group_stride);
     let taps = window.kernel[0] * window.kernel[1];
     let work = dims.batch * input.len() * taps * (dims.out_channels / op.groups.max(1));
     let cut = Cut::new(dims.batch * output.height, 1, work, cx.threads);

@@ -1,5 +1,6 @@
-//! Float convolutions whose weights are no constants, and the gradients of convolutions: channels-last
-//! images, one or two spatial dimensions, channels all with all or each by itself.
+//! Float convolutions whose weights are no constants, the gradients of convolutions, and transposed
+//! convolutions with strides of channels each by itself: channels-last images, one or two spatial
+//! dimensions, channels all with all or each by itself.
 
 use super::LowerCx;
 use super::conv::weight_strides;
@@ -50,15 +51,13 @@ fn forward(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
 }
 
 fn back(cx: &LowerCx<'_>, op: &ConvTranspose) -> OpResult<Option<Lowered>> {
-    let (Some(x), Some(w), None) = (cx.input(0), cx.input(1), cx.input(3)) else {
-        return Ok(None);
-    };
+    let (Some(x), Some(w)) = (cx.input(0), cx.input(1)) else { return Ok(None) };
     if op.layout != Layout::ChannelsLast {
         return Ok(None);
     }
     let (x, w) = (cx.dims(x)?, cx.dims(w)?);
     let (_, _, spatial) = op.layout.split(&cx.dims(cx.output(0))?)?;
-    let dims = op.dims(&x, &w, &spatial, false)?;
+    let dims = op.dims(&x, &w, &spatial, cx.input(3).is_some())?;
     // The windows are those of the convolution back: its input is this op's output.
     let (Some((window, input, output)), Some(then)) =
         (geometry(&dims.windows, dims.out_channels, dims.in_channels), activation(op.activation))
