@@ -9,6 +9,7 @@ use kinglet_graph::{DType, OpError, OpResult};
 use kinglet_kernels::gemm_f32::{Epilogue, Gemm, PackLayout, Rows};
 use kinglet_kernels::isa::Isa;
 use kinglet_kernels::shared::SharedMut;
+use std::sync::OnceLock;
 
 /// About how many bytes of decoded columns there are at once.
 const COLUMNS_BYTES: usize = 8 << 20;
@@ -24,9 +25,11 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
     if rows * m * k == 0 {
         return Ok(None);
     }
-    let block = dtype.block().0;
-    // Whole blocks, and whole panels.
-    let unit = block.next_multiple_of(PackLayout::new(cx.isa, m, k).panel_columns());
+    // Whole blocks: panels are chosen by the columns decoded at once, and of as many they are whole too.
+    let unit = match dtype.block().0 {
+        1 => PackLayout::new(cx.isa, m, k).panel_columns(),
+        block => block,
+    };
     let columns = (COLUMNS_BYTES / 4 / m / unit).max(1) * unit;
     let columns = columns.min(k);
     let packed = PackLayout::new(cx.isa, m, columns).len().next_multiple_of(16);
@@ -61,6 +64,7 @@ impl Kernel for Transposed {
             .map_err(|e| OpError::new(format!("scratch: {e}")))?;
         let (packed, lines) = scratch.split_at_mut(self.packed);
         let (packed, lines) = (SharedMut::new(packed), SharedMut::new(lines));
+        let failed = OnceLock::new();
         for first in (0..k).step_by(columns) {
             let n = columns.min(k - first);
             let layout = PackLayout::new(self.isa, m, n);
@@ -69,9 +73,9 @@ impl Kernel for Transposed {
                 // SAFETY: every worker has a line of its own, and every task rows.
                 let line = unsafe { lines.slice(worker * columns..worker * columns + n) };
                 for row in decoding.part(task) {
-                    // A part of a row that begins and ends with a block: the sizes were checked.
-                    if weights.decode(row * k + first, line).is_err() {
-                        line.fill(f32::NAN);
+                    if let Err(e) = weights.decode(row * k + first, line) {
+                        // The first error is as good as any.
+                        let _ = failed.set(e);
                     }
                     // SAFETY: as above.
                     unsafe { layout.put_row(row, line, packed) };
@@ -89,7 +93,7 @@ impl Kernel for Transposed {
                 unsafe { gemm.run(of_rows, panels, Rows { data: dy, stride: m }, out, k) };
             });
         }
-        Ok(())
+        failed.into_inner().map_or(Ok(()), Err)
     }
 
     fn describe(&self) -> String {
