@@ -98,7 +98,12 @@ impl Training {
         }
         self.recorder.observe(&self.plan, count);
         self.recorder.end();
-        Ok(began.elapsed())
+        let took = began.elapsed();
+        let loss: f32 = self.plan.output(0).scalar()?;
+        if !loss.is_finite() {
+            return Err(format!("the loss is {loss}").into());
+        }
+        Ok(took)
     }
 
     fn ops(&self) -> Result<serde_json::Value> {

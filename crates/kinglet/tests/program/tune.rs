@@ -483,7 +483,7 @@ fn a_training_fits_into_a_budget() {
     assert!(way.starts_with("last=3 alone"), "{way}");
     // The same again is done already; what would choose otherwise is another training.
     assert_eq!(fit("less", &["--memory", "120M"]).0["steps"], 1);
-    let message = kinglet(wide(&folder, "less", &["--memory", "200M"])).refusal();
+    let message = kinglet(wide(&folder, "less", &["--memory", "200M", "--quiet"])).refusal();
     assert!(message.contains("(--memory was \"last=3 alone"), "{message}");
     // What is said to be trained stays so, and then there is less to be saved.
     let kept = ["--train", "blk.*", "--memory", "120M"];
