@@ -354,6 +354,11 @@ fn convolutions_of_weights_that_are_trained() {
         conv(1, same(), OutSpatialIn),
         &[Data(&[2, 9, 10, 3]), Data(&[16, 3, 3, 3]), Data(&[16])],
     );
+    // What ends a residual block: the sum is part of the convolution.
+    check(
+        Conv { activation: Activation::Relu, ..conv(1, same(), OutSpatialIn) },
+        &[Data(&[2, 9, 10, 3]), Data(&[16, 3, 3, 3]), Data(&[16]), Data(&[2, 5, 5, 16])],
+    );
     check(gradient(20, vec![3, 3], OutInSpatial), &[Data(&[2, 9, 10, 20]), Data(&[2, 5, 5, 20])]);
     check(gradient(1, vec![3, 5], OutSpatialIn), &[Data(&[2, 9, 10, 3]), Data(&[2, 5, 5, 7])]);
     check(gradient(6, vec![3, 3], InSpatialOut), &[Data(&[2, 9, 10, 6]), Data(&[2, 5, 5, 6])]);

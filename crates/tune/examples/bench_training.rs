@@ -2,7 +2,7 @@
 //!
 //!     bench_training CONFIG.json THREADS LINESxCONTEXT [CHOICES]
 //!     bench_training MODEL.gguf THREADS LINESxCONTEXT lora=RANK
-//!     bench_training NET.onnx THREADS all [CHOICES]
+//!     bench_training NET.onnx|NET.tflite THREADS all [CHOICES]
 //!
 //! Trains by AdamW, on data of chance, a language model of chance after a Hugging Face `config.json`, or a
 //! net that classifies: all weights, or those that choices, as `kinglet tune --train` takes, are of; or
@@ -14,11 +14,13 @@
 
 use kinglet_formats::gguf::Gguf;
 use kinglet_formats::lm::{Build, Config, Family, HfConfig, Start, Weights, build, from_gguf};
-use kinglet_formats::{Named, map, onnx};
+use kinglet_formats::{Named, map};
 use kinglet_graph::ops::rows::PAGE;
-use kinglet_graph::{DType, Dim, Graph, Tensor, ValueId, ValueType};
+use kinglet_graph::{DType, Dim, Dims, Graph, Tensor, ValueId, ValueType};
 use kinglet_measure::Recorder;
 use kinglet_runtime::{Plan, PlanOptions};
+use kinglet_tune::data::Goal;
+use kinglet_tune::net::Net;
 use kinglet_tune::{Lora, Objective, Optimiser, Recipe, Selection, cross_entropy, differentiate};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -40,7 +42,7 @@ fn main() -> Result<()> {
     let began = Instant::now();
     let path = Path::new(model);
     let mut work = match path.extension().and_then(|e| e.to_str()) {
-        Some("onnx") => net(path)?,
+        Some("onnx" | "tflite") => net(path)?,
         Some("gguf") => {
             let file = Gguf::open(path)?;
             let (config, family) = from_gguf(&file)?;
@@ -160,23 +162,27 @@ fn constants(graph: &Graph, wanted: impl Fn(&str) -> bool) -> Vec<ValueId> {
         .collect()
 }
 
+/// A net that classifies as many samples at once as its file says, or 16.
 fn net(path: &Path) -> Result<Work> {
     let mut chance = Chance(1);
-    let mut graph = onnx::load(path)?;
-    let logits = graph.outputs[0];
-    let dims = |v: ValueId| graph.value(v).ty.shape.fixed().ok_or("a net of open sizes");
-    let (x, y) = (dims(graph.inputs[0])?, dims(logits)?);
-    let [batch, classes] = *y else { return Err("a net that does not classify".into()) };
-    let count: usize = x.iter().product();
-    let x = Tensor::from_slice(&x, &(0..count).map(|_| chance.share()).collect::<Vec<_>>())?;
-    let targets: Vec<i64> = (0..batch).map(|_| (chance.next() % classes as u64) as i64).collect();
-    let input = graph.add_input("targets", ValueType::new(DType::I64, &[batch][..]));
-    let loss = cross_entropy(&mut graph, logits, input, None)?;
-    // What normalisation by the batch keeps for later is not learned, and bounds are none.
-    let learned =
-        |name: &str| [".weight", ".bias", ".scale"].iter().any(|part| name.ends_with(part));
-    let trained = constants(&graph, learned);
-    Ok(Work::new(graph, loss, trained, vec![x, Tensor::from_slice(&[batch], &targets)?]))
+    let net = Net::open(path)?;
+    let classes = net.classes()?;
+    let first = |v: &ValueId| net.graph().value(*v).ty.shape.dims()?.first()?.fixed();
+    let batch = net.graph().inputs.first().and_then(first).filter(|n| *n > 1).unwrap_or(16);
+    let objective = net.objective(&Goal::Classes(classes), batch)?;
+    let count = |dims: &Dims| dims.iter().product::<usize>();
+    let mut of_chance = |dims: &Dims, value: &dyn Fn(&mut Chance) -> f32| {
+        let values: Vec<f32> = (0..count(dims)).map(|_| value(&mut chance)).collect();
+        Tensor::from_slice(dims, &values)
+    };
+    let (share, rest) = objective.shapes.split_last().ok_or("a net without inputs")?;
+    let (targets, inputs) = rest.split_last().ok_or("a net without inputs")?;
+    let each = |dims: &Dims| of_chance(dims, &|chance| chance.share());
+    let mut tensors = inputs.iter().map(each).collect::<std::result::Result<Vec<_>, _>>()?;
+    let of: Vec<i32> = (0..batch).map(|_| (chance.next() % classes as u64) as i32).collect();
+    tensors.push(Tensor::from_slice(targets, &of)?);
+    tensors.push(Tensor::from_slice(share, &[1.0 / batch as f32])?);
+    Ok(Work { objective, batch: tensors })
 }
 
 /// A language model of chance, after a `config.json`.

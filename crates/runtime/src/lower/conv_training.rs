@@ -32,9 +32,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
 }
 
 fn forward(cx: &LowerCx<'_>, op: &Conv) -> OpResult<Option<Lowered>> {
-    let (Some(x), Some(w), None) = (cx.input(0), cx.input(1), cx.input(3)) else {
-        return Ok(None);
-    };
+    let (Some(x), Some(w)) = (cx.input(0), cx.input(1)) else { return Ok(None) };
     if op.layout != Layout::ChannelsLast {
         return Ok(None);
     }
@@ -89,7 +87,8 @@ fn conv(
     let cut = Cut::new(lines, 1, work, cx.threads);
     let scratch = (conv.packed_len() * size_of::<f32>()).max(4096);
     let line = written.width * written.channels;
-    let kernel = Direct { isa: cx.isa, conv, strides, then, line, cut };
+    let residual = forward && cx.input(3).is_some();
+    let kernel = Direct { isa: cx.isa, conv, strides, then, residual, line, cut };
     Some(Lowered::new(kernel).with_scratch(scratch))
 }
 
@@ -98,6 +97,8 @@ struct Direct {
     conv: TrainedConv,
     strides: WeightStrides,
     then: Unary,
+    /// Whether input 3 is added before `then`.
+    residual: bool,
     /// Elements of a line of the result.
     line: usize,
     /// Over the lines.
@@ -111,6 +112,10 @@ impl Kernel for Direct {
             Some(bias) => Some(bias.slice()?),
             None => None,
         };
+        let residual: Option<&[f32]> = match self.residual {
+            true => Some(io.input(3)?),
+            false => None,
+        };
         let packed: &mut [f32] = bytemuck::try_cast_slice_mut(std::mem::take(&mut io.scratch))
             .map_err(|e| OpError::new(format!("scratch: {e}")))?;
         self.conv.pack(weights, self.strides, packed);
@@ -118,6 +123,10 @@ impl Kernel for Direct {
         pool.for_chunks(io.output::<f32>(0)?, lines * self.line, |i, out, _| {
             let first = i * lines;
             self.conv.run(first..first + out.len() / self.line, x, packed, bias, out);
+            if let Some(residual) = residual {
+                let own = &residual[first * self.line..];
+                out.iter_mut().zip(own).for_each(|(v, residual)| *v += residual);
+            }
             self.then.run(self.isa, out);
         });
         Ok(())

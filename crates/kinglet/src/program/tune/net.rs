@@ -167,6 +167,10 @@ fn samples(
         let windows = Windows::open(paths, only()?, &options, bad_lines)?;
         return Ok(Found { bad: windows.bad().to_vec(), samples: Arc::new(windows) });
     }
+    if let Some(missing) = paths.iter().find(|path| !path.exists()) {
+        let m = "there is no such file or folder";
+        return Err(Error::input(m).about(missing.display()));
+    }
     let wrong = paths.iter().find(|path| !path.is_dir() && ending(path) != "csv");
     Err(Error::input(format!(
         "{}: a net that is no language model is trained on folders of pictures (FOLDER/CLASS/*.jpg), one \
