@@ -41,7 +41,7 @@ pub struct Budget<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tried {
     /// The way, in words.
-    #[serde(rename = "way", serialize_with = "in_words")]
+    #[serde(serialize_with = "in_words")]
     pub way: Way,
     /// Bytes that it takes.
     pub bytes: usize,
