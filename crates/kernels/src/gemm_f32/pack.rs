@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
-use super::BLOCK_BYTES;
 use super::term::Term;
 use crate::aligned::Aligned;
 use crate::isa::Isa;
@@ -178,13 +177,9 @@ impl<T: Term> Kernel for PackPanels<'_, T> {
                     let start = first * column_stride;
                     let line = |i: usize| (i < k).then(|| &source[i * row_stride + start..]);
                     let lines = [line(t * T::ELEMENTS), line(t * T::ELEMENTS + 1)];
+                    let terms = across::<S, T>(s, lines, count, column_stride);
                     // SAFETY: chunks of a row of whole vectors are whole vectors.
-                    unsafe {
-                        s.store(
-                            to.as_mut_ptr().cast(),
-                            across::<S, T>(s, lines, count, column_stride),
-                        )
-                    };
+                    unsafe { s.store(to.as_mut_ptr().cast(), terms) };
                 }
             }
         }
@@ -268,9 +263,14 @@ pub struct LeftLayout {
     terms: usize,
     /// Terms from one row to the next.
     pub stride: usize,
-    /// Rows that are best packed at once, to stay in the second-level cache while panels pass by.
+    /// Rows that are best packed at once.
     pub block: usize,
 }
+
+/// About how much of a left-hand side is packed at once. Of a transposed one, each line is far from the
+/// next, so that more than a cache line of it is to be read at a time. Tiles meet some rows at a time
+/// ([`super::block_rows`]), for which the second-level cache is large enough.
+const LEFT_BYTES: usize = 2 << 20;
 
 /// Terms whose rows would all meet in the same few sets of a first-level cache.
 const ALIASED: usize = 512;
@@ -281,7 +281,7 @@ impl LeftLayout {
         let &PackLayout { isa, k, terms, .. } = layout;
         let line = 64 / size_of::<T>();
         let stride = terms + if terms.is_multiple_of(ALIASED) { line } else { 0 };
-        let rows = BLOCK_BYTES / (stride * size_of::<T>()).max(1);
+        let rows = LEFT_BYTES / (stride * size_of::<T>()).max(1);
         let block = rows.max(1).next_multiple_of(layout.tile_rows());
         LeftLayout { isa, k, terms, stride, block }
     }

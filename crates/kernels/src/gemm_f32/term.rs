@@ -110,9 +110,9 @@ impl Term for Pair {
     }
     #[inline(always)]
     unsafe fn across<S: Simd>(s: S, lines: [Option<*const bf16>; 2]) -> S::V {
-        // SAFETY: the caller's promise.
         let [low, high] = lines.map(|line| match line {
-            Some(line) => s.bits(unsafe { s.load_upper(line.cast()) }),
+            // SAFETY: the caller's promise.
+            Some(line) => unsafe { s.bits(s.load_upper(line.cast())) },
             None => s.isplat(0),
         });
         let low = s.iand(s.ishr::<16>(low), s.isplat(0xffff));
