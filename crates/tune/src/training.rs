@@ -2,7 +2,8 @@
 
 use crate::backward::{append, finished, place, prepared};
 use crate::optimiser::{Parameter, Step, clipped, state, write};
-use crate::{Optimiser, ZerothOrder};
+use crate::precision::round_products;
+use crate::{Optimiser, Precision, ZerothOrder};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
     Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, Tensor, ValueId,
@@ -11,7 +12,7 @@ use kinglet_graph::{
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What a step does with the gradients.
+/// How gradients are computed, and what a step does with them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
     /// How they change what is trained.
@@ -20,12 +21,14 @@ pub struct Recipe {
     pub clip: Option<f64>,
     /// They are summed over several runs before they change anything: [`Training::update`].
     pub accumulate: bool,
+    /// What products are computed of.
+    pub precision: Precision,
 }
 
 impl Recipe {
-    /// With this optimiser, no clipping, and an update in every run.
+    /// With this optimiser, no clipping, an update in every run, and products of f32.
     pub fn new(optimiser: Optimiser) -> Recipe {
-        Recipe { optimiser, clip: None, accumulate: false }
+        Recipe { optimiser, clip: None, accumulate: false, precision: Precision::F32 }
     }
 }
 
@@ -84,7 +87,11 @@ pub fn differentiate(
     let trained_states = trained_of(&graph, forward_states, names);
     let mut evaluation = graph.clone();
     evaluation.outputs = vec![loss];
+    let forward = graph.nodes().len();
     let gradients = append(&mut graph, loss, trained)?;
+    if recipe.precision == Precision::Bf16 {
+        round_products(&mut graph, forward, trained)?;
+    }
     let values = trained;
     let trained = trained_states;
     let backward = graph.nodes().len();
