@@ -1,4 +1,4 @@
-//! Halves to singles and back.
+//! Floats of 16 bits to singles and back.
 
 use crate::encoded::Float;
 use crate::isa::Isa;
@@ -19,7 +19,16 @@ pub fn widen(isa: Isa, float: Float, from: &[u8], to: &mut [f32]) {
 /// Where the lengths differ.
 pub fn narrow(isa: Isa, from: &[f32], to: &mut [u8]) {
     assert_eq!(to.len(), from.len() * 2, "elements of other lengths");
-    dispatch(isa, Narrow { from, to });
+    dispatch(isa, Narrow::<false> { from, to });
+}
+
+/// Writes `from`, rounded to bf16, to the bytes `to`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn narrow_to_upper(isa: Isa, from: &[f32], to: &mut [u8]) {
+    assert_eq!(to.len(), from.len() * 2, "elements of other lengths");
+    dispatch(isa, Narrow::<true> { from, to });
 }
 
 struct Widen<'a> {
@@ -61,12 +70,13 @@ impl Kernel for Widen<'_> {
     }
 }
 
-struct Narrow<'a> {
+/// To bf16 where `UPPER`, else to halves.
+struct Narrow<'a, const UPPER: bool> {
     from: &'a [f32],
     to: &'a mut [u8],
 }
 
-impl Kernel for Narrow<'_> {
+impl<const UPPER: bool> Kernel for Narrow<'_, UPPER> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -75,12 +85,16 @@ impl Kernel for Narrow<'_> {
             // SAFETY: `LANES` elements from `i` on are inside of both.
             unsafe {
                 let v = s.load(self.from.as_ptr().add(i));
-                s.store_half(self.to.as_mut_ptr().add(2 * i), v);
+                let to = self.to.as_mut_ptr().add(2 * i);
+                if UPPER { s.store_upper(to, v) } else { s.store_half(to, v) }
             }
         }
         let to = self.to[2 * whole..].as_chunks_mut::<2>().0;
         for (to, from) in to.iter_mut().zip(&self.from[whole..]) {
-            *to = half::f16::from_f32(*from).to_le_bytes();
+            *to = match UPPER {
+                true => half::bf16::from_f32(*from).to_le_bytes(),
+                false => half::f16::from_f32(*from).to_le_bytes(),
+            };
         }
     }
 }
@@ -104,6 +118,29 @@ mod tests {
                     let want = half::f16::from_f32(*x);
                     assert_eq!(half::f16::from_le_bytes(*bytes), want, "{isa:?} {x}");
                     assert_eq!(back, want.to_f32(), "{isa:?} {x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn upper_halves_are_rounded_to_even() {
+        // A tie below an odd and above an even one, both with a bit more, what rounds to infinity,
+        // what is far below the normal ones, and NaNs, of which one has its bits in the lower half.
+        let bits = [0x3f80_8000, 0x3f81_8000, 0x3f80_8001, 0x7f7f_ffff, 0x8000_0001, 0x7f80_0001];
+        let mut values: Vec<f32> = Values::new(3).floats(200);
+        values.extend(bits.map(f32::from_bits));
+        values.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 1e-40]);
+        assert_eq!(half::bf16::from_f32(values[200]).to_bits(), 0x3f80);
+        assert_eq!(half::bf16::from_f32(values[201]).to_bits(), 0x3f82);
+        for isa in Isa::available() {
+            for start in [0, 1, 190, 197] {
+                let values = &values[start..];
+                let mut bytes = vec![0; 2 * values.len()];
+                narrow_to_upper(isa, values, &mut bytes);
+                for (x, bytes) in values.iter().zip(bytes.as_chunks::<2>().0) {
+                    let (want, got) = (half::bf16::from_f32(*x), u16::from_le_bytes(*bytes));
+                    assert_eq!(got, want.to_bits(), "{isa:?} {x}");
                 }
             }
         }

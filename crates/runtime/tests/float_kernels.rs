@@ -12,11 +12,12 @@ use kinglet_graph::ops::norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
 use kinglet_graph::ops::pool::{GlobalPool, Pool, PoolKind};
 use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
 use kinglet_graph::ops::resize::{Coordinates, Interpolation, Resize};
+use kinglet_graph::ops::rows::{Linear, LinearTranspose};
 use kinglet_graph::ops::softmax::{LogSoftmax, Softmax};
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::{Slope, Unary};
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
-use kinglet_graph::{DType, Graph, Op, Tensor, ValueType, interpret};
+use kinglet_graph::{DType, Graph, Op, Tensor, TensorView, ValueType, interpret};
 use kinglet_kernels::isa::Isa;
 use kinglet_runtime::{Plan, PlanOptions};
 
@@ -33,10 +34,23 @@ fn data(dims: &[usize], seed: usize) -> Tensor {
 enum In {
     Data(&'static [usize]),
     Constant(&'static [usize]),
+    /// Rounded to bf16; the first is data, the second a constant.
+    Rounded(&'static [usize]),
+    RoundedConstant(&'static [usize]),
     Ints(&'static [i64]),
     None,
 }
-use In::{Constant, Data, Ints};
+use In::{Constant, Data, Ints, Rounded, RoundedConstant};
+
+fn rounded(tensor: &Tensor) -> Tensor {
+    Tensor::encode(DType::BF16, tensor.dims(), tensor.slice().unwrap()).unwrap()
+}
+
+fn floats(view: &TensorView<'_>) -> Vec<f32> {
+    let mut all = vec![0.0; view.len()];
+    view.decode(0, &mut all).unwrap();
+    all
+}
 
 /// Runs `op` by its kernel everywhere and compares with its reference implementation.
 fn check(op: impl Op + Clone, inputs: &[In]) {
@@ -55,6 +69,13 @@ fn check_all(op: impl Op + Clone, inputs: &[In], outputs: usize) {
                 Some(graph.add_input(format!("x{i}"), ValueType::new(DType::F32, *dims)))
             }
             Constant(dims) => Some(graph.add_constant(format!("w{i}"), data(dims, i))),
+            Rounded(dims) => {
+                given.push(rounded(&data(dims, i)));
+                Some(graph.add_input(format!("x{i}"), ValueType::new(DType::BF16, *dims)))
+            }
+            RoundedConstant(dims) => {
+                Some(graph.add_constant(format!("w{i}"), rounded(&data(dims, i))))
+            }
             Ints(v) => Some(
                 graph.add_constant(format!("i{i}"), Tensor::from_slice(&[v.len()], v).unwrap()),
             ),
@@ -83,8 +104,7 @@ fn check_all(op: impl Op + Clone, inputs: &[In], outputs: usize) {
                 for (output, want) in want.iter().enumerate() {
                     let got = plan.output(output);
                     assert_eq!(got.dims, want.dims(), "{what}");
-                    let pairs =
-                        got.slice::<f32>().unwrap().iter().zip(want.slice::<f32>().unwrap());
+                    let pairs = floats(&got).into_iter().zip(floats(&want.view()));
                     for (i, (got, want)) in pairs.enumerate() {
                         let close = (got - want).abs() <= 2e-6 * want.abs().max(4.0)
                             || got.is_nan() && want.is_nan();
@@ -267,6 +287,29 @@ fn products() {
     check(MatMul { transpose_a: true, ..turned }, &[Data(&[6, 30, 9]), Data(&[6, 8, 30])]);
     check(op, &[Data(&[30]), Data(&[4, 30, 5])]);
     check(op, &[Data(&[4, 5, 30]), Data(&[30])]);
+}
+
+/// Factors of bf16, results of f32: rows of even and of odd lengths, of one term and of many.
+#[test]
+fn products_of_mixed_precision() {
+    let op = MatMul { wide: true, ..MatMul::new() };
+    let right = MatMul { transpose_b: true, activation: Activation::Relu, ..op };
+    let left = MatMul { transpose_a: true, ..op };
+    check(op, &[Rounded(&[40, 30]), Rounded(&[30, 70])]);
+    check(op, &[Rounded(&[2, 3, 40, 31]), RoundedConstant(&[31, 70]), Constant(&[70])]);
+    check(right, &[Rounded(&[5, 300]), Rounded(&[200, 300]), Data(&[5, 200])]);
+    check(right, &[Rounded(&[2, 8, 20, 16]), Rounded(&[2, 1, 25, 16])]);
+    check(left, &[Rounded(&[300, 40]), Rounded(&[300, 8])]);
+    check(left, &[Rounded(&[33, 500]), Rounded(&[33, 50])]);
+    check(left, &[Rounded(&[6, 31, 9]), Rounded(&[6, 31, 8])]);
+    check(MatMul { transpose_a: true, ..right }, &[Rounded(&[6, 30, 9]), Rounded(&[6, 8, 30])]);
+    check(op, &[Rounded(&[1]), Rounded(&[1, 3])]);
+    let linear = Linear { activation: Activation::Silu };
+    check(linear, &[Rounded(&[3, 7, 48]), Rounded(&[60, 48]), Data(&[60])]);
+    check(linear, &[Rounded(&[21, 47]), RoundedConstant(&[60, 47])]);
+    check(LinearTranspose, &[Rounded(&[70, 61]), Rounded(&[61, 48])]);
+    check(LinearTranspose, &[Rounded(&[3, 7, 60]), RoundedConstant(&[60, 47])]);
+    check(Cast::new(DType::BF16), &[Data(&[7, 3001])]);
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Kinglet's side of the rows about training of `cargo xtask bench peers`: trains when asked.
 //!
-//!     bench_training CONFIG.json THREADS LINESxCONTEXT [CHOICES]
-//!     bench_training MODEL.gguf THREADS LINESxCONTEXT lora=RANK
-//!     bench_training NET.onnx|NET.tflite THREADS all [CHOICES]
+//!     bench_training CONFIG.json THREADS LINESxCONTEXT [CHOICES [PRECISION]]
+//!     bench_training MODEL.gguf THREADS LINESxCONTEXT lora=RANK [PRECISION]
+//!     bench_training NET.onnx|NET.tflite THREADS all [CHOICES [PRECISION]]
 //!
 //! Trains by AdamW, on data of chance, a language model of chance after a Hugging Face `config.json`, or a
 //! net that classifies: all weights, or those that choices, as `kinglet tune --train` takes, are of; or
-//! low-rank products beside the weights of a language model in whatever encoding.
+//! low-rank products beside the weights of a language model in whatever encoding. Products are of f32, or of
+//! bf16 where that is the precision.
 //! Answers are lines of nanoseconds. The first comes unasked: the time until the step is planned,
 //! and that of a first step. A line `N` on standard input asks for N more steps, answered by the time of
 //! each; `memory` for the bytes that the process had at its peak; `planned` for those of activations and
@@ -21,7 +22,9 @@ use kinglet_measure::Recorder;
 use kinglet_runtime::{Plan, PlanOptions};
 use kinglet_tune::data::Goal;
 use kinglet_tune::net::Net;
-use kinglet_tune::{Lora, Objective, Optimiser, Recipe, Selection, cross_entropy, differentiate};
+use kinglet_tune::{
+    Lora, Objective, Optimiser, Precision, Recipe, Selection, cross_entropy, differentiate,
+};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -34,10 +37,14 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (model, threads, what, choices) = match words.as_slice() {
-        [model, threads, what] => (*model, threads.parse()?, *what, "*"),
-        [model, threads, what, choices] => (*model, threads.parse()?, *what, *choices),
-        _ => return Err("usage: bench_training MODEL THREADS LINESxCONTEXT|all [CHOICES]".into()),
+    const USAGE: &str =
+        "usage: bench_training MODEL THREADS LINESxCONTEXT|all [CHOICES [f32|bf16]]";
+    let [model, threads, what, rest @ ..] = words.as_slice() else { return Err(USAGE.into()) };
+    let (threads, choices) = (threads.parse()?, rest.first().unwrap_or(&"*"));
+    let precision = match rest.get(1) {
+        None | Some(&"f32") => Precision::F32,
+        Some(&"bf16") => Precision::Bf16,
+        Some(_) => return Err(USAGE.into()),
     };
     let began = Instant::now();
     let path = Path::new(model);
@@ -57,7 +64,7 @@ fn main() -> Result<()> {
         Some(rank) => work.adapt(rank.parse()?)?,
         None => work.objective.select(&Selection::parse(choices)?)?,
     }
-    let (plan, inputs) = work.plan(threads)?;
+    let (plan, inputs) = work.plan(threads, precision)?;
     let planned = began.elapsed();
     let mut training = Training { plan, inputs, recorder: Recorder::default() };
     println!("{} {}", planned.as_nanos(), training.step()?.as_nanos());
@@ -138,8 +145,8 @@ impl Work {
     }
 
     /// The plan of a step, and its inputs.
-    fn plan(self, threads: usize) -> Result<(Plan, Vec<Tensor>)> {
-        let recipe = Recipe { clip: Some(1.0), ..Recipe::new(Optimiser::adam_w()) };
+    fn plan(self, threads: usize, precision: Precision) -> Result<(Plan, Vec<Tensor>)> {
+        let recipe = Recipe { clip: Some(1.0), precision, ..Recipe::new(Optimiser::adam_w()) };
         let Objective { graph, loss, weights, .. } = &self.objective;
         let training = differentiate(graph, *loss, weights, &recipe)?;
         let inputs: Vec<Tensor> = self.batch.into_iter().chain([Tensor::scalar(1e-3f32)]).collect();

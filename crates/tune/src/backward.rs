@@ -160,7 +160,7 @@ fn seed(graph: &mut Graph, loss: ValueId) -> kinglet_graph::OpResult<ValueId> {
 }
 
 /// For each value, whether it is a float that one of the values `of` has a part in.
-fn wanted(graph: &Graph, of: &[ValueId]) -> Vec<bool> {
+pub(crate) fn wanted(graph: &Graph, of: &[ValueId]) -> Vec<bool> {
     let mut wanted = vec![false; graph.values().len()];
     for v in of {
         wanted[v.index()] = true;

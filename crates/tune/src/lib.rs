@@ -20,6 +20,9 @@
 //! **A tensor is updated as soon as its gradient is there** and nothing reads its old value any more,
 //! so that gradients need not be held together; but for [`Recipe::clip`], which needs all of them.
 //!
+//! **Products may be of bf16** ([`Precision::Bf16`]): the graph then rounds their factors, and reads so. An
+//! activation that gradients want for nothing else is held as it was rounded.
+//!
 //! The inputs of a training graph are those of the graph that it was made from and, last, the learning
 //! rate, a scalar of f32 that a [`Schedule`] tells. Sizes may be symbols, as in any graph, where the
 //! rules of its ops allow it; a convolution wants the sizes of its images.
@@ -71,6 +74,7 @@ mod memory;
 pub mod net;
 mod objective;
 mod optimiser;
+mod precision;
 mod random;
 mod recompute;
 mod schedule;
@@ -90,6 +94,7 @@ pub use loss::{cross_entropy, cross_entropy_sum, mean_squared_error};
 pub use memory::Memory;
 pub use objective::Objective;
 pub use optimiser::Optimiser;
+pub use precision::Precision;
 pub use schedule::{Decay, Schedule};
 pub use selection::Selection;
 pub use trainer::{Done, Seen, Trainer};

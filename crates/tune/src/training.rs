@@ -2,8 +2,9 @@
 
 use crate::backward::{append, finished, place, prepared, widened};
 use crate::optimiser::{Parameter, Step, clipped, state, write};
+use crate::precision::round_products;
 use crate::recompute::recompute;
-use crate::{Optimiser, ZerothOrder};
+use crate::{Optimiser, Precision, ZerothOrder};
 use kinglet_graph::ops::state::{StateRead, StateWrite};
 use kinglet_graph::{
     Builder, DType, Graph, GraphError, Node, OpError, Shape, State, StateId, ValueId, ValueType,
@@ -11,7 +12,7 @@ use kinglet_graph::{
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// What a step does with the gradients.
+/// How gradients are computed, and what a step does with them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
     /// How they change what is trained.
@@ -20,15 +21,18 @@ pub struct Recipe {
     pub clip: Option<f64>,
     /// They are summed over several runs before they change anything: [`Training::update`].
     pub accumulate: bool,
+    /// What products are computed of.
+    pub precision: Precision,
     /// Activations are computed again when gradients need them, but for a few at narrow points of the
     /// graph, which alone are held (Chen et al., arXiv 1604.06174). Nothing else changes.
     pub recompute: bool,
 }
 
 impl Recipe {
-    /// With this optimiser, no clipping, an update in every run, and all activations held.
+    /// With this optimiser, no clipping, an update in every run, products of f32, and all activations held.
     pub fn new(optimiser: Optimiser) -> Recipe {
-        Recipe { optimiser, clip: None, accumulate: false, recompute: false }
+        let precision = Precision::F32;
+        Recipe { optimiser, clip: None, accumulate: false, precision, recompute: false }
     }
 }
 
@@ -97,9 +101,12 @@ pub fn outline(
     let trained_states = trained_of(&graph, forward_states, names);
     let mut evaluation = graph.clone();
     evaluation.outputs.insert(0, loss);
-    let forward = graph.nodes().len();
+    let mut forward = graph.nodes().len();
     let gradients = append(&mut graph, loss, trained)?;
     graph.outputs = vec![loss];
+    if recipe.precision == Precision::Bf16 {
+        forward = round_products(&mut graph, forward, trained)?;
+    }
     if recipe.recompute {
         recompute(&mut graph, forward);
     }

@@ -5,10 +5,11 @@ use crate::ops::activation::Activation;
 use crate::ops::broadcast::{Offsets, broadcast_dim, broadcast_dims, broadcast_shapes};
 use crate::ops::unary::{Unary, is_number};
 use crate::{
-    Cost, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
+    Cost, DType, Dim, Gradient, Gradients, InferCx, Inputs, Op, OpError, OpResult, Outputs, Shape,
     ValueType,
 };
 use crate::{TensorView, elements};
+use half::bf16;
 use std::sync::Arc;
 
 /// a × b + bias, for a, b, bias? of one number type. NumPy's `matmul`: leading dimensions
@@ -23,6 +24,9 @@ pub struct MatMul {
     pub transpose_b: bool,
     /// Applied to the result.
     pub activation: Activation,
+    /// Whether a and b are of bf16 and what is computed of them, and the bias, of f32: a product of
+    /// mixed precision.
+    pub wide: bool,
 }
 
 /// An operand's leading dimensions, rows and columns after transposition.
@@ -64,13 +68,14 @@ impl MatMul {
         Ok(out)
     }
 
-    fn multiply<T: Number>(
+    /// Of elements `T`, results of `O`.
+    fn multiply<T: Number, O: Number<Wide = T::Wide>>(
         &self,
         a: TensorView<'_>,
         b: TensorView<'_>,
         bias: Option<TensorView<'_>>,
         dims: &[usize],
-        out: &mut [T],
+        out: &mut [O],
     ) -> OpResult {
         let left = operand(a.dims, 1, self.transpose_a, true)?;
         let right = operand(b.dims, 1, self.transpose_b, false)?;
@@ -95,7 +100,7 @@ impl MatMul {
         }
         if let Some(bias) = bias {
             let at = Offsets::broadcast(dims, [bias.dims]);
-            let bias = bias.slice::<T>()?;
+            let bias = bias.slice::<O>()?;
             for (sum, [i]) in sums.iter_mut().zip(at) {
                 *sum = sum.add(bias[i].wide());
             }
@@ -109,13 +114,17 @@ impl MatMul {
 
 impl Op for MatMul {
     fn infer(&self, cx: &InferCx<'_>) -> OpResult<Vec<ValueType>> {
-        let dtype = cx.dtype(0)?;
-        let odd = [1, 2].into_iter().filter_map(|i| cx.opt(i)).find(|ty| ty.dtype != dtype);
-        if let Some(odd) = odd {
-            return Err(OpError::new(format!("takes one type, was given {dtype} and {odd}")));
+        let from = cx.dtype(0)?;
+        let dtype = if self.wide { DType::F32 } else { from };
+        let odd = [(1, from), (2, dtype)].into_iter().find_map(|(i, wanted)| {
+            cx.opt(i).filter(|ty| ty.dtype != wanted).map(|ty| (ty, wanted))
+        });
+        if let Some((odd, wanted)) = odd {
+            return Err(OpError::new(format!("takes {odd} where {wanted} is wanted")));
         }
-        if !is_number(dtype) || !self.activation.takes(dtype) {
-            return Err(OpError::new(format!("{self:?} does not take {dtype}")));
+        let mixed = !self.wide || from == DType::BF16;
+        if !mixed || !is_number(dtype) || !self.activation.takes(dtype) {
+            return Err(OpError::new(format!("{self:?} does not take {from}")));
         }
         let (Some(a), Some(b)) = (cx.dims(0)?, cx.dims(1)?) else {
             return Ok(vec![ValueType::new(dtype, Shape::unknown())]);
@@ -140,6 +149,11 @@ impl Op for MatMul {
     }
 
     fn gradient(&self, g: &mut Gradient<'_>) -> OpResult<Gradients> {
+        if self.wide {
+            let m =
+                "has no gradient rule in mixed precision: round products once there are gradients";
+            return Err(OpError::new(m));
+        }
         let (a, b) = (g.input(0)?, g.input(1)?);
         let dy = g.of_first()?;
         let plain = MatMul { activation: Activation::None, ..*self };
@@ -165,11 +179,8 @@ impl Op for MatMul {
             of_matrix = g.unsqueezed(of_matrix, &[before_last])?;
         }
         let (ta, tb) = (self.transpose_a && rank_a > 1, self.transpose_b && rank_b > 1);
-        let product = |transpose_a, transpose_b| MatMul {
-            transpose_a,
-            transpose_b,
-            activation: Activation::None,
-        };
+        let product =
+            |transpose_a, transpose_b| MatMul { transpose_a, transpose_b, ..MatMul::new() };
         if g.wants(0) {
             let wide = match ta {
                 false => g.apply(product(false, !tb), &[of_matrix, b_matrix])?,
@@ -198,8 +209,12 @@ impl Op for MatMul {
     fn eval(&self, inputs: &Inputs<'_>, outputs: &mut Outputs<'_>) -> OpResult {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
         let dims = &outputs.dims(self, inputs)?[0];
+        if self.wide && a.dtype == DType::BF16 {
+            let out = outputs.slice::<f32>(0, dims)?;
+            return self.multiply::<bf16, f32>(a, b, inputs.opt(2), dims, out);
+        }
         crate::dispatch_number!(a.dtype, T => {
-            self.multiply(a, b, inputs.opt(2), dims, outputs.slice::<T>(0, dims)?)
+            self.multiply::<T, T>(a, b, inputs.opt(2), dims, outputs.slice::<T>(0, dims)?)
         }, else => Err(OpError::new(format!("MatMul does not take {}", a.dtype))))
     }
 
@@ -237,7 +252,7 @@ mod tests {
         for (transpose_a, transpose_b) in
             [(false, false), (false, true), (true, false), (true, true)]
         {
-            let op = MatMul { transpose_a, transpose_b, activation: Activation::None };
+            let op = MatMul { transpose_a, transpose_b, ..MatMul::new() };
             let a = if transpose_a { &at } else { &a };
             let b = if transpose_b { &bt } else { &b };
             let out = eval(&op, &[a.clone(), b.clone()]);
@@ -268,6 +283,25 @@ mod tests {
         let a = f32s(&[2, 1], &[1., -1.]);
         let out = eval(&op, &[a, f32s(&[1, 2], &[2., 3.]), f32s(&[2], &[0., 1.])]);
         assert_eq!(out[0].slice::<f32>().unwrap(), [2., 4., 0., 0.]);
+    }
+
+    #[test]
+    fn mixed_precision_keeps_what_bf16_would_lose() {
+        let bf16s = |dims: &[usize], data: &[f32]| {
+            let data: Vec<bf16> = data.iter().map(|x| bf16::from_f32(*x)).collect();
+            Tensor::from_slice(dims, &data).unwrap()
+        };
+        let op = MatMul { wide: true, ..MatMul::new() };
+        // 1 + 2⁻⁷ is the bf16 after 1; its square takes 15 bits, and the sum 24.
+        let next = 1.0 + 1.0 / 128.0;
+        let (a, b) = (bf16s(&[1, 2], &[next, 1.0]), bf16s(&[2, 1], &[next, 256.0]));
+        let bias = f32s(&[1], &[1.0 / 16384.0]);
+        let out = eval(&op, &[a.clone(), b.clone(), bias]);
+        assert_eq!(out[0].slice::<f32>().unwrap(), [257.0 + 1.0 / 64.0 + 1.0 / 8192.0]);
+        let narrow = eval(&MatMul::new(), &[a.clone(), b.clone()]);
+        assert_eq!(narrow[0].dtype(), DType::BF16);
+        assert!(eval_error(&op, &[f32s(&[1, 1], &[1.0]), f32s(&[1, 1], &[1.0])]).contains("f32"));
+        assert!(eval_error(&op, &[a, b, bf16s(&[1], &[1.0])]).contains("where f32 is wanted"));
     }
 
     #[test]

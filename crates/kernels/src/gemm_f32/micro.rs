@@ -1,5 +1,6 @@
 //! The tile: a few rows times a panel, held in registers from the first product to the epilogue.
 
+use super::term::Term;
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd};
 
@@ -38,16 +39,16 @@ pub(crate) fn panel_vectors(isa: Isa, columns: usize) -> usize {
 
 /// One tile's work. Pointers, because the rows of a convolution's input lie anywhere.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile {
+pub(crate) struct Tile<T> {
     /// How many stretches of the dot product there are: kernel positions of a convolution, one
     /// for a matrix product.
     pub taps: usize,
     /// Length of each stretch.
     pub depth: usize,
     /// For each tap, for each row, where its stretch begins.
-    pub a: *const *const f32,
+    pub a: *const *const T,
     /// The packed panel.
-    pub b: *const f32,
+    pub b: *const T,
     /// Where the first row of results goes, and the distance to the next row.
     pub out: *mut f32,
     pub out_stride: usize,
@@ -63,9 +64,9 @@ pub(crate) struct Tile {
     pub clamp_after: (f32, f32),
 }
 
-struct Rows<'a, const ROWS: usize, const VECTORS: usize>(&'a Tile);
+struct Rows<'a, T, const ROWS: usize, const VECTORS: usize>(&'a Tile<T>);
 
-impl<const ROWS: usize, const VECTORS: usize> Kernel for Rows<'_, ROWS, VECTORS> {
+impl<T: Term, const ROWS: usize, const VECTORS: usize> Kernel for Rows<'_, T, ROWS, VECTORS> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -86,15 +87,16 @@ impl<const ROWS: usize, const VECTORS: usize> Kernel for Rows<'_, ROWS, VECTORS>
             let mut acc = [first; ROWS];
             let (mut a, mut b) = (tile.a, tile.b);
             for _ in 0..tile.taps {
-                let rows: [*const f32; ROWS] = std::array::from_fn(|i| *a.add(i));
+                let rows: [*const T; ROWS] = std::array::from_fn(|i| *a.add(i));
                 a = a.add(ROWS);
                 for k in 0..tile.depth {
-                    let row: [S::V; VECTORS] = std::array::from_fn(|v| s.load(b.add(v * S::LANES)));
+                    let row: [S::V; VECTORS] =
+                        std::array::from_fn(|v| T::load(s, b.add(v * S::LANES)));
                     b = b.add(VECTORS * S::LANES);
                     for i in 0..ROWS {
-                        let x = s.splat(*rows[i].add(k));
+                        let x = T::splat(s, *rows[i].add(k));
                         for v in 0..VECTORS {
-                            acc[i][v] = s.fma(x, row[v], acc[i][v]);
+                            acc[i][v] = T::add_product(s, x, row[v], acc[i][v]);
                         }
                     }
                 }
@@ -148,14 +150,14 @@ fn clamp<S: Simd, const ROWS: usize, const VECTORS: usize>(
 /// Every pointer of `tile` is good for what its field says; `rows` is at most
 /// [`tile_rows`]`(S::REGISTERS, vectors)`.
 #[inline(always)]
-pub(crate) unsafe fn run_tile<S: Simd>(s: S, rows: usize, vectors: usize, tile: &Tile) {
+pub(crate) unsafe fn run_tile<S: Simd, T: Term>(s: S, rows: usize, vectors: usize, tile: &Tile<T>) {
     macro_rules! table {
         ($($rows:literal)*) => {
             match (rows, vectors) {
                 $(
-                    ($rows, 1) if const { $rows <= tile_rows(S::REGISTERS, 1) } => s.outline(Rows::<$rows, 1>(tile)),
-                    ($rows, 2) if const { $rows <= tile_rows(S::REGISTERS, 2) } => s.outline(Rows::<$rows, 2>(tile)),
-                    ($rows, 3) if const { $rows <= tile_rows(S::REGISTERS, 3) } => s.outline(Rows::<$rows, 3>(tile)),
+                    ($rows, 1) if const { $rows <= tile_rows(S::REGISTERS, 1) } => s.outline(Rows::<T, $rows, 1>(tile)),
+                    ($rows, 2) if const { $rows <= tile_rows(S::REGISTERS, 2) } => s.outline(Rows::<T, $rows, 2>(tile)),
+                    ($rows, 3) if const { $rows <= tile_rows(S::REGISTERS, 3) } => s.outline(Rows::<T, $rows, 3>(tile)),
                 )*
                 _ => unreachable!("no tile of {rows} rows and {vectors} vectors"),
             }

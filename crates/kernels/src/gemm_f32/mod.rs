@@ -1,5 +1,8 @@
-//! Matrix products of `f32`: `out = act(a · b + bias)`, and what else is done while the results
-//! are hot.
+//! Matrix products of `f32`, or of bf16 summed in `f32`: `out = act(a · b + bias)`, and what else is
+//! done while the results are hot.
+//!
+//! What tiles multiply are [`Term`]s of 32 bits: an `f32`, or a [`Pair`] of bf16 that follow each
+//! other in a dot product, as BF16 instructions take them. All else is the same for both.
 //!
 //! The right-hand side is packed ([`PackedB`] for weights, [`PackLayout`] where it is made at run
 //! time); the left-hand side is read where it lies. Work is a range of rows and a range of panels,
@@ -7,23 +10,25 @@
 
 pub(crate) mod micro;
 mod pack;
+mod term;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
-pub use pack::{PackLayout, PackedB};
+pub use pack::{LeftLayout, PackLayout, PackedB};
+pub use term::{Pair, Term};
 
 use crate::elementwise::Unary;
 use crate::shared::SharedMut;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, Simd};
 use micro::{MAX_ROWS, Tile, run_tile};
 
 /// A matrix with contiguous columns: `rows` are `stride` elements apart.
 #[derive(Clone, Copy)]
-pub struct Rows<'a> {
+pub struct Rows<'a, T = f32> {
     /// The elements.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Elements from one row to the next.
     pub stride: usize,
 }
@@ -43,11 +48,11 @@ pub struct Epilogue<'a> {
 
 /// A matrix product with a packed right-hand side.
 #[derive(Clone, Copy)]
-pub struct Gemm<'a> {
+pub struct Gemm<'a, T = f32> {
     /// Layout of `b`.
     pub layout: PackLayout,
-    /// The packed right-hand side: [`PackLayout::len`] elements.
-    pub b: &'a [f32],
+    /// The packed right-hand side: [`PackLayout::len`] terms.
+    pub b: &'a [T],
     /// What is done to the results.
     pub epilogue: Epilogue<'a>,
 }
@@ -58,9 +63,9 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// A packed right-hand side up to this size stays in the second-level cache itself.
 const RESIDENT_BYTES: usize = 1 << 20;
 
-impl Gemm<'_> {
+impl<T: Term> Gemm<'_, T> {
     /// Computes the results of `rows` × `panels`. Row i of the left-hand side is
-    /// `a.data[i * a.stride..][..k]`, row i of the result `out[i * out_stride..][..n]`.
+    /// `a.data[i * a.stride..]`, as many terms as make up k elements, row i of the result `out[i * out_stride..][..n]`.
     ///
     /// # Safety
     /// Meanwhile nobody else touches these columns of these rows of `out`.
@@ -71,20 +76,20 @@ impl Gemm<'_> {
         &self,
         rows: Range<usize>,
         panels: Range<usize>,
-        a: Rows<'_>,
+        a: Rows<'_, T>,
         out: SharedMut<'_, f32>,
         out_stride: usize,
     ) {
-        let PackLayout { k, n, .. } = self.layout;
+        let PackLayout { terms, n, .. } = self.layout;
         if rows.is_empty() || panels.is_empty() || n == 0 {
             return;
         }
         assert!(panels.end <= self.layout.panels(), "panel out of range");
-        check_rows("left-hand side", rows.end, a.stride, k, a.data.len());
+        check_rows("left-hand side", rows.end, a.stride, terms, a.data.len());
         check_rows("output", rows.end, out_stride, n, out.len());
         assert!(self.b.len() >= self.layout.len(), "packed matrix too short");
         self.epilogue.check(rows.end, n);
-        dispatch(self.layout.isa, Run { gemm: self, rows, panels, a, out, out_stride });
+        T::dispatch(self.layout.isa, Run { gemm: self, rows, panels, a, out, out_stride });
     }
 }
 
@@ -154,16 +159,16 @@ pub(crate) struct TileEpilogue {
     pub residual: bool,
 }
 
-struct Run<'a> {
-    gemm: &'a Gemm<'a>,
+struct Run<'a, T> {
+    gemm: &'a Gemm<'a, T>,
     rows: Range<usize>,
     panels: Range<usize>,
-    a: Rows<'a>,
+    a: Rows<'a, T>,
     out: SharedMut<'a, f32>,
     out_stride: usize,
 }
 
-impl Kernel for Run<'_> {
+impl<T: Term> Kernel for Run<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -187,7 +192,7 @@ impl Kernel for Run<'_> {
                             1,
                             tile.len(),
                             panel,
-                            (1, layout.k),
+                            (1, layout.terms),
                             pointers.as_ptr(),
                         );
                     }
@@ -203,15 +208,15 @@ pub(crate) fn block_rows(layout: &PackLayout, tile_rows: usize) -> usize {
     if layout.len() * size_of::<f32>() <= RESIDENT_BYTES {
         tile_rows
     } else {
-        let rows = BLOCK_BYTES / (layout.k * size_of::<f32>()).max(1);
+        let rows = BLOCK_BYTES / (layout.terms * size_of::<f32>()).max(1);
         rows.max(1).next_multiple_of(tile_rows)
     }
 }
 
 /// Where tiles put their results, and what they do to them first.
-pub(crate) struct Emit<'a> {
+pub(crate) struct Emit<'a, T> {
     layout: &'a PackLayout,
-    b: &'a [f32],
+    b: &'a [T],
     epilogue: &'a Epilogue<'a>,
     tile: TileEpilogue,
     unfinished: bool,
@@ -221,10 +226,10 @@ pub(crate) struct Emit<'a> {
     out_stride: usize,
 }
 
-impl<'a> Emit<'a> {
+impl<'a, T: Term> Emit<'a, T> {
     pub(crate) fn new(
         layout: &'a PackLayout,
-        b: &'a [f32],
+        b: &'a [T],
         epilogue: &'a Epilogue<'a>,
         column: usize,
         out: SharedMut<'a, f32>,
@@ -235,10 +240,10 @@ impl<'a> Emit<'a> {
     }
 
     /// Computes `count` rows of results, `row`, `row + step`, …, in the columns of `panel`, from
-    /// `taps` stretches of `depth` elements, whose beginnings are at `a`: for each tap, each row.
+    /// `taps` stretches of `depth` terms, whose beginnings are at `a`: for each tap, each row.
     ///
     /// # Safety
-    /// The pointers are good for `depth` elements, `taps * depth` is the packed matrix's height,
+    /// The pointers are good for `depth` terms, `taps * depth` is the packed matrix's height,
     /// and bias, residual and output have these rows and columns, which are ours.
     #[inline(always)]
     #[expect(clippy::too_many_arguments, reason = "a tile's coordinates")]
@@ -250,7 +255,7 @@ impl<'a> Emit<'a> {
         count: usize,
         panel: usize,
         (taps, depth): (usize, usize),
-        a: *const *const f32,
+        a: *const *const T,
     ) {
         let columns = self.layout.columns(panel);
         let column = self.column + columns.start;

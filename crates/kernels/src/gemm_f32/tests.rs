@@ -2,6 +2,7 @@ use super::*;
 use crate::isa::Isa;
 use crate::shared::SharedMut;
 use crate::testing::{Values, assert_close, unary};
+use half::bf16;
 
 /// A product with everything around it, in f64.
 struct Case<'a> {
@@ -91,6 +92,78 @@ fn products_of_all_shapes_are_right() {
             assert_close(&format!("{isa:?} {m}×{k}×{n}"), &got, &case.expected(), bound);
         }
     }
+}
+
+/// A matrix of chance, each element as `to` makes it, with a neighbour before it so that it is not
+/// aligned; and transposed.
+fn matrix<E: Copy>(
+    values: &mut Values,
+    (rows, columns): (usize, usize),
+    to: fn(f32) -> E,
+) -> [Vec<E>; 2] {
+    let plain: Vec<E> = values.floats(rows * columns + 1).into_iter().map(to).collect();
+    let mut turned = plain.clone();
+    for i in 0..rows {
+        for j in 0..columns {
+            turned[1 + j * rows + i] = plain[1 + i * columns + j];
+        }
+    }
+    [plain, turned]
+}
+
+/// Products of matrices that lie in rows or in columns, in terms `T`, are those in f64.
+fn check_terms<T: Term>(to: fn(f32) -> T::Element, of: fn(T::Element) -> f64, nan: T::Element) {
+    let mut values = Values::new(5);
+    let mut shapes = vec![(1, 1, 1), (1, 513, 130), (29, 65, 48), (31, 1024, 200), (90, 3000, 7)];
+    shapes.extend((0..40).map(|_| (1 + values.below(40), values.below(70), 1 + values.below(110))));
+    for isa in Isa::available() {
+        for &(m, k, n) in &shapes {
+            let (a, b) = (matrix(&mut values, (m, k), to), matrix(&mut values, (k, n), to));
+            let mut want = Vec::new();
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                want.push((0..k).map(|x| of(a[0][1 + i * k + x]) * of(b[0][1 + x * n + j])).sum());
+            }
+            for (turn_a, turn_b) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                let layout = PackLayout::of::<T>(isa, k, n);
+                let b_strides = [(n, 1), (1, k)][turn_b];
+                let b = PackedB::<T>::of(layout, &b[turn_b][1..], b_strides);
+                let (a, a_strides) = (&a[turn_a][1..], [(k, 1), (1, m)][turn_a]);
+                let left = LeftLayout::of::<T>(&layout);
+                // What was there before must not be multiplied.
+                let before = vec![nan; m * left.stride * T::ELEMENTS];
+                let mut packed: Vec<T> = bytemuck::cast_slice(&before).to_vec();
+                let cut = values.below(m + 1);
+                let (first, second) = packed.split_at_mut(cut * left.stride);
+                left.pack(0..cut, a, a_strides, first);
+                left.pack(cut..m, a, a_strides, second);
+                let mut lying = vec![Rows { data: packed.as_slice(), stride: left.stride }];
+                if turn_a == 0 && k.is_multiple_of(T::ELEMENTS) {
+                    lying.push(Rows { data: bytemuck::cast_slice(a), stride: k / T::ELEMENTS });
+                }
+                for rows in lying {
+                    let mut out = vec![f32::NAN; m * n];
+                    let gemm = Gemm { layout, b: b.data(), epilogue: Epilogue::default() };
+                    let shared = SharedMut::new(&mut out);
+                    // SAFETY: one thread.
+                    unsafe { gemm.run(0..m, 0..layout.panels(), rows, shared, n) };
+                    // As above: each sum is rounded, and there may be two to an element.
+                    let bound = (k as f64 + 2.0) * (k as f64 + 1.0) * 6e-8;
+                    let what = format!("{isa:?} {} {m}×{k}×{n} {turn_a} {turn_b}", T::NAME);
+                    assert_close(&what, &out, &want, bound);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_bf16_are_right_however_matrices_lie() {
+    check_terms::<Pair>(bf16::from_f32, bf16::to_f64, bf16::NAN);
+}
+
+#[test]
+fn products_of_f32_are_right_however_matrices_lie() {
+    check_terms::<f32>(|x| x, f64::from, f32::NAN);
 }
 
 #[test]

@@ -10,10 +10,10 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::isa::Isa;
+use crate::isa::{Bf16, Isa};
 
 /// A kernel, generic over the vectors it runs on.
-pub(crate) trait Kernel {
+pub trait Kernel {
     /// What it returns.
     type Output;
     /// Runs it; implementations are `#[inline(always)]`.
@@ -33,6 +33,21 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     }
 }
 
+/// As [`dispatch`], for kernels whose work is [`Simd::add_pairs`].
+pub(crate) fn dispatch_pairs<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match has_pairs(isa) {
+        #[cfg(target_arch = "x86_64")]
+        Some(token) => x86::enter_avx512_bf16(token, kernel),
+        _ => dispatch(isa, kernel),
+    }
+}
+
+/// The proof that this CPU has [`Simd::add_pairs`] as one instruction beside `isa`.
+pub(crate) fn has_pairs(isa: Isa) -> Option<Bf16> {
+    // Those of aarch64 have no vectors here yet.
+    Bf16::of(isa).filter(|_| cfg!(target_arch = "x86_64"))
+}
+
 /// How many `f32` a vector of `isa` holds.
 pub(crate) fn lanes(isa: Isa) -> usize {
     match isa {
@@ -46,7 +61,7 @@ pub(crate) fn lanes(isa: Isa) -> usize {
 ///
 /// `min` and `max` return their second argument where either is NaN, except that NEON returns NaN:
 /// put the value that may be NaN second, and it comes through everywhere.
-pub(crate) trait Simd: Copy {
+pub trait Simd: Copy {
     /// A vector of [`Self::LANES`] `f32`.
     type V: Copy;
     /// As many `i32`.
@@ -109,6 +124,38 @@ pub(crate) trait Simd: Copy {
             // SAFETY: the caller's promise.
             unsafe { p.cast::<u16>().add(i).write_unaligned(half::f16::from_f32(x).to_bits()) };
         }
+    }
+    /// Loads bf16.
+    ///
+    /// # Safety
+    /// `LANES` of them at `p` can be read; their address may be odd.
+    #[inline(always)]
+    unsafe fn load_upper(self, p: *const u8) -> Self::V {
+        let mut out = [0.0; 16];
+        for (i, out) in out.iter_mut().take(Self::LANES).enumerate() {
+            // SAFETY: the caller's promise.
+            let bits = unsafe { p.cast::<u16>().add(i).read_unaligned() };
+            *out = f32::from_bits(u32::from(bits) << 16);
+        }
+        // SAFETY: no instruction set has more than 16 lanes.
+        unsafe { self.load(out.as_ptr()) }
+    }
+    /// Stores bf16, rounded to nearest, ties to even.
+    ///
+    /// # Safety
+    /// `LANES` of them at `p` can be written; their address may be odd.
+    #[inline(always)]
+    unsafe fn store_upper(self, p: *mut u8, v: Self::V) {
+        for (i, x) in self.lanes(v).into_iter().take(Self::LANES).enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { p.cast::<u16>().add(i).write_unaligned(half::bf16::from_f32(x).to_bits()) };
+        }
+    }
+    /// `sum` and both products of the bf16 that share a lane, upper half by upper half and lower half
+    /// by lower half.
+    #[inline(always)]
+    fn add_pairs(self, a: Self::V, b: Self::V, sum: Self::V) -> Self::V {
+        add_halves(self, a, b, sum)
     }
     /// Stores the lowest byte of each lane.
     ///
@@ -239,6 +286,27 @@ pub(crate) trait Simd: Copy {
         }
         x[0]
     }
+}
+
+/// [`Simd::add_pairs`], of what every instruction set has.
+#[inline(always)]
+fn add_halves<S: Simd>(s: S, a: S::V, b: S::V, sum: S::V) -> S::V {
+    let upper = |x| s.of_bits(s.iand(s.bits(x), s.isplat(-1 << 16)));
+    let lower = |x| s.of_bits(s.ishl::<16>(s.bits(x)));
+    s.fma(upper(a), upper(b), s.fma(lower(a), lower(b), sum))
+}
+
+/// The bits of `v` rounded to bf16, to nearest and ties to even, in the upper half of each lane; the
+/// lower half holds anything.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn rounded_upper<S: Simd>(s: S, v: S::V) -> S::I {
+    let bits = s.bits(v);
+    let odd = s.iand(s.ishr::<16>(bits), s.isplat(1));
+    let rounded = s.iadd(bits, s.iadd(odd, s.isplat(0x7fff)));
+    // A NaN stays one.
+    let quiet = s.ior(bits, s.isplat(0x40_0000));
+    s.bits(s.select(s.eq(v, v), s.of_bits(rounded), s.of_bits(quiet)))
 }
 
 #[cfg(test)]

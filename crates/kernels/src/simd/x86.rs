@@ -1,9 +1,9 @@
-//! AVX2 with FMA (8 lanes) and AVX-512 (16 lanes).
+//! AVX2 with FMA (8 lanes) and AVX-512 (16 lanes), the latter with or without BF16.
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
-use crate::isa::{Avx2, Isa};
+use super::{Kernel, Simd, add_halves, rounded_upper};
+use crate::isa::{Avx2, Bf16, Isa};
 
 /// Runs `kernel` on 8 lanes.
 pub(super) fn enter_avx2<K: Kernel>(_: Avx2, kernel: K) -> K::Output {
@@ -13,7 +13,12 @@ pub(super) fn enter_avx2<K: Kernel>(_: Avx2, kernel: K) -> K::Output {
 /// Runs `kernel` on 16 lanes; `isa` is one of the AVX-512 variants.
 pub(super) fn enter_avx512<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     assert!(matches!(isa, Isa::Avx512(_) | Isa::Avx512Vnni(_)));
-    Avx512F32(()).outline(kernel)
+    Avx512F32::<false>(()).outline(kernel)
+}
+
+/// Runs `kernel` on 16 lanes, with BF16 instructions.
+pub(super) fn enter_avx512_bf16<K: Kernel>(_: Bf16, kernel: K) -> K::Output {
+    Avx512F32::<true>(()).outline(kernel)
 }
 
 mod avx2_mask {
@@ -91,6 +96,21 @@ impl Simd for Avx2F32 {
     unsafe fn store_half(self, p: *mut u8, v: __m256) {
         // SAFETY: `self` proves the instructions, the caller the memory.
         unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
+    }
+    #[inline(always)]
+    unsafe fn load_upper(self, p: *const u8) -> __m256 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        let bits = unsafe { _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast())) };
+        self.of_bits(self.ishl::<16>(bits))
+    }
+    #[inline(always)]
+    unsafe fn store_upper(self, p: *mut u8, v: __m256) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let words = _mm256_srli_epi32::<16>(rounded_upper(self, v));
+            let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(p.cast(), _mm_packus_epi32(low, high));
+        }
     }
     #[inline(always)]
     unsafe fn store_bytes(self, p: *mut u8, v: __m256i) {
@@ -248,11 +268,11 @@ impl Simd for Avx2F32 {
     }
 }
 
-/// Vectors of 16 lanes.
+/// Vectors of 16 lanes; `BF16`: the CPU has AVX512-BF16.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512F32(());
+pub(super) struct Avx512F32<const BF16: bool>(());
 
-impl Simd for Avx512F32 {
+impl<const BF16: bool> Simd for Avx512F32<BF16> {
     type V = __m512;
     type I = __m512i;
     type M = __mmask16;
@@ -263,11 +283,46 @@ impl Simd for Avx512F32 {
     fn outline<K: Kernel>(self, kernel: K) -> K::Output {
         #[inline(never)]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-        fn enter<K: Kernel>(simd: Avx512F32, kernel: K) -> K::Output {
+        fn enter<K: Kernel>(simd: Avx512F32<false>, kernel: K) -> K::Output {
+            kernel.run(simd)
+        }
+        #[inline(never)]
+        #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn enter_bf16<K: Kernel>(simd: Avx512F32<true>, kernel: K) -> K::Output {
             kernel.run(simd)
         }
         // SAFETY: `self` proves the features.
-        unsafe { enter(self, kernel) }
+        unsafe {
+            match BF16 {
+                true => enter_bf16(Avx512F32(()), kernel),
+                false => enter(Avx512F32(()), kernel),
+            }
+        }
+    }
+    #[inline(always)]
+    fn add_pairs(self, a: __m512, b: __m512, sum: __m512) -> __m512 {
+        if BF16 {
+            // SAFETY: `self` proves the instructions; bits are bits.
+            unsafe {
+                let [a, b] = [a, b].map(|x| std::mem::transmute::<__m512, __m512bh>(x));
+                return _mm512_dpbf16_ps(sum, a, b);
+            }
+        }
+        add_halves(self, a, b, sum)
+    }
+    #[inline(always)]
+    unsafe fn load_upper(self, p: *const u8) -> __m512 {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        let bits = unsafe { _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())) };
+        self.of_bits(self.ishl::<16>(bits))
+    }
+    #[inline(always)]
+    unsafe fn store_upper(self, p: *mut u8, v: __m512) {
+        // SAFETY: `self` proves the instructions, the caller the memory.
+        unsafe {
+            let halves = _mm512_cvtepi32_epi16(self.ishr::<16>(rounded_upper(self, v)));
+            _mm256_storeu_si256(p.cast(), halves);
+        }
     }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {

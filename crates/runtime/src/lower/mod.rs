@@ -18,6 +18,7 @@ mod matmul;
 mod norm;
 mod order;
 mod pool;
+mod product;
 mod quantized;
 mod recurrent;
 mod reduce;

@@ -107,7 +107,8 @@ fn name<'a>(mut names: impl Iterator<Item = &'a str>) -> String {
         .join("+")
 }
 
-/// The type of a linear's weights, where they are constant, and so is its bias, and nothing is added.
+/// The type of a linear's weights, where they are constant, so is its bias, nothing is added, and what
+/// it multiplies is of f32.
 fn weights(graph: &Graph, node: &Node) -> Option<DType> {
     node.op.downcast::<Linear>()?;
     let constant = |i: usize| {
@@ -115,6 +116,8 @@ fn weights(graph: &Graph, node: &Node) -> Option<DType> {
         input.map(|v| graph.value(v)).filter(|v| v.data.is_some())
     };
     let there = |i: usize| node.inputs.get(i).copied().flatten().is_some();
-    let free = (!there(2) || constant(2).is_some()) && !there(3);
+    let x = node.inputs.first().copied().flatten()?;
+    let f32s = graph.value(x).ty.dtype == DType::F32;
+    let free = f32s && (!there(2) || constant(2).is_some()) && !there(3);
     free.then_some(constant(1)?.ty.dtype)
 }

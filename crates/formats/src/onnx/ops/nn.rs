@@ -212,7 +212,7 @@ fn gemm(cx: &mut Cx<'_, '_>) -> OpResult {
     let op = MatMul {
         transpose_a: cx.flag("transA", false)?,
         transpose_b: cx.flag("transB", false)?,
-        activation: Activation::None,
+        ..MatMul::new()
     };
     let (a, b) = (cx.input(0)?, cx.input(1)?);
     let c = cx.opt(2).filter(|_| beta != 0.0);

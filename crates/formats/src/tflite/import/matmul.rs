@@ -1,6 +1,5 @@
 //! Matrix products.
 
-use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::gather::Gather;
 use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::quantized::{HybridMatMul, QMatMul, Rescale};
@@ -58,7 +57,7 @@ fn fully_connected(node: &mut Node<'_, '_>) -> OpResult {
         let op = HybridMatMul { asymmetric, activation: fused.float() };
         return node.emit(op, inputs);
     }
-    node.emit(MatMul { transpose_a: false, transpose_b: true, activation: fused.float() }, inputs)
+    node.emit(MatMul { transpose_b: true, activation: fused.float(), ..MatMul::new() }, inputs)
 }
 
 fn batch_matmul(node: &mut Node<'_, '_>) -> OpResult {
@@ -74,7 +73,7 @@ fn batch_matmul(node: &mut Node<'_, '_>) -> OpResult {
     if node.ty(1)?.quant.is_some() {
         return Err(OpError::new("a float operand with a quantised one is not supported"));
     }
-    node.emit(MatMul { transpose_a, transpose_b, activation: Activation::None }, inputs)
+    node.emit(MatMul { transpose_a, transpose_b, ..MatMul::new() }, inputs)
 }
 
 /// Rows of a table; rows of a quantised table become floats.

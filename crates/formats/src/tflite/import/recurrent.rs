@@ -1,6 +1,5 @@
 //! Recurrent operators. Their memory is a variable tensor of the file: state of the graph.
 
-use kinglet_graph::ops::activation::Activation;
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::concat::{Concat, Split};
 use kinglet_graph::ops::matmul::MatMul;
@@ -178,7 +177,7 @@ fn basic_lstm(node: &mut Node<'_, '_>) -> OpResult {
         let sums = node.apply(op, operands, to, node.ty(3)?.quant)?;
         node.emit_to(QLstmCell, vec![Some(sums), cell], vec![y, next, gates])?;
     } else {
-        let op = MatMul { transpose_a, transpose_b, activation: Activation::None };
+        let op = MatMul { transpose_a, transpose_b, ..MatMul::new() };
         node.emit_to(op, operands, vec![gates])?;
         let parts: Vec<ValueId> =
             (0..4).map(|_| node.temp(ValueType::new(DType::F32, Shape::unknown()))).collect();

@@ -16,7 +16,7 @@ use std::sync::Arc;
 /// x Wᵀ + bias: each row of x by each row of the weights. Inputs: x, f32 [.., k]; the weights
 /// [m, k], floats or any encoding; a bias, f32 [m], which may be left out; what is added to the
 /// result, of its sizes, which may be left out too. Output: f32 [.., m]. Where x is f64, so are all
-/// but the weights.
+/// but the weights; x may be bf16, as in training of mixed precision.
 ///
 /// The reference decodes the weights and sums in f64. Kernels may round x to 8 bits for encodings
 /// of 8 bits and less, in blocks of 32 with an f32 scale each, each row of x by itself.
@@ -39,18 +39,16 @@ impl Linear {
             let m = format!("{x} by weights of {w}: must be [.., k] and [m, k]");
             return Err(OpError::new(m));
         };
-        if !matches!(x.dtype, DType::F32 | DType::F64) {
-            return Err(OpError::new(format!("takes f32, was given {x}")));
-        }
+        let to = sums(x.dtype)?;
         if let Some(k) = k.fixed() {
             expect("the length of the weights' rows", columns, k)?;
         }
         if let (Some(_), Some(m)) = (cx.opt(weights + 1), m.fixed()) {
-            expect("the length of the bias", &typed(cx, weights + 1, x.dtype, 1)?[0], m)?;
+            expect("the length of the bias", &typed(cx, weights + 1, to, 1)?[0], m)?;
         }
         let mut out = lead.to_vec();
         out.push(m.clone());
-        Ok(ValueType::new(x.dtype, out))
+        Ok(ValueType::new(to, out))
     }
 
     /// Computes that product of `x`, [.., k], plus `residual`, into `out`.
@@ -76,6 +74,25 @@ impl Linear {
         }
         Ok(())
     }
+}
+
+/// The type of sums of products of elements of `dtype` with weights.
+fn sums(dtype: DType) -> OpResult<DType> {
+    match dtype {
+        DType::F64 => Ok(DType::F64),
+        DType::F32 | DType::BF16 => Ok(DType::F32),
+        _ => Err(OpError::new(format!("takes f32 or bf16, was given {dtype}"))),
+    }
+}
+
+/// bf16 as f32; `None`: `x` has another type.
+fn widened(x: &TensorView<'_>) -> OpResult<Option<Tensor>> {
+    if x.dtype != DType::BF16 {
+        return Ok(None);
+    }
+    let mut wide = Tensor::zeros(DType::F32, x.dims)?;
+    x.decode(0, wide.slice_mut()?)?;
+    Ok(Some(wide))
 }
 
 /// The sizes of the product of `x` with input `weights`.
@@ -120,6 +137,8 @@ impl Op for Linear {
         let x = inputs.get(0)?;
         let dims = product_dims(&x, inputs, 1)?;
         let k = x.dims.last().copied().unwrap_or(0);
+        let wide = widened(&x)?;
+        let x = wide.as_ref().map_or(x, Tensor::view);
         crate::dispatch!(x.dtype, T in [F64 f64, F32 f32] => {
             let residual = inputs.opt(RESIDUAL).map(|r| r.slice::<T>()).transpose()?;
             let out = outputs.slice::<T>(0, &dims)?;
@@ -277,8 +296,8 @@ pub(super) fn dot<T: Number>(a: &[T], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a.to_f64() * b).sum()
 }
 
-/// dy W: what [`Linear`] does the other way, as its gradient needs it. Inputs: dy, f32 or f64 [..,
-/// m]; the weights [m, k], floats or any encoding. Output: [.., k], of dy's type.
+/// dy W: what [`Linear`] does the other way, as its gradient needs it. Inputs: dy, f32, f64 or bf16
+/// [.., m]; the weights [m, k], floats or any encoding. Output: [.., k], f32, or f64 where dy is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinearTranspose;
 
@@ -290,15 +309,13 @@ impl Op for LinearTranspose {
             let w = cx.ty(1)?;
             return Err(OpError::new(format!("{dy} by weights of {w}: must be [.., m], [m, k]")));
         };
-        if !matches!(dy.dtype, DType::F32 | DType::F64) {
-            return Err(OpError::new(format!("takes f32, was given {dy}")));
-        }
+        let to = sums(dy.dtype)?;
         if let Some(m) = m.fixed() {
             expect("the number of the weights' rows", rows, m)?;
         }
         let mut out = lead.to_vec();
         out.push(k.clone());
-        Ok(vec![ValueType::new(dy.dtype, out)])
+        Ok(vec![ValueType::new(to, out)])
     }
 
     fn reads_encoded(&self, input: usize) -> bool {
@@ -316,6 +333,8 @@ impl Op for LinearTranspose {
         let mut dims = lead.to_vec();
         dims.push(k);
         let mut row = vec![0.0; k];
+        let wide = widened(&dy)?;
+        let dy = wide.as_ref().map_or(dy, Tensor::view);
         crate::dispatch!(dy.dtype, T in [F64 f64, F32 f32] => {
             let (dy, out) = (dy.slice::<T>()?, outputs.slice::<T>(0, &dims)?);
             let mut sums = vec![0.0; out.len()];

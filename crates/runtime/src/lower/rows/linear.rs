@@ -6,7 +6,7 @@ use crate::lower::LowerCx;
 use crate::lower::float::activation;
 use crate::scratch::PerWorker;
 use kinglet_graph::ops::rows::{ExpertLinear, Linear, Linears, RowNorm};
-use kinglet_graph::{OpError, OpResult};
+use kinglet_graph::{DType, OpError, OpResult};
 use kinglet_kernels::elementwise::Unary;
 use kinglet_kernels::encoded::Finish;
 use kinglet_kernels::isa::Isa;
@@ -28,7 +28,7 @@ pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
             None => return Ok(None),
         },
     };
-    let Some(x) = cx.input(0) else { return Ok(None) };
+    let Some(x) = cx.input(0).filter(|x| x.ty.dtype == DType::F32) else { return Ok(None) };
     let x = cx.dims(x)?;
     let Some(&k) = x.last() else { return Ok(None) };
     if k == 0 || x.contains(&0) || op.parts.is_empty() || op.parts.len() > MOST_PARTS {

@@ -15,9 +15,13 @@ use std::sync::OnceLock;
 const COLUMNS_BYTES: usize = 8 << 20;
 
 pub(super) fn lower(cx: &LowerCx<'_>) -> OpResult<Option<Lowered>> {
-    let (Some(_), Some(weights)) = (cx.op::<LinearTranspose>(), cx.input(1)) else {
+    let (Some(_), Some(dy), Some(weights)) = (cx.op::<LinearTranspose>(), cx.input(0), cx.input(1))
+    else {
         return Ok(None);
     };
+    if dy.ty.dtype != DType::F32 {
+        return Ok(None);
+    }
     let (dims, dtype) = (cx.dims(weights)?, weights.ty.dtype);
     // Floats of full width are products like any other.
     let (&[m, k], true) = (&dims[..], dtype != DType::F32) else { return Ok(None) };
