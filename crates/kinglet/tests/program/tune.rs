@@ -1,6 +1,6 @@
 //! `kinglet tune`: what it makes of a model and of data, and what no interruption takes from it.
 
-use crate::common::{Done, file, folder, kinglet, model};
+use crate::common::{Done, file, folder, kinglet, kinglet_with, model};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -217,6 +217,32 @@ fn mezo_takes_no_gradients() {
     assert!(memory(&told, "activations") * 3 < memory(&adam, "activations"), "{told} {adam}");
     let loss = |key: &str| told[key]["evaluation"].as_f64().unwrap();
     assert!(loss("evaluation") < loss("evaluation_before"), "{told}");
+}
+
+/// In bf16 as much is learned, in less memory; the next step of a checkpoint is made the same way.
+#[test]
+fn products_of_bf16_learn_as_much() {
+    let folder = folder();
+    let more = ["--steps", "20", "--json"];
+    let Some(words) = stories(&folder, "single.gguf", &more) else { return };
+    let single = kinglet(&words).json();
+    let words = stories(&folder, "mixed.gguf", &more).unwrap();
+    let mixed = [&words[..], &["--precision".to_string(), "bf16".to_string()]].concat();
+    // Said of every CPU that lacks the instructions.
+    let done = kinglet_with(&mixed, [("KINGLET_ISA", "portable")]);
+    assert!(done.stderr.contains("no AVX512-BF16"), "{}", done.stderr);
+    let told = done.json();
+    let memory = |told: &Value| told["memory"]["activations"].as_u64().unwrap();
+    assert!(memory(&told) < memory(&single), "{told} {single}");
+    let loss = |told: &Value, key: &str| told[key]["evaluation"].as_f64().unwrap();
+    let (before, after) = (loss(&single, "evaluation_before"), loss(&single, "evaluation"));
+    assert_eq!(loss(&told, "evaluation_before"), before);
+    let off = (loss(&told, "evaluation") - after).abs();
+    assert!(after < before && off < 0.05 * (before - after), "{off} of {before} to {after}");
+    let refused = kinglet(&words).refusal();
+    assert!(refused.contains("--precision"), "{refused}");
+    let words = stories(&folder, "mezo.gguf", &["--precision", "bf16", "--optimiser", "mezo"]);
+    assert!(kinglet(words.unwrap()).refusal().contains("--optimiser mezo"));
 }
 
 /// Killed again and again, a training comes to the weights of one that was not.

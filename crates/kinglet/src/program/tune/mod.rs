@@ -226,6 +226,9 @@ impl Tune {
     pub fn run(self) -> Result<(), Error> {
         self.start.check()?;
         self.check_kind()?;
+        if let Some(note) = self.learning.check_precision()? {
+            self.common.note(note);
+        }
         let folder = folder_of(&self.output);
         if self.output.exists() && !folder.exists() {
             return Err(Error::input(format!(
@@ -401,6 +404,7 @@ impl Tune {
             ("optimiser", json!(format!("{:?}", recipe.optimiser))),
             ("--epsilon", json!(self.learning.zeroth(0).map(|zeroth| zeroth.epsilon))),
             ("--clip", json!(recipe.clip)),
+            ("--precision", json!(self.learning.rounding())),
             ("--train", json!(self.learning.train().map(ToString::to_string))),
             ("--lora", json!(self.learning.lora().map(|lora| (lora.rank, lora.alpha)))),
             ("learning rate", json!(format!("{schedule:?}"))),
