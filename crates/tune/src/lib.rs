@@ -27,9 +27,9 @@
 //! rate, a scalar of f32 that a [`Schedule`] tells. Sizes may be symbols, as in any graph, where the
 //! rules of its ops allow it; a convolution wants the sizes of its images.
 //!
-//! **A training of a language model** is made of [`language::Model`] (what is trained), [`data`] (on
-//! what), [`language::objective`] (its loss), [`Trainer`] (its plans), and [`Course`], which goes from the
-//! first step to the last through any number of interruptions.
+//! **A training** is made of an [`Objective`], which a [`language::Model`] or another [`net::Net`] has, of
+//! [`data`], [`Trainer`] (its plans), and [`Course`], which goes from the first step to the last through
+//! any number of interruptions. [`Budget`] chooses what fits into memory.
 //!
 //! ```
 //! use kinglet_graph::ops::matmul::MatMul;

@@ -236,10 +236,11 @@ fn products_of_bf16_learn_as_much() {
     assert!(memory(&told) < memory(&single), "{told} {single}");
     let loss = |told: &Value, key: &str| told[key]["evaluation"].as_f64().unwrap();
     let (before, after) = (loss(&single, "evaluation_before"), loss(&single, "evaluation"));
-    assert_eq!(loss(&told, "evaluation_before"), before);
+    // Evaluations are of f32, but for what instruction sets differ in.
+    assert!((loss(&told, "evaluation_before") - before).abs() < 1e-6 * before, "{told}");
     let off = (loss(&told, "evaluation") - after).abs();
     assert!(after < before && off < 0.05 * (before - after), "{off} of {before} to {after}");
-    let refused = kinglet(&words).refusal();
+    let refused = kinglet([&words[..], &["--quiet".to_string()]].concat()).refusal();
     assert!(refused.contains("--precision"), "{refused}");
     let words = stories(&folder, "mezo.gguf", &["--precision", "bf16", "--optimiser", "mezo"]);
     assert!(kinglet(words.unwrap()).refusal().contains("--optimiser mezo"));
