@@ -12,6 +12,7 @@ mod concat;
 mod conv;
 mod conv_training;
 mod elementwise;
+mod fake_quantize;
 mod float;
 mod loss;
 mod matmul;
@@ -50,6 +51,7 @@ const FAMILIES: &[Family] = &[
     reduce::lower,
     norm::lower,
     batch_norm::lower,
+    fake_quantize::lower,
     resize::lower,
     recurrent::lower,
     order::lower,
