@@ -50,7 +50,7 @@ pub(crate) fn finished(mut graph: Graph) -> Result<Graph, GraphError> {
 }
 
 /// Makes a constant of 16 bits or in an encoding one of f32.
-fn widen(graph: &mut Graph, v: ValueId) -> Result<(), GraphError> {
+pub(crate) fn widen(graph: &mut Graph, v: ValueId) -> Result<(), GraphError> {
     use kinglet_graph::DType;
     let value = graph.value(v);
     let Some(data) = &value.data else { return Ok(()) };

@@ -42,13 +42,13 @@ pub struct Training {
     /// Where [`Recipe::accumulate`] is set: makes a step of the gradients summed so far, and forgets
     /// them. Input: `learning_rate`. Output: the root, where [`Recipe::clip`] is set.
     pub update: Option<Graph>,
-    /// The loss alone, which changes nothing that is trained. Inputs: those of the graph that it was
-    /// made from.
+    /// The goal's measure alone, which changes nothing that a step depends on. Inputs: those of the graph
+    /// that it was made from.
     pub evaluation: Graph,
     /// What is trained, in the order given.
     pub trained: Vec<Trained>,
-    /// The state that the next step depends on, once an update is done: what is trained, and the
-    /// optimiser's. A checkpoint is this.
+    /// The state that the next step depends on, once an update is done: what is trained, the optimiser's,
+    /// and what the graph itself writes for its next run. A checkpoint is this.
     pub kept: Vec<StateId>,
     /// Where it is set, steps are made without gradients, of the loss that `graph` computes.
     pub zeroth: Option<ZerothOrder>,
@@ -63,7 +63,23 @@ pub struct Trained {
     pub state: StateId,
 }
 
-/// The graph of a step that makes `loss`, one float, smaller by changing the constants `trained`.
+/// What a training makes smaller, and what tells how far it is: both one float.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goal {
+    /// What steps make smaller.
+    pub loss: ValueId,
+    /// What evaluations compute.
+    pub measure: ValueId,
+}
+
+impl From<ValueId> for Goal {
+    /// The loss is its own measure.
+    fn from(loss: ValueId) -> Goal {
+        Goal { loss, measure: loss }
+    }
+}
+
+/// The graph of a step that makes the loss of `goal` smaller by changing the constants `trained`.
 ///
 /// The outputs of `graph` are not kept; its state is, and a step changes it as a run of `graph` does.
 ///
@@ -71,10 +87,11 @@ pub struct Trained {
 /// As [`crate::gradients`]; and where one of `trained` is no constant, or stands there twice.
 pub fn differentiate(
     graph: &Graph,
-    loss: ValueId,
+    goal: impl Into<Goal>,
     trained: &[ValueId],
     recipe: &Recipe,
 ) -> Result<Training, GraphError> {
+    let Goal { loss, measure } = goal.into();
     if trained.is_empty() {
         return Err(GraphError::new("trained", "nothing is to be trained: name a tensor"));
     }
@@ -83,7 +100,9 @@ pub fn differentiate(
     let names = make_states(&mut graph, trained, data)?;
     let trained_states = trained_of(&graph, forward_states, names);
     let mut evaluation = graph.clone();
-    evaluation.outputs = vec![loss];
+    evaluation.outputs = vec![measure];
+    let written: Vec<StateId> = written(&evaluation).collect();
+    evaluation.nodes_mut().retain(|node| !node.op.is::<StateWrite>());
     let gradients = append(&mut graph, loss, trained)?;
     let values = trained;
     let trained = trained_states;
@@ -106,8 +125,9 @@ pub fn differentiate(
     for i in evaluation.states().len()..graph.states().len() {
         evaluation.add_state(graph.states()[i].clone());
     }
-    let kept = (forward_states..graph.states().len()).filter_map(|i| graph.state_id(i));
-    let kept = kept.filter(|state| !sums.contains(state)).collect();
+    let made = (forward_states..graph.states().len()).filter_map(|i| graph.state_id(i));
+    let made = made.filter(|state| !sums.contains(state));
+    let kept = made.chain(written).collect();
     Ok(Training {
         kept,
         graph: finished(graph)?,
@@ -116,6 +136,11 @@ pub fn differentiate(
         trained,
         zeroth: None,
     })
+}
+
+/// The states that the graph writes for its next run.
+fn written(graph: &Graph) -> impl Iterator<Item = StateId> {
+    graph.nodes().iter().filter_map(|node| node.op.downcast::<StateWrite>().map(|op| op.state))
 }
 
 /// Appends the sums of gradients; returns their states.

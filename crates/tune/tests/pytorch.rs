@@ -9,7 +9,10 @@ use kinglet_graph::ops::rows::PAGE;
 use kinglet_graph::{DType, Dim, Graph, Interpreter, Tensor, ValueId, ValueType, interpret};
 use kinglet_runtime::{Plan, PlanOptions};
 use kinglet_testing::{Array, npz};
-use kinglet_tune::{Optimiser, Recipe, Training, cross_entropy, differentiate, gradients};
+use kinglet_tune::{
+    Distillation, Optimiser, Recipe, Student, Training, cross_entropy, differentiate, distil,
+    gradients,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -133,6 +136,41 @@ fn off(found: &Tensor, expected: &[f32]) -> f32 {
     worst.fold(0.0, |m, d| if d <= m { m } else { d })
 }
 
+/// Scores and hidden values that are trained themselves, beside those of a teacher.
+fn distilled(expected: &Expected) -> Model {
+    let tensor = |name: &str| {
+        let array = &expected[name];
+        Tensor::from_slice(&array.shape, &array.to_vec::<f32>().unwrap()).unwrap()
+    };
+    let mut teacher = Graph::new("teacher");
+    for name in ["teacher", "wanted"] {
+        let v = teacher.add_constant(name, tensor(name));
+        teacher.outputs.push(v);
+    }
+    let mut graph = Graph::new("student");
+    let targets: Vec<i32> = expected["targets"].to_vec().unwrap();
+    let ty = ValueType::new(DType::I32, &[targets.len()][..]);
+    let input = graph.add_input("targets", ty);
+    let [scores, hidden] = ["scores", "hidden"].map(|name| graph.add_constant(name, tensor(name)));
+    let loss = cross_entropy(&mut graph, scores, input, Some(-100)).unwrap();
+    let targets_of = Some((input, -100));
+    let student =
+        Student { loss, scores, targets: targets_of, share: None, features: vec![hidden] };
+    let number = |name: &str| f64::from(expected[name].to_vec::<f32>().unwrap()[0]);
+    let how = Distillation {
+        weight: number("weight"),
+        temperature: number("temperature"),
+        features: number("features"),
+        seed: 0,
+    };
+    let made = distil(&mut graph, &student, &teacher, &[], &how).unwrap();
+    let projection = made.projections[0];
+    graph.set_constant(projection, tensor("projection"));
+    graph.value_mut(projection).name = "projection".into();
+    let batch = vec![ints(&[targets.len()], &targets)];
+    Model { graph, loss: made.loss, trained: vec![scores, hidden, projection], batch }
+}
+
 fn check_gradients(model: &Model, expected: &Expected) {
     let names = model.names();
     let all = expected.keys().filter(|k| k.starts_with("gradient/")).count();
@@ -217,6 +255,24 @@ fn adam_w(weight_decay: f64) -> Recipe {
         unreachable!("it is AdamW")
     };
     Recipe::new(Optimiser::AdamW { beta1, beta2, epsilon, weight_decay })
+}
+
+#[test]
+fn a_distillation_and_its_gradients() {
+    let expected = expected("distil.npz");
+    let model = distilled(&expected);
+    check_gradients(&model, &expected);
+    let want = expected["loss"].to_vec::<f32>().unwrap()[0];
+    let mut graph = model.graph.clone();
+    graph.outputs = vec![model.loss];
+    let mut plan = Plan::new(&graph, &PlanOptions::default()).unwrap();
+    plan.set_input(0, &model.batch[0].view()).unwrap();
+    plan.run().unwrap();
+    for found in [plan.output(0).scalar::<f32>().unwrap(), {
+        interpret(&graph, &model.batch).unwrap()[0].slice::<f32>().unwrap()[0]
+    }] {
+        assert!((found - want).abs() < 1e-5 * want, "{found} for {want}");
+    }
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
     python make.py     (needs torch, transformers and onnx)
 
-optimisers.npz: three tensors, random gradients for twenty steps, and what each optimiser makes of them.
+distil.npz: scores of a student and of a teacher, hidden values of both and a projection between them,
+with the loss of a distillation and its gradients. optimisers.npz: three tensors, random gradients for twenty steps, and what each optimiser makes of them.
 llama.npz: the random Llama of crates/lm/tests/hf/llama on two sequences. mobilenet.onnx and
 mobilenet.npz: a MobileNetV2 (arXiv 1801.04381, table 2) of a tenth of the width, on random images, its
 batch normalisation by the batch. That is computed in double precision: in single, twenty steps of
@@ -73,6 +74,34 @@ def optimisers():
             for i, p in enumerate(params):
                 out[f"{name}{'_clipped' if clip else ''}/{i}"] = p.detach().numpy()
     np.savez_compressed(HERE / "optimisers.npz", **out)
+
+
+def distil():
+    random = np.random.default_rng(8)
+    rows, classes, own, theirs = 6, 11, 3, 5
+    floats = lambda *dims: random.standard_normal(dims).astype(np.float32)
+    out = {
+        "scores": 3 * floats(rows, classes), "teacher": 3 * floats(rows, classes),
+        "hidden": floats(rows, own), "wanted": floats(rows, theirs),
+        "projection": floats(theirs, own), "targets": np.int32([3, 0, -100, 10, 7, -100]),
+    }
+    weight, temperature, features = 0.3, 2.5, 0.7
+    trained = {name: torch.tensor(out[name], requires_grad=True)
+               for name in ["scores", "hidden", "projection"]}
+    teacher, targets = torch.tensor(out["teacher"]), torch.tensor(out["targets"]).long()
+    counts = targets != -100
+    hard = F.cross_entropy(trained["scores"], targets, ignore_index=-100)
+    soft = F.kl_div(F.log_softmax(trained["scores"][counts] / temperature, dim=1),
+                    F.log_softmax(teacher[counts] / temperature, dim=1),
+                    reduction="batchmean", log_target=True)
+    off = F.mse_loss(trained["hidden"][counts] @ trained["projection"].T,
+                     torch.tensor(out["wanted"])[counts])
+    loss = (1 - weight) * hard + weight * temperature**2 * soft + features * off
+    loss.backward()
+    out |= {f"gradient/{name}": p.grad.numpy() for name, p in trained.items()}
+    numbers = {"loss": loss.item(), "weight": weight, "temperature": temperature, "features": features}
+    out |= {name: np.float32(number) for name, number in numbers.items()}
+    np.savez_compressed(HERE / "distil.npz", **out)
 
 
 def train(out, named, loss_of, optimiser):
@@ -246,6 +275,7 @@ def mobilenet():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    distil()
     optimisers()
     llama()
     mobilenet()

@@ -3,6 +3,7 @@
 mod recipe;
 mod report;
 mod start;
+mod teacher;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use kinglet::Error;
 use kinglet_formats::map;
 use kinglet_measure::text::size;
@@ -19,8 +21,8 @@ use kinglet_runtime::Pool;
 use kinglet_tune::data::{Bad, Batches, Data, Dropout, Encoder};
 use kinglet_tune::language::{Encoded, Model, objective};
 use kinglet_tune::{
-    Course, Ending, Evaluation, Event, HeldOut, Lock, Material, Memory, Recipe, Schedule, Settings,
-    Trainer, batches_of_epochs, differentiate,
+    Course, Ending, Evaluation, Event, Goal, HeldOut, Lock, Material, Memory, PROJECTION, Recipe,
+    Schedule, Settings, Trainer, batches_of_epochs, differentiate,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -29,6 +31,7 @@ use super::progress::Progress;
 use super::{Common, files};
 use recipe::Learning;
 use start::Start;
+use teacher::Teacher;
 
 /// `kinglet tune`.
 #[derive(Args)]
@@ -38,9 +41,14 @@ pub(super) struct Tune {
     /// What is written: a folder, or a GGUF file where the name ends in .gguf
     #[arg(long, short, value_name = "OUT")]
     output: PathBuf,
-    /// How weights are written
-    #[arg(long, value_name = "TYPE", default_value = "f32")]
-    encoding: Encoding,
+    /// How most matrices are written; blocks, such as q8_0, are for GGUF files [default: f32, or what
+    /// --quantise says]
+    #[arg(long, value_name = "TYPE", value_parser = encodings(false))]
+    encoding: Option<Encoded>,
+    /// Train weights that are written in this type: each step, and each evaluation, sees them as the file
+    /// will hold them
+    #[arg(long, value_name = "TYPE", value_parser = encodings(true), conflicts_with = "lora")]
+    quantise: Option<Encoded>,
     #[command(flatten)]
     common: Common,
     #[command(flatten, next_help_heading = "Data")]
@@ -49,26 +57,15 @@ pub(super) struct Tune {
     length: Length,
     #[command(flatten, next_help_heading = "Learning")]
     learning: Learning,
+    #[command(flatten, next_help_heading = "Teacher")]
+    teacher: Teacher,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Encoding {
-    F32,
-    F16,
-    Bf16,
-    #[value(name = "q8_0")]
-    Q8_0,
-}
-
-impl Encoding {
-    fn encoded(self) -> Encoded {
-        match self {
-            Encoding::F32 => Encoded::F32,
-            Encoding::F16 => Encoded::F16,
-            Encoding::Bf16 => Encoded::BF16,
-            Encoding::Q8_0 => Encoded::Q8_0,
-        }
-    }
+/// What weights are written as, or only what is no float.
+fn encodings(blocks: bool) -> impl TypedValueParser<Value = Encoded> {
+    let all = Encoded::all().filter(|e| !blocks || e.is_blocks());
+    let names: Vec<PossibleValue> = all.map(|e| PossibleValue::new(e.dtype().name())).collect();
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Encoded>())
 }
 
 #[derive(Args)]
@@ -164,6 +161,7 @@ struct Document {
 impl Tune {
     pub fn run(self) -> Result<(), Error> {
         self.start.check()?;
+        self.teacher.check(self.learning.zeroth(0).is_none())?;
         let folder = folder_of(&self.output);
         if self.output.exists() && !folder.exists() {
             return Err(Error::input(format!(
@@ -192,7 +190,7 @@ impl Tune {
         let mut model = self.start.model(folder, &examples.data, seed, common)?;
         match self.learning.adapter() {
             true => model.check_adapter_output(&self.output)?,
-            false => model.check_output(&self.output, self.encoding.encoded())?,
+            false => model.check_output(&self.output, self.encoded()?)?,
         }
         let encoder = || Encoder::new(model.tokenizer.clone(), model.chat_template()?, context);
         let chance = examples.bpe_dropout;
@@ -201,13 +199,14 @@ impl Tune {
         let (trained_on, held_out) = self.held_out(&data, encoder()?)?;
         let batches = Batches::new(&data, &trained_on, context, lines, seed);
         let material = Material { data, batches, held_out };
-        let (recipe, settings) = self.settings(&model, &material);
+        let teacher = self.teacher.open()?;
+        let (recipe, settings) = self.settings((&model, teacher.as_ref()), &material);
         let (parameters, steps) = (model.parameters(), settings.steps);
 
         let before = map::process_resident();
         let before = before.map(|bytes| bytes.saturating_sub(model.owned_bytes()));
         map::reset_process_peak();
-        let trainer = self.plan(&mut model, &material, &recipe)?;
+        let trainer = self.plan(&mut model, teacher, &material, &recipe)?;
         let memory = trainer.memory();
         common.note(format!(
             "{} parameters, {} examples, {steps} steps of {} tokens",
@@ -229,9 +228,11 @@ impl Tune {
                 course.step()
             )));
         }
-        let trained = course.result()?;
+        let mut trained = course.result()?;
+        // Projections onto the teacher's widths are no part of the model.
+        trained.retain(|(name, _)| !name.starts_with(PROJECTION));
         let work = |e: kinglet_graph::OpError| Error::work(e.to_string());
-        let encoded = self.encoding.encoded();
+        let encoded = self.encoded()?;
         match self.learning.lora() {
             None => model.write(trained, &self.output, encoded)?,
             Some(lora) if self.learning.adapter() => {
@@ -248,8 +249,23 @@ impl Tune {
         self.answer(&course, steps, ending, parameters, (memory, measured), folder)
     }
 
+    /// What is written.
+    fn encoded(&self) -> Result<Encoded, Error> {
+        match (self.encoding, self.quantise) {
+            (Some(written), Some(trained)) if written != trained => Err(Error::input(format!(
+                "--encoding {written} with --quantise {trained}: what is trained as {trained} is \
+                 written so; leave --encoding out"
+            ))),
+            (written, trained) => Ok(trained.or(written).unwrap_or_default()),
+        }
+    }
+
     /// How, and for how long, `model` is trained on `material`.
-    fn settings(&self, model: &Model, material: &Material) -> (Recipe, Settings) {
+    fn settings(
+        &self,
+        models: (&Model, Option<&Model>),
+        material: &Material,
+    ) -> (Recipe, Settings) {
         let length = &self.length;
         let accumulate = self.examples.accumulate as usize;
         let all = batches_of_epochs(&material.batches, length.epochs).max(1);
@@ -262,7 +278,7 @@ impl Tune {
             evaluate_every: length.evaluate_every.unwrap_or_else(|| steps.div_ceil(10)),
             patience: length.early_stop,
             save_every: Duration::from_secs(length.save_every),
-            identity: self.identity(model, material, steps, &recipe, &schedule),
+            identity: self.identity(models, material, steps, &recipe, &schedule),
         };
         (recipe, settings)
     }
@@ -271,6 +287,7 @@ impl Tune {
     fn plan(
         &self,
         model: &mut Model,
+        teacher: Option<Model>,
         material: &Material,
         recipe: &Recipe,
     ) -> Result<Trainer, Error> {
@@ -278,14 +295,22 @@ impl Tune {
         if let Some(selection) = self.learning.train() {
             objective.select(selection)?;
         }
+        if let Some(quantise) = self.quantise {
+            objective.quantise(quantise, model)?;
+        }
         let lora = self.learning.lora();
         if let Some(lora) = lora {
             objective.adapt(lora, self.length.seed)?;
         }
+        if let Some(teacher) = teacher {
+            let batches = &material.batches;
+            self.teacher.teach(&teacher, &mut objective, model, batches, self.length.seed)?;
+        }
         let (graph, loss, weights) = (&objective.graph, objective.loss, &objective.weights);
+        let goal = Goal { loss, measure: objective.measure };
         let training = match self.learning.zeroth(self.length.seed) {
             Some(zeroth) => zeroth.training(graph, loss, weights),
-            None => differentiate(graph, loss, weights, recipe),
+            None => differentiate(graph, goal, weights, recipe),
         };
         let training =
             training.map_err(|e| Error::input(format!("this model can't be trained: {e}")))?;
@@ -349,7 +374,7 @@ impl Tune {
     /// What a checkpoint must agree with.
     fn identity(
         &self,
-        model: &Model,
+        (model, teacher): (&Model, Option<&Model>),
         material: &Material,
         steps: u64,
         recipe: &Recipe,
@@ -374,10 +399,12 @@ impl Tune {
             ("--epsilon", json!(self.learning.zeroth(0).map(|zeroth| zeroth.epsilon))),
             ("--clip", json!(recipe.clip)),
             ("--train", json!(self.learning.train().map(ToString::to_string))),
+            ("--quantise", json!(self.quantise.map(|encoded| encoded.to_string()))),
             ("--lora", json!(self.learning.lora().map(|lora| (lora.rank, lora.alpha)))),
             ("learning rate", json!(format!("{schedule:?}"))),
         ];
-        let all = self.start.identity().into_iter().chain(own);
+        let all =
+            self.start.identity().into_iter().chain(self.teacher.identity(teacher)).chain(own);
         all.map(|(key, value)| (key.to_string(), value)).collect()
     }
 
