@@ -308,6 +308,61 @@ impl Graph {
         }
     }
 
+    /// Puts all of `other` after what this graph has, reading `inputs` in place of its inputs, and returns
+    /// its outputs. Names get `prefix` before them.
+    ///
+    /// # Errors
+    /// If there are more or fewer inputs, or one is of another element type.
+    pub fn append(
+        &mut self,
+        other: &Graph,
+        inputs: &[ValueId],
+        prefix: &str,
+    ) -> Result<Vec<ValueId>, GraphError> {
+        if inputs.len() != other.inputs.len() {
+            let m = format!("has {} inputs, and is given {}", other.inputs.len(), inputs.len());
+            return Err(GraphError::new(format!("graph '{}'", other.name), m));
+        }
+        let named = |name: &str| match name {
+            "" => String::new(),
+            name => format!("{prefix}{name}"),
+        };
+        let mut places: Vec<Option<ValueId>> = vec![None; other.values.len()];
+        for (theirs, own) in other.inputs.iter().zip(inputs) {
+            let (want, found) = (&other.value(*theirs).ty, &self.value(*own).ty);
+            if want.dtype != found.dtype {
+                let place = format!("input '{}'", other.value(*theirs).name);
+                return Err(GraphError::new(place, format!("is {want}, and is given {found}")));
+            }
+            places[theirs.index()] = Some(*own);
+        }
+        let mut place = |v: &ValueId| {
+            *places[v.index()].get_or_insert_with(|| {
+                let value = &other.values[v.index()];
+                self.values.push(Value { name: named(&value.name), ..value.clone() });
+                ValueId::at(self.values.len() - 1)
+            })
+        };
+        let first = self.states.len();
+        for state in &other.states {
+            self.states.push(State { name: named(&state.name), ..state.clone() });
+        }
+        for node in &other.nodes {
+            let op = match node.op.state() {
+                None => node.op.clone(),
+                Some(state) => {
+                    node.op.with_state(StateId::at(first + state.index())).ok_or_else(|| {
+                        GraphError::new(node.place(), "can't be put beside another graph's state")
+                    })?
+                }
+            };
+            let inputs = node.inputs.iter().map(|v| v.as_ref().map(&mut place)).collect();
+            let outputs = node.outputs.iter().map(&mut place).collect();
+            self.nodes.push(Node { name: named(&node.name), op, inputs, outputs });
+        }
+        Ok(other.outputs.iter().map(place).collect())
+    }
+
     /// Removes nodes that no output and no state depends on, and values that nothing uses.
     /// Ids change.
     pub fn remove_unused(&mut self) {
@@ -383,4 +438,52 @@ impl Graph {
 
 pub(crate) fn type_of(data: &Tensor) -> ValueType {
     ValueType { dtype: data.dtype(), shape: data.dims().into(), quant: data.quant().cloned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::state::{StateRead, StateWrite};
+    use crate::ops::unary::Unary;
+    use crate::{DType, Interpreter};
+
+    /// Gives what it was given before, and its opposite now.
+    fn late() -> Graph {
+        let mut graph = Graph::new("late");
+        let ty = ValueType::new(DType::F32, &[1][..]);
+        let x = graph.add_input("x", ty.clone());
+        let state = State { name: "last".into(), ty: ty.clone(), initial: None };
+        let state = graph.add_state(state);
+        let last = graph.apply("last", StateRead { state, ty }, &[], DType::F32);
+        let y = graph.apply("y", Unary::Neg, &[x], DType::F32);
+        graph.add_node("", StateWrite { state }, vec![Some(y)], Vec::new());
+        graph.outputs = vec![last, y];
+        graph
+    }
+
+    #[test]
+    fn graphs_stand_beside_each_other_with_states_of_their_own() {
+        let mut graph = late();
+        let y = graph.outputs[1];
+        let beside = graph.append(&late(), &[y], "other.").unwrap();
+        graph.outputs.extend(beside);
+        graph.verify().unwrap();
+        assert_eq!(graph.states()[1].name, "other.last");
+        let mut run = Interpreter::new(&graph).unwrap();
+        let mut step = |x: f32| -> Vec<f32> {
+            let x = Tensor::from_slice(&[1], &[x]).unwrap();
+            let all = run.run(&graph, &[x]).unwrap();
+            all.iter().map(|t| t.slice::<f32>().unwrap()[0]).collect()
+        };
+        assert_eq!(step(3.0), [0.0, -3.0, 0.0, 3.0]);
+        assert_eq!(step(5.0), [-3.0, -5.0, 3.0, 5.0]);
+    }
+
+    #[test]
+    fn graphs_are_given_the_inputs_that_they_take() {
+        let mut graph = late();
+        assert!(graph.append(&late(), &[], "").unwrap_err().to_string().contains("has 1 inputs"));
+        let wrong = graph.add_input("i", ValueType::new(DType::I32, &[1][..]));
+        assert!(graph.append(&late(), &[wrong], "").unwrap_err().to_string().contains("'x'"));
+    }
 }

@@ -125,6 +125,12 @@ pub trait Op: Any + fmt::Debug + Send + Sync {
     fn state(&self) -> Option<StateId> {
         None
     }
+
+    /// This op on another state, where it has one: as when its graph is put beside another
+    /// ([`Graph::append`]).
+    fn with_state(&self, _state: StateId) -> Option<Arc<dyn Op>> {
+        None
+    }
 }
 
 impl dyn Op {

@@ -6,6 +6,7 @@ use kinglet_graph::ops::batch_norm::{BatchNormGradient, BatchNormTraining};
 use kinglet_graph::ops::binary::{Binary, BinaryFn};
 use kinglet_graph::ops::cast::Cast;
 use kinglet_graph::ops::conv::{Conv, ConvTranspose, ConvWeightGradient};
+use kinglet_graph::ops::fake_quantize::{FakeEncode, FakeQuantize, FakeQuantizeGradient, Integers};
 use kinglet_graph::ops::loss::{ClassLoss, LossReduction};
 use kinglet_graph::ops::matmul::MatMul;
 use kinglet_graph::ops::norm::{BatchNorm, GroupNorm, LayerNorm, RmsNorm};
@@ -13,11 +14,12 @@ use kinglet_graph::ops::pool::{GlobalPool, Pool, PoolKind};
 use kinglet_graph::ops::reduce::{Reduce, ReduceKind};
 use kinglet_graph::ops::resize::{Coordinates, Interpolation, Resize};
 use kinglet_graph::ops::rows::{Linear, LinearTranspose};
+use kinglet_graph::ops::soft_loss::{SoftLoss, SoftLossGradient};
 use kinglet_graph::ops::softmax::{LogSoftmax, Softmax};
 use kinglet_graph::ops::transpose::Transpose;
 use kinglet_graph::ops::unary::{Slope, Unary};
 use kinglet_graph::ops::window::{Layout, Padding, WeightLayout, Window};
-use kinglet_graph::{DType, Graph, Op, Tensor, TensorView, ValueType, interpret};
+use kinglet_graph::{DType, Encoding, Graph, Op, Tensor, TensorView, ValueType, interpret};
 use kinglet_kernels::isa::Isa;
 use kinglet_runtime::{Plan, PlanOptions};
 
@@ -376,6 +378,41 @@ fn losses_of_classes() {
         let op = ClassLoss { softmax: true, reduction, ignore };
         let targets: &[i64] = if ignore == Some(-1) { &[7, 0, -1, 300] } else { &[7, 0, 3, 300] };
         check(op, &[Data(&[4, 301]), Ints(targets)]);
+    }
+}
+
+#[test]
+fn losses_by_a_teacher() {
+    let x: &[usize] = &[5, 301];
+    for (mean, ignore, temperature) in
+        [(false, Some(3), 1.0), (true, Some(3), 2.5), (true, None, 4.0)]
+    {
+        let loss = SoftLoss { temperature, mean, ignore };
+        check(loss, &[Data(x), Data(x), Ints(&[7, 3, 0, 3, 1])]);
+        check(loss, &[Data(x), Data(x)]);
+        let op = SoftLossGradient { loss };
+        check(op, &[Data(x), Data(x), Ints(&[7, 3, 0, 3, 1]), Data(&[])]);
+        check(op, &[Data(x), Data(x), In::None, Data(&[])]);
+    }
+}
+
+#[test]
+fn rounding_in_training() {
+    let encodings = Encoding::ALL.iter().map(|e| DType::Encoded(*e));
+    for dtype in encodings.chain([DType::F16, DType::BF16]) {
+        check(FakeEncode { dtype }, &[Data(&[70, 256])]);
+    }
+    let x: &[usize] = &[6, 50, 40];
+    let sizes: [&[usize]; 4] = [&[], &[6], &[50], &[40]];
+    for (i, dims) in sizes.into_iter().enumerate() {
+        let axis = i.checked_sub(1);
+        let integers = Integers::symmetric(3, axis).unwrap();
+        let op = FakeQuantize { integers, learned: false };
+        check(op, &[Data(x), Data(dims)]);
+        check(op, &[Data(x), Data(dims), Data(dims)]);
+        let op = FakeQuantizeGradient { integers };
+        check(op, &[Data(x), Data(dims), In::None, Data(x)]);
+        check_all(op, &[Data(x), Data(dims), Data(dims), Data(x)], 2);
     }
 }
 

@@ -134,9 +134,14 @@ struct Work {
 }
 
 impl Work {
-    fn new(graph: Graph, loss: ValueId, trained: Vec<ValueId>, batch: Vec<Tensor>) -> Work {
+    fn new(
+        graph: Graph,
+        (loss, scores): (ValueId, ValueId),
+        trained: Vec<ValueId>,
+        batch: Vec<Tensor>,
+    ) -> Work {
         let shapes = batch.iter().map(|t| t.dims().into()).collect();
-        Work { objective: Objective::new(graph, loss, trained, shapes), batch }
+        Work { objective: Objective::new(graph, (loss, scores), trained, shapes), batch }
     }
 
     /// Trains products of this rank beside the weights alone.
@@ -254,7 +259,7 @@ fn language_model(
         of_rows(&rows(&|line, position| line * context + position))?,
         of_rows(&tokens())?,
     ];
-    Ok(Work::new(graph, loss, trained, batch))
+    Ok(Work::new(graph, (loss, logits), trained, batch))
 }
 
 /// A generator of Marsaglia's xorshift family: any numbers will do.

@@ -70,6 +70,14 @@ pub(crate) fn widened(graph: &Graph, v: ValueId) -> Result<Option<Tensor>, Graph
     Ok(Some(wide))
 }
 
+/// Makes a constant of 16 bits or in an encoding one of f32.
+pub(crate) fn widen(graph: &mut Graph, v: ValueId) -> Result<(), GraphError> {
+    if let Some(wide) = widened(graph, v)? {
+        graph.set_constant(v, wide);
+    }
+    Ok(())
+}
+
 /// How messages call a value.
 pub(crate) fn place(graph: &Graph, v: ValueId) -> String {
     format!("value {v} '{}'", graph.value(v).name)

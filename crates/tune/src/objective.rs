@@ -1,7 +1,7 @@
 //! What a training makes smaller.
 
 use crate::selection::layer;
-use crate::{Lora, Selection, TuneError};
+use crate::{Lora, Losses, Selection, TuneError};
 use kinglet_graph::{Dims, Graph, ValueId};
 
 /// A model with its loss.
@@ -11,8 +11,12 @@ pub struct Objective {
     /// multiplied by: 1 / targets that count, of all parts of a batch. Outputs: what an evaluation tells
     /// beside the loss, none or how many targets were met, one float.
     pub graph: Graph,
-    /// The loss.
+    /// What steps make smaller.
     pub loss: ValueId,
+    /// What evaluations compute: the loss by targets, whatever else is learned.
+    pub measure: ValueId,
+    /// What the loss is of: a score for each class.
+    pub scores: ValueId,
     /// What is learned: the model's weights, or what was put beside them.
     pub weights: Vec<ValueId>,
     /// The sizes of the inputs.
@@ -24,12 +28,17 @@ pub struct Objective {
 impl Objective {
     /// Of `graph`, whose weights have their layers by GGUF's names (`blk.0.…`) or, where none is called so,
     /// in the order of the nodes that read them: each matrix or kernel begins one.
-    pub fn new(graph: Graph, loss: ValueId, weights: Vec<ValueId>, shapes: Vec<Dims>) -> Objective {
+    pub fn new(
+        graph: Graph,
+        (loss, scores): (ValueId, ValueId),
+        weights: Vec<ValueId>,
+        shapes: Vec<Dims>,
+    ) -> Objective {
         let mut layers: Vec<_> = weights.iter().map(|w| layer(&graph.value(*w).name)).collect();
         if layers.iter().all(Option::is_none) {
             layers = layers_by_order(&graph, &weights);
         }
-        Objective { graph, loss, weights, shapes, layers }
+        Objective { graph, loss, measure: loss, scores, weights, shapes, layers }
     }
 
     /// What its weights are called.
@@ -54,6 +63,17 @@ impl Objective {
         let mut each = chosen.iter();
         self.layers.retain(|_| *each.next().unwrap_or(&false));
         Ok(())
+    }
+
+    /// What steps make smaller and evaluations compute.
+    pub fn losses(&self) -> Losses {
+        Losses { loss: self.loss, measure: self.measure }
+    }
+
+    /// Lets these be learned with the weights, in no layer.
+    pub(crate) fn learn_too(&mut self, more: Vec<ValueId>) {
+        self.layers.extend(more.iter().map(|_| None));
+        self.weights.extend(more);
     }
 
     /// Lets `lora` be learned beside the weights, which stay as they are.

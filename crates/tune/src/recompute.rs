@@ -69,9 +69,9 @@ impl Activations {
         let (mut wanted, mut crossing) = (vec![0; forward], vec![0; forward]);
         for activation in of.iter().flatten() {
             wanted[activation.made] += if activation.wanted { activation.bytes } else { 0 };
-            for at in activation.made + 1..=activation.read {
-                crossing[at] += activation.bytes;
-            }
+            // What nothing reads crosses nothing.
+            let crossed = crossing.get_mut(activation.made + 1..=activation.read);
+            crossed.into_iter().flatten().for_each(|bytes| *bytes += activation.bytes);
         }
         Activations { forward, of, wanted, crossing }
     }

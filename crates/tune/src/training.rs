@@ -49,13 +49,13 @@ pub struct Training {
     /// Where [`Recipe::accumulate`] is set: makes a step of the gradients summed so far, and forgets
     /// them. Input: `learning_rate`. Output: the root, where [`Recipe::clip`] is set.
     pub update: Option<Graph>,
-    /// The loss, and the outputs of the graph that it was made from; it changes nothing that is trained.
-    /// Inputs: those of that graph.
+    /// The measure, and the outputs of the graph that it was made from; it changes nothing that a step
+    /// depends on. Inputs: those of that graph.
     pub evaluation: Graph,
     /// What is trained, in the order given.
     pub trained: Vec<Trained>,
-    /// The state that the next step depends on, once an update is done: what is trained, and the
-    /// optimiser's. A checkpoint is this.
+    /// The state that the next step depends on, once an update is done: what is trained, the optimiser's,
+    /// and what the graph itself writes for its next run. A checkpoint is this.
     pub kept: Vec<StateId>,
     /// Where it is set, steps are made without gradients, of the loss that `graph` computes.
     pub zeroth: Option<ZerothOrder>,
@@ -70,7 +70,23 @@ pub struct Trained {
     pub state: StateId,
 }
 
-/// The graph of a step that makes `loss`, one float, smaller by changing the constants `trained`.
+/// What a training makes smaller, and what tells how far it is: both one float.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Losses {
+    /// What steps make smaller.
+    pub loss: ValueId,
+    /// What evaluations compute.
+    pub measure: ValueId,
+}
+
+impl From<ValueId> for Losses {
+    /// The loss is its own measure.
+    fn from(loss: ValueId) -> Losses {
+        Losses { loss, measure: loss }
+    }
+}
+
+/// The graph of a step that makes the loss smaller by changing the constants `trained`.
 ///
 /// A step does not compute the outputs of `graph`, an evaluation does; its state is kept, and a step changes it as a run of `graph` does.
 ///
@@ -78,11 +94,11 @@ pub struct Trained {
 /// As [`crate::gradients`]; and where one of `trained` is no constant, or stands there twice.
 pub fn differentiate(
     graph: &Graph,
-    loss: ValueId,
+    losses: impl Into<Losses>,
     trained: &[ValueId],
     recipe: &Recipe,
 ) -> Result<Training, GraphError> {
-    outline(graph, loss, trained, recipe)?.beginning_with(graph, trained)
+    outline(graph, losses, trained, recipe)?.beginning_with(graph, trained)
 }
 
 /// The training that [`differentiate`] makes, but for what is trained: it begins with zeros. What a
@@ -92,15 +108,18 @@ pub fn differentiate(
 /// As [`differentiate`].
 pub fn outline(
     graph: &Graph,
-    loss: ValueId,
+    losses: impl Into<Losses>,
     trained: &[ValueId],
     recipe: &Recipe,
 ) -> Result<Training, GraphError> {
+    let Losses { loss, measure } = losses.into();
     let (mut graph, names) = with_states(graph, trained)?;
     let forward_states = graph.states().len() - names.len();
     let trained_states = trained_of(&graph, forward_states, names);
     let mut evaluation = graph.clone();
-    evaluation.outputs.insert(0, loss);
+    evaluation.outputs.insert(0, measure);
+    let written: Vec<StateId> = written(&evaluation).collect();
+    evaluation.nodes_mut().retain(|node| !node.op.is::<StateWrite>());
     let mut forward = graph.nodes().len();
     let gradients = append(&mut graph, loss, trained)?;
     graph.outputs = vec![loss];
@@ -130,8 +149,9 @@ pub fn outline(
     for i in evaluation.states().len()..graph.states().len() {
         evaluation.add_state(graph.states()[i].clone());
     }
-    let kept = (forward_states..graph.states().len()).filter_map(|i| graph.state_id(i));
-    let kept = kept.filter(|state| !sums.contains(state)).collect();
+    let made = (forward_states..graph.states().len()).filter_map(|i| graph.state_id(i));
+    let made = made.filter(|state| !sums.contains(state));
+    let kept = made.chain(written).collect();
     Ok(Training {
         kept,
         graph: finished(graph)?,
@@ -140,6 +160,11 @@ pub fn outline(
         trained,
         zeroth: None,
     })
+}
+
+/// The states that the graph writes for its next run.
+fn written(graph: &Graph) -> impl Iterator<Item = StateId> {
+    graph.nodes().iter().filter_map(|node| node.op.downcast::<StateWrite>().map(|op| op.state))
 }
 
 /// Appends the sums of gradients; returns their states.

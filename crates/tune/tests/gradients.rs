@@ -96,8 +96,14 @@ impl Trial {
 
 /// Compares all gradients of a case with differences.
 fn check(case: &Case) -> Result<(), String> {
+    check_as(case, case)
+}
+
+/// Compares all gradients of a case with differences of another one on the same inputs.
+fn check_as(case: &Case, differs: &Case) -> Result<(), String> {
     const STEP: f64 = 1e-5;
     let trial = Trial::new(case).map_err(|e| format!("is refused: {e}"))?;
+    let differs = Trial::new(differs).map_err(|e| format!("is refused: {e}"))?;
     let graph = gradients(&trial.graph, trial.loss, &trial.differentiated)
         .map_err(|e| format!("has no gradient: {e}"))?;
     let found = interpret(&graph, &trial.inputs).map_err(|e| format!("does not run: {e}"))?;
@@ -110,7 +116,7 @@ fn check(case: &Case) -> Result<(), String> {
             let moved = |step: f64| {
                 let mut inputs = trial.inputs.clone();
                 inputs[i].slice_mut::<f64>().unwrap()[at] += step;
-                trial.loss(&inputs)
+                differs.loss(&inputs)
             };
             let difference = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
             let off = (found - difference).abs();
@@ -132,6 +138,13 @@ fn rules_agree_with_differences() {
         .filter_map(|case| check(case).err().map(|e| format!("{}: {e}", case.name)))
         .collect();
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn rounding_has_the_gradient_of_what_it_is_taken_for() {
+    for (case, taken_for) in cases::straight_through() {
+        check_as(&case, &taken_for).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+    }
 }
 
 /// What is constant but for jumps passes no gradient on, and says so where nothing else does.
@@ -156,7 +169,8 @@ fn flat_functions_have_a_gradient_of_zero() {
 /// The ops whose rule the table asks, by the names of their Rust types; and the functions of those
 /// that are tables themselves.
 pub fn covered() -> (Vec<&'static str>, Vec<&'static str>) {
-    let all: Vec<Case> = cases().into_iter().chain(cases::flat()).collect();
+    let rounding = cases::straight_through().into_iter().map(|(case, _)| case);
+    let all: Vec<Case> = cases().into_iter().chain(cases::flat()).chain(rounding).collect();
     let functions = all.iter().map(|c| Arc::clone(&c.op).name()).collect();
     (all.iter().map(|c| c.type_name).collect(), functions)
 }

@@ -3,6 +3,7 @@
 //! Executors carry these two out themselves, in the order of the nodes.
 
 use crate::{InferCx, Inputs, Op, OpError, OpResult, Outputs, StateId, ValueType};
+use std::sync::Arc;
 
 /// The content of a piece of state. No inputs; output 0 has the state's element type.
 #[derive(Clone, Debug)]
@@ -36,6 +37,10 @@ impl Op for StateRead {
     fn state(&self) -> Option<StateId> {
         Some(self.state)
     }
+
+    fn with_state(&self, state: StateId) -> Option<Arc<dyn Op>> {
+        Some(Arc::new(Self { state, ..self.clone() }))
+    }
 }
 
 impl Op for StateWrite {
@@ -53,5 +58,9 @@ impl Op for StateWrite {
 
     fn state(&self) -> Option<StateId> {
         Some(self.state)
+    }
+
+    fn with_state(&self, state: StateId) -> Option<Arc<dyn Op>> {
+        Some(Arc::new(Self { state }))
     }
 }

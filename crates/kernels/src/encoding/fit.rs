@@ -36,21 +36,29 @@ pub(super) fn scale_by(x: &[f32], end: f32, code: impl Fn(f32) -> f32) -> f32 {
     if !(peak.abs() > TINY && peak.is_finite()) {
         return 0.0;
     }
-    let mut best = (0.0, 0.0);
-    for step in -9..=9 {
-        let inverse = end * (1.0 + 0.0125 * step as f32) / peak;
-        let (mut xq, mut qq) = (0.0, 0.0);
-        for x in x {
-            let q = code(x * inverse);
-            xq += x * q;
-            qq += q * q;
+    // All scales side by side, so that there is a lane for each; every sum has its elements in order.
+    let inverses = tried::<19>().map(|step| end * (1.0 + 0.0125 * step) / peak);
+    let (mut xq, mut qq) = ([0.0; 19], [0.0; 19]);
+    for x in x {
+        for i in 0..inverses.len() {
+            let q = code(x * inverses[i]);
+            xq[i] += x * q;
+            qq[i] += q * q;
         }
+    }
+    let mut best = (0.0, 0.0);
+    for (xq, qq) in xq.into_iter().zip(qq) {
         // The error is Σx² − (Σxq)² / Σq².
         if qq > 0.0 && xq * xq / qq > best.0 {
             best = (xq * xq / qq, xq / qq);
         }
     }
     best.1
+}
+
+/// N whole numbers about 0, in order.
+fn tried<const N: usize>() -> [f32; N] {
+    std::array::from_fn(|i| i as f32 - (N / 2) as f32)
 }
 
 /// [`scale_by`] for codes that are the integers from `low`, which is negative, to `−low − 1`.
@@ -67,35 +75,43 @@ pub(super) fn scale_and_min(x: &[f32], top: f32, limit: f32) -> (f32, f32) {
         return (0.0, if low.is_finite() { low } else { 0.0 });
     }
     let n = x.len() as f32;
-    let mut best = (f32::INFINITY, 0.0, 0.0);
-    for step in -10..=10 {
-        let per_unit = (top + 0.1 * step as f32) / (high - low);
-        let (mut sum_x, mut sum_q, mut qq, mut xq) = (0.0, 0.0, 0.0, 0.0);
-        for x in x {
-            // Relative to the minimum, so that little is lost where that is large.
-            let (x, q) = (x - low, nearest((x - low) * per_unit, 0.0, top));
-            sum_x += x;
-            sum_q += q;
-            qq += q * q;
-            xq += x * q;
+    // Side by side, as in `scale_by`.
+    let per_units = tried::<21>().map(|step| (top + 0.1 * step) / (high - low));
+    let mut sum_x = 0.0;
+    let (mut sums_q, mut qqs, mut xqs) = ([0.0; 21], [0.0; 21], [0.0; 21]);
+    for x in x {
+        // Relative to the minimum, so that little is lost where that is large.
+        let x = x - low;
+        sum_x += x;
+        for i in 0..per_units.len() {
+            let q = nearest(x * per_units[i], 0.0, top);
+            sums_q[i] += q;
+            qqs[i] += q * q;
+            xqs[i] += x * q;
         }
+    }
+    let fits: [(f32, f32); 21] = std::array::from_fn(|i| {
+        let (sum_q, qq, xq) = (sums_q[i], qqs[i], xqs[i]);
         let determinant = n * qq - sum_q * sum_q;
-        let (mut scale, mut min) = if determinant > 0.0 {
+        let (scale, min) = if determinant > 0.0 {
             let shift = (qq * sum_x - sum_q * xq) / determinant;
             ((n * xq - sum_x * sum_q) / determinant, low + shift)
         } else {
             // All have one code.
             (xq / qq, low)
         };
-        if min > limit {
-            (scale, min) = ((xq + (low - limit) * sum_q) / qq, limit);
+        if min > limit { ((xq + (low - limit) * sum_q) / qq, limit) } else { (scale, min) }
+    });
+    let (scales, mins) = (fits.map(|fit| fit.0), fits.map(|fit| fit.1));
+    let (backs, mut errors) = (scales.map(inverse), [0.0; 21]);
+    for x in x {
+        for i in 0..errors.len() {
+            let e = scales[i] * nearest((x - mins[i]) * backs[i], 0.0, top) + mins[i] - x;
+            errors[i] += e * e;
         }
-        let back = inverse(scale);
-        let error = x.iter().map(|x| {
-            let e = scale * nearest((x - min) * back, 0.0, top) + min - x;
-            e * e
-        });
-        let error: f32 = error.sum();
+    }
+    let mut best = (f32::INFINITY, 0.0, 0.0);
+    for (error, (scale, min)) in errors.into_iter().zip(fits) {
         if error < best.0 {
             best = (error, scale, min);
         }

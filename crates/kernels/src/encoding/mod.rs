@@ -87,6 +87,27 @@ macro_rules! encodings {
                     }
                 )* }
             }
+
+            /// The elements as [`Encoding::decode`] gives them once they went through
+            /// [`Encoding::encode`].
+            ///
+            /// # Panics
+            /// If the lengths differ, or are not whole blocks.
+            pub fn round(self, elements: &[f32], out: &mut [f32]) {
+                assert_eq!(elements.len(), out.len(), "elements to round");
+                assert!(self.bytes(out.len()).is_some(), "{} {self} elements", out.len());
+                match self { $(
+                    Encoding::$name => {
+                        let (elements, _) = elements.as_chunks::<$len>();
+                        let (out, _) = out.as_chunks_mut::<$len>();
+                        let mut block = [0; $bytes];
+                        for (elements, out) in elements.iter().zip(out) {
+                            $encode(elements, &mut block);
+                            $decode(&block, out);
+                        }
+                    }
+                )* }
+            }
         }
     };
 }
@@ -216,6 +237,16 @@ mod tests {
         (Encoding::TQ2_0, 430.0),
         (Encoding::MXFP4, 113.0),
     ];
+
+    #[test]
+    fn rounding_is_encoding_and_decoding() {
+        let x = gaussian(1024);
+        for &encoding in Encoding::ALL {
+            let mut rounded = vec![f32::NAN; x.len()];
+            encoding.round(&x, &mut rounded);
+            assert_eq!(rounded, coded(encoding, &x).1, "{encoding}");
+        }
+    }
 
     #[test]
     fn encoding_loses_little() {

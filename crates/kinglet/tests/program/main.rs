@@ -4,11 +4,13 @@ mod assistant;
 mod bench;
 mod common;
 mod detection;
+mod distil;
 mod files;
 mod help;
 mod language;
 mod library;
 mod pictures;
+mod quantise;
 mod refusals;
 mod snapshots;
 #[cfg(target_os = "linux")]

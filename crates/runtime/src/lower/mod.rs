@@ -12,6 +12,7 @@ mod concat;
 mod conv;
 mod conv_training;
 mod elementwise;
+mod fake_quantize;
 mod float;
 mod loss;
 mod matmul;
@@ -51,6 +52,7 @@ const FAMILIES: &[Family] = &[
     reduce::lower,
     norm::lower,
     batch_norm::lower,
+    fake_quantize::lower,
     resize::lower,
     recurrent::lower,
     order::lower,

@@ -1,11 +1,12 @@
 //! Models as GGUF files.
 
-use super::model::{Folder, encoded};
+use super::Encoded;
+use super::model::{Folder, OUTPUT, encoded};
 use crate::TuneError;
 use kinglet_formats::gguf::{Metadata, Writer};
 use kinglet_formats::lm::{Config, Family, to_gguf};
 use kinglet_formats::{LoadError, Named};
-use kinglet_graph::{DType, Encoding, Tensor};
+use kinglet_graph::{DType, Tensor};
 use kinglet_lm::tokenizer::Tokenizer;
 use std::path::Path;
 
@@ -31,37 +32,24 @@ pub fn of_folder(
     Ok((metadata, file.tensors))
 }
 
-/// Writes a file whose matrices are `dtype`.
+/// Writes a file whose matrices are `kind`, but for those that are better something else.
 pub fn write(
     metadata: &Metadata,
     weights: &Named<Tensor>,
     out: &Path,
-    dtype: DType,
+    kind: Encoded,
 ) -> Result<(), TuneError> {
     let mut metadata = metadata.clone();
-    metadata.insert("general.file_type", file_type(dtype).into());
+    metadata.insert("general.file_type", kind.file_type().into());
     let mut writer = Writer::new(metadata);
     let fail = |e| TuneError::from(LoadError::new(out, e));
+    let tied = !weights.contains(OUTPUT);
     for (name, tensor) in weights.iter() {
-        let matrix = tensor.dims().len() > 1 && tensor.dtype() == DType::F32;
-        let whole = tensor.dims().last().is_some_and(|n| n.is_multiple_of(dtype.block().0));
-        let held = match matrix {
-            true if whole => encoded(tensor, dtype)?,
-            // As llama.cpp does with rows that are no whole blocks.
-            true => encoded(tensor, DType::F16)?,
-            false => tensor.clone(),
+        let held = match tensor.dtype() {
+            DType::F32 => encoded(tensor, kind.of(name, tensor.dims(), tied))?,
+            _ => tensor.clone(),
         };
         writer.tensor(name, &held).map_err(fail)?;
     }
     writer.write(out).map_err(|e| TuneError::Work(e.to_string())).map(drop)
-}
-
-/// llama.cpp's number of a file in which most matrices are `dtype`.
-fn file_type(dtype: DType) -> u32 {
-    match dtype {
-        DType::F16 => 1,
-        DType::BF16 => 32,
-        DType::Encoded(Encoding::Q8_0) => 7,
-        _ => 0,
-    }
 }

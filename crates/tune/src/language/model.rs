@@ -1,6 +1,6 @@
 //! A language model to be trained: read, made anew, written.
 
-use super::{fresh, gguf};
+use super::{Encoded, fresh, gguf};
 use crate::{Trained, TuneError};
 use kinglet_formats::files::Aside;
 use kinglet_formats::gguf::{Gguf, Metadata, Value};
@@ -8,7 +8,7 @@ use kinglet_formats::lm::adapter::{Adapter, Base, rows_of};
 use kinglet_formats::lm::{Config, Family, HfConfig, HfModel, Weights, from_gguf};
 use kinglet_formats::safetensors::{self, SafeTensors};
 use kinglet_formats::{LoadError, Named, map};
-use kinglet_graph::{DType, Encoding, GraphError, Tensor};
+use kinglet_graph::{DType, GraphError, Tensor};
 use kinglet_lm::Fnv;
 use kinglet_lm::template::ChatTemplate;
 use kinglet_lm::tokenizer::Tokenizer;
@@ -16,31 +16,6 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-
-/// What weights are written as. Vectors are f32 in GGUF files, whatever is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Encoded {
-    /// 32 bits.
-    #[default]
-    F32,
-    /// 16 bits.
-    F16,
-    /// 16 bits, with f32's range.
-    BF16,
-    /// 8.5 bits, in blocks of 32; GGUF only.
-    Q8_0,
-}
-
-impl Encoded {
-    fn dtype(self) -> DType {
-        match self {
-            Encoded::F32 => DType::F32,
-            Encoded::F16 => DType::F16,
-            Encoded::BF16 => DType::BF16,
-            Encoded::Q8_0 => DType::Encoded(Encoding::Q8_0),
-        }
-    }
-}
 
 /// A language model with its tokeniser, and the files around it.
 pub struct Model {
@@ -87,6 +62,9 @@ const KEPT: &[&str] = &[
     "chat_template.jinja",
 ];
 const TOKENIZER: &str = "tokenizer.json";
+
+/// The weights of the output, where the embeddings are not these too.
+pub(super) const OUTPUT: &str = "output.weight";
 
 impl Model {
     /// The model at `path`: a GGUF file, or a Hugging Face folder.
@@ -236,6 +214,11 @@ impl Model {
         }
     }
 
+    /// Whether its embeddings are the output's weights too.
+    pub(super) fn is_tied(&self) -> bool {
+        !self.weights.contains(OUTPUT)
+    }
+
     /// Writes the model with other weights, as what it was read as: a folder, or a GGUF file where the
     /// name of `out` ends in `.gguf`. `trained` are constants of its graph. What is there already stays
     /// until all is written.
@@ -256,16 +239,14 @@ impl Model {
         }
         let as_gguf = is_gguf(out);
         match &self.source {
-            Source::Gguf(metadata) if as_gguf => {
-                gguf::write(metadata, &weights, out, encoded.dtype())
-            }
+            Source::Gguf(metadata) if as_gguf => gguf::write(metadata, &weights, out, encoded),
             Source::Gguf(_) => Err(TuneError::Input(format!(
                 "{}: a GGUF file is written as one: give it a name that ends in .gguf",
                 out.display()
             ))),
             Source::Folder(folder) if as_gguf => {
                 let (metadata, weights) = self.as_gguf(folder, weights)?;
-                gguf::write(&metadata, &weights, out, encoded.dtype())
+                gguf::write(&metadata, &weights, out, encoded)
             }
             Source::Folder(folder) => write_folder(folder, &weights, out, encoded.dtype()),
         }
@@ -325,9 +306,9 @@ impl Model {
             (Source::Gguf(_), false) => Err(TuneError::Input(format!(
                 "{place}: a GGUF file is written as one: give it a name that ends in .gguf"
             ))),
-            (Source::Folder(_), false) if encoded == Encoded::Q8_0 => Err(TuneError::Input(
-                format!("{place}: q8_0 is for GGUF files: give it a name that ends in .gguf"),
-            )),
+            (Source::Folder(_), false) if encoded.is_blocks() => Err(TuneError::Input(format!(
+                "{place}: {encoded} is for GGUF files: give it a name that ends in .gguf"
+            ))),
             (Source::Folder(folder), true) => self.as_gguf(folder, self.weights.clone()).map(drop),
             _ => Ok(()),
         }

@@ -49,7 +49,7 @@ impl Net {
             .collect();
         let of = |dims: &[usize]| ValueType::new(DType::F32, dims);
         graph.outputs.clear();
-        let sum = match goal {
+        let (sum, scores) = match goal {
             Goal::Classes(classes) => {
                 let targets = ValueType::new(DType::I32, &[batch][..]);
                 let targets = graph.add_input("targets", targets);
@@ -58,14 +58,14 @@ impl Net {
                 let sum = cross_entropy_sum(&mut graph, scores, targets, Some(IGNORED.into()));
                 let right = right(&mut graph, scores, targets).map_err(fail)?;
                 graph.outputs = vec![right];
-                sum.map_err(|e| LoadError::new(&self.path, e))?
+                (sum.map_err(|e| LoadError::new(&self.path, e))?, scores)
             }
             Goal::Values(count) => {
                 let targets = graph.add_input("targets", of(&[batch, *count]));
                 let counts = graph.add_input("counts", of(&[batch, 1]));
                 shapes.extend([[batch, *count], [batch, 1]].map(|d| d.as_slice().into()));
                 let scores = flat(&mut graph, scores, batch, *count).map_err(fail)?;
-                squares(&mut graph, scores, targets, counts).map_err(fail)?
+                (squares(&mut graph, scores, targets, counts).map_err(fail)?, scores)
             }
         };
         let share = graph.add_input("share", ValueType::new(DType::F32, Shape::new(Vec::new())));
@@ -76,7 +76,7 @@ impl Net {
         if learned.is_empty() {
             return Err(TuneError::Input(format!("{file}: the net has no weights of floats")));
         }
-        Ok(Objective::new(graph, loss, learned, shapes))
+        Ok(Objective::new(graph, (loss, scores), learned, shapes))
     }
 }
 

@@ -8,6 +8,7 @@ use kinglet_graph::ops::concat::{Concat, Split, Stack, Unstack};
 use kinglet_graph::ops::conv::{Conv, ConvTranspose};
 use kinglet_graph::ops::einsum::Einsum;
 use kinglet_graph::ops::expand::{Expand, Tile};
+use kinglet_graph::ops::fake_quantize::{FakeEncode, FakeQuantize, Integers};
 use kinglet_graph::ops::fill::{EyeLike, Trilu, ZerosLike};
 use kinglet_graph::ops::gather::{Gather, GatherElements, GatherNd};
 use kinglet_graph::ops::logic::Where;
@@ -23,6 +24,7 @@ use kinglet_graph::ops::reverse::{Reverse, ReverseSequence};
 use kinglet_graph::ops::rows::{Embedding, Linear, PAGE, Rotate, RowAttention};
 use kinglet_graph::ops::scatter::{Reduction, ScatterElements, ScatterNd, ScatterNdZeros};
 use kinglet_graph::ops::slice::{Slice, SliceSizes, StridedSlice};
+use kinglet_graph::ops::soft_loss::SoftLoss;
 use kinglet_graph::ops::softmax::{Hardmax, LogSoftmax, Softmax};
 use kinglet_graph::ops::space::{
     BatchToSpace, BlockOrder, DepthToSpace, SpaceToBatch, SpaceToDepth,
@@ -128,6 +130,31 @@ pub fn flat() -> Vec<Case> {
     all.push(case(Hardmax { axis: -1, flatten: false }, vec![x(&[3, 5])]));
     all.push(case(ZerosLike, vec![x(&[3])]));
     all.push(case(EyeLike { dtype: None, k: 0 }, vec![x(&[3, 2])]));
+    all
+}
+
+/// Ops that round, and what they are taken for by gradients: these pass straight through.
+pub fn straight_through() -> Vec<(Case, Case)> {
+    let pass = || case(Identity, vec![x(&[2, 32])]);
+    let stored = |dtype| case(FakeEncode { dtype }, vec![x(&[2, 32])]);
+    let mut all: Vec<(Case, Case)> = [DType::F16, Encoding::Q4_0.into(), Encoding::Q8_0.into()]
+        .map(|d| (stored(d), pass()))
+        .into();
+    // Seven steps of a half: from 1.75 on, numbers are clamped.
+    let bounds = [-1.75, 1.75].map(|bound| reals(&[], &[bound]));
+    let [low, high] = bounds;
+    let integers = Integers::symmetric(3, None).unwrap();
+    all.push((
+        case(FakeQuantize { integers, learned: false }, vec![x(&[3, 40]), reals(&[], &[0.5])]),
+        case(Clip, vec![x(&[3, 40]), low, high]),
+    ));
+    // From -1 to 0.5, of which halves on both sides go to the even end.
+    let integers = Integers::unsigned(2, Some(0)).unwrap();
+    let (scale, zero) = (reals(&[3], &[0.5; 3]), reals(&[3], &[2.0; 3]));
+    all.push((
+        case(FakeQuantize { integers, learned: false }, vec![x(&[3, 40]), scale, zero]),
+        case(Clip, vec![x(&[3, 40]), reals(&[], &[-1.25]), reals(&[], &[0.75])]),
+    ));
     all
 }
 
@@ -473,6 +500,12 @@ fn norms() -> Vec<Case> {
     all.push(case(op, vec![x(&[3, 5]), fixed(&[3], &[4i32, -100, 1]), weights()]));
     let op = ClassLoss { reduction: LossReduction::None, ..op };
     all.push(case(op, vec![x(&[3, 5]), fixed(&[3], &[4i64, -100, 1]), weights()]));
+    let teacher = || reals(&[3, 2], &[0.5, -1.0, 1.5, 2.0, 0.25, -0.75]);
+    for (mean, temperature) in [(false, 1.0), (true, 2.5)] {
+        let op = SoftLoss { temperature, mean, ignore: Some(-100) };
+        all.push(case(op, vec![x(&[3, 2]), teacher(), fixed(&[3], &[1i32, -100, 0])]));
+        all.push(case(op, vec![x(&[3, 2]), teacher()]));
+    }
     all
 }
 

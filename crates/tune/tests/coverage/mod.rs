@@ -77,10 +77,12 @@ const WITHOUT: &[(&str, &[&str])] = &[
         &[
             "BatchNormGradient",
             "ConvWeightGradient",
+            "FakeQuantizeGradient",
             "LinearTranspose",
             "PoolGradient",
             "RowAttentionGradient",
             "Slope",
+            "SoftLossGradient",
         ],
     ),
     ("is made by the runtime's passes, after differentiation", &["Linears"]),

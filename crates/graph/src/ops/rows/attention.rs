@@ -15,6 +15,7 @@ use kinglet_kernels::rows_attention::{Held, Pages, Part};
 use smallvec::smallvec;
 use std::iter::StepBy;
 use std::ops::RangeFrom;
+use std::sync::Arc;
 
 pub use kinglet_kernels::rows_attention::PAGE;
 
@@ -465,6 +466,10 @@ impl Op for RowAttention {
 
     fn state(&self) -> Option<StateId> {
         Some(self.state)
+    }
+
+    fn with_state(&self, state: StateId) -> Option<Arc<dyn Op>> {
+        Some(Arc::new(Self { state, ..*self }))
     }
 }
 

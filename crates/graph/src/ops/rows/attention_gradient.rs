@@ -4,6 +4,7 @@ use super::attention::{Cells, RowAttention, RowTables, Seen};
 use super::{Part, expect, reals, row_numbers, typed};
 use crate::number::Number;
 use crate::{Cost, DType, InferCx, Inputs, Op, OpResult, Outputs, StateId, ValueType};
+use std::sync::Arc;
 
 /// The gradient of a [`RowAttention`] of the same step.
 ///
@@ -128,5 +129,10 @@ impl Op for RowAttentionGradient {
 
     fn state(&self) -> Option<StateId> {
         Some(self.forward.state)
+    }
+
+    fn with_state(&self, state: StateId) -> Option<Arc<dyn Op>> {
+        let forward = RowAttention { state, ..self.forward };
+        Some(Arc::new(Self { forward }))
     }
 }

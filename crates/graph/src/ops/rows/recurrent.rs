@@ -3,6 +3,7 @@
 
 use super::{expect, f32_of, floats, row_numbers, sequences};
 use crate::{Cost, InferCx, Inputs, Op, OpError, OpResult, Outputs, StateId, ValueType};
+use std::sync::Arc;
 
 /// A causal convolution of each channel over the rows of its sequence. Inputs: x, f32 [n,
 /// channels]; weights, f32 [channels, width]; a bias, f32 [channels], which may be left out; each
@@ -81,6 +82,10 @@ impl Op for RowConv {
 
     fn state(&self) -> Option<StateId> {
         Some(self.state)
+    }
+
+    fn with_state(&self, state: StateId) -> Option<Arc<dyn Op>> {
+        Some(Arc::new(Self { state }))
     }
 }
 
@@ -177,6 +182,10 @@ impl Op for SelectiveScan {
 
     fn state(&self) -> Option<StateId> {
         Some(self.state)
+    }
+
+    fn with_state(&self, state: StateId) -> Option<Arc<dyn Op>> {
+        Some(Arc::new(Self { state, ..*self }))
     }
 }
 
@@ -291,5 +300,9 @@ impl Op for DeltaRule {
 
     fn state(&self) -> Option<StateId> {
         Some(self.state)
+    }
+
+    fn with_state(&self, state: StateId) -> Option<Arc<dyn Op>> {
+        Some(Arc::new(Self { state, ..*self }))
     }
 }

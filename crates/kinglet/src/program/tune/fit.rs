@@ -81,6 +81,7 @@ impl Tune {
         if let Some(lora) = self.learning.lora() {
             objective.adapt(lora, self.length.seed)?;
         }
+        subject.complete(self, &mut objective, way.parts)?;
         Ok(objective)
     }
 
@@ -92,12 +93,13 @@ impl Tune {
         outlined: bool,
     ) -> Result<Training, TuneError> {
         let Objective { graph, loss, weights, .. } = objective;
+        let losses = objective.losses();
         let zeroth = self.learning.zeroth(self.length.seed);
         let training = match (zeroth, outlined) {
             (Some(zeroth), true) => zeroth.outline(graph, *loss, weights),
             (Some(zeroth), false) => zeroth.training(graph, *loss, weights),
-            (None, true) => outline(graph, *loss, weights, recipe),
-            (None, false) => differentiate(graph, *loss, weights, recipe),
+            (None, true) => outline(graph, losses, weights, recipe),
+            (None, false) => differentiate(graph, losses, weights, recipe),
         };
         training.map_err(|e| TuneError::Input(format!("this model can't be trained: {e}")))
     }

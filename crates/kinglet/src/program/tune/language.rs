@@ -8,7 +8,7 @@ use kinglet_graph::{OpError, Tensor};
 use kinglet_measure::text::size;
 use kinglet_tune::data::{Batches, Data, Dropout, Encoder, Source, Texts, split};
 use kinglet_tune::language::{Model, objective};
-use kinglet_tune::{Material, Objective, Trained, TuneError};
+use kinglet_tune::{Material, Objective, PROJECTION, Trained, TuneError};
 use serde_json::{Value, json};
 
 use super::super::progress::Progress;
@@ -20,6 +20,7 @@ const BYTES_A_TOKEN: usize = 4;
 /// A language model, and how its rows come.
 struct Language {
     model: Model,
+    teacher: Option<Model>,
     parameters: usize,
     batches: Batches,
 }
@@ -31,7 +32,7 @@ pub(super) fn open(tune: &Tune, folder: &Path) -> Result<Opened, Error> {
     let model = tune.start.model(folder, &examples.data, seed, &tune.common)?;
     match tune.learning.adapter() {
         true => model.check_adapter_output(&tune.output)?,
-        false => model.check_output(&tune.output, tune.encoded())?,
+        false => model.check_output(&tune.output, tune.encoded()?)?,
     }
     let encoder = || Encoder::new(model.tokenizer.clone(), model.chat_template()?, context);
     let chance = examples.bpe_dropout;
@@ -58,7 +59,7 @@ pub(super) fn open(tune: &Tune, folder: &Path) -> Result<Opened, Error> {
     let held_out = held_out.map(|texts| Box::new(texts) as Box<dyn Source>);
     let parameters = model.parameters();
     Ok(Opened {
-        subject: Box::new(Language { model, parameters, batches }),
+        subject: Box::new(Language { model, teacher: tune.teacher.open()?, parameters, batches }),
         material: Material { examples: Box::new(texts), held_out },
         examples: own.len(),
         bad: data.bad().to_vec(),
@@ -90,6 +91,9 @@ impl Subject for Language {
             ("--bpe-dropout", json!(tune.examples.bpe_dropout)),
             ("--context", json!(tune.examples.context())),
         ];
+        let quantise = tune.quantise.map(|encoded| encoded.to_string());
+        let teacher = tune.teacher.identity(self.teacher.as_ref());
+        let own = own.into_iter().chain([("--quantise", json!(quantise))]).chain(teacher);
         tune.start.identity().into_iter().chain(own).collect()
     }
 
@@ -113,14 +117,32 @@ impl Subject for Language {
         objective(&self.model, &self.batches.clone().in_parts(parts))
     }
 
+    fn complete(
+        &self,
+        tune: &Tune,
+        objective: &mut Objective,
+        parts: usize,
+    ) -> Result<(), TuneError> {
+        if let Some(quantise) = tune.quantise {
+            objective.quantise(quantise, &self.model)?;
+        }
+        if let Some(teacher) = &self.teacher {
+            let batches = self.batches.clone().in_parts(parts);
+            tune.teacher.teach(teacher, objective, &self.model, &batches, tune.length.seed)?;
+        }
+        Ok(())
+    }
+
     fn release(&mut self, trained: &[Trained]) {
         self.model.release(trained);
     }
 
-    fn write(&self, tune: &Tune, trained: Vec<(String, Tensor)>) -> Result<(), Error> {
+    fn write(&self, tune: &Tune, mut trained: Vec<(String, Tensor)>) -> Result<(), Error> {
+        // Projections onto the teacher's widths are no part of the model.
+        trained.retain(|(name, _)| !name.starts_with(PROJECTION));
         let model = &self.model;
         let work = |e: OpError| Error::work(e.to_string());
-        let encoded = tune.encoded();
+        let encoded = tune.encoded()?;
         match tune.learning.lora() {
             None => model.write(trained, &tune.output, encoded)?,
             Some(lora) if tune.learning.adapter() => {

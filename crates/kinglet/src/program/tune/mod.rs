@@ -6,6 +6,7 @@ mod net;
 mod recipe;
 mod report;
 mod start;
+mod teacher;
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -14,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use kinglet::Error;
 use kinglet_formats::map;
 use kinglet_graph::Tensor;
@@ -34,6 +36,7 @@ use super::{Common, files};
 use fit::Fitting;
 use recipe::Learning;
 use start::Start;
+use teacher::Teacher;
 
 /// `kinglet tune`.
 #[derive(Args)]
@@ -43,9 +46,14 @@ pub(super) struct Tune {
     /// What is written: a folder, or a GGUF file where the name ends in .gguf
     #[arg(long, short, value_name = "OUT")]
     output: PathBuf,
-    /// How weights of language models are written [default: f32]
-    #[arg(long, value_name = "TYPE")]
-    encoding: Option<Encoding>,
+    /// How most matrices of language models are written; blocks, such as q8_0, are for GGUF files [default:
+    /// f32, or what --quantise says]
+    #[arg(long, value_name = "TYPE", value_parser = encodings(false))]
+    encoding: Option<Encoded>,
+    /// Train weights that are written in this type: each step, and each evaluation, sees them as the file
+    /// will hold them
+    #[arg(long, value_name = "TYPE", value_parser = encodings(true), conflicts_with = "lora")]
+    quantise: Option<Encoded>,
     #[command(flatten)]
     common: Common,
     #[command(flatten, next_help_heading = "Data")]
@@ -58,27 +66,15 @@ pub(super) struct Tune {
     learning: Learning,
     #[command(flatten, next_help_heading = "Memory")]
     fitting: Fitting,
+    #[command(flatten, next_help_heading = "Teacher")]
+    teacher: Teacher,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Encoding {
-    F32,
-    F16,
-    Bf16,
-    #[value(name = "q8_0")]
-    Q8_0,
-}
-
-impl Tune {
-    /// How weights are written.
-    fn encoded(&self) -> Encoded {
-        match self.encoding.unwrap_or(Encoding::F32) {
-            Encoding::F32 => Encoded::F32,
-            Encoding::F16 => Encoded::F16,
-            Encoding::Bf16 => Encoded::BF16,
-            Encoding::Q8_0 => Encoded::Q8_0,
-        }
-    }
+/// What weights are written as, or only what is no float.
+fn encodings(blocks: bool) -> impl TypedValueParser<Value = Encoded> {
+    let all = Encoded::all().filter(|e| !blocks || e.is_blocks());
+    let names: Vec<PossibleValue> = all.map(|e| PossibleValue::new(e.dtype().name())).collect();
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Encoded>())
 }
 
 #[derive(Args)]
@@ -177,6 +173,15 @@ trait Subject {
     fn owned_bytes(&self) -> usize;
     /// Its loss over a batch that runs in so many parts.
     fn objective(&self, parts: usize) -> Result<Objective, TuneError>;
+    /// What else belongs to that once it is known which weights are learned.
+    fn complete(
+        &self,
+        _tune: &Tune,
+        _objective: &mut Objective,
+        _parts: usize,
+    ) -> Result<(), TuneError> {
+        Ok(())
+    }
     /// Lets go of weights that a training holds.
     fn release(&mut self, trained: &[Trained]);
     /// Writes it with what was learned.
@@ -226,6 +231,8 @@ impl Tune {
     pub fn run(self) -> Result<(), Error> {
         self.start.check()?;
         self.check_kind()?;
+        self.encoded()?;
+        self.teacher.check(self.learning.zeroth(0).is_none())?;
         if let Some(note) = self.learning.check_precision()? {
             self.common.note(note);
         }
@@ -259,6 +266,8 @@ impl Tune {
                 (self.examples.bpe_dropout > 0.0).then_some("bpe-dropout"),
                 self.learning.lora().map(|_| "lora"),
                 self.encoding.map(|_| "encoding"),
+                self.quantise.map(|_| "quantise"),
+                self.teacher.given().then_some("teacher"),
             ],
             None => self.looking.given(),
         };
@@ -324,6 +333,17 @@ impl Tune {
         let memory = (memory, measured, fit);
         let report = folder.join(report::FILE).display().to_string();
         self.answer(&course, steps, ending, &*subject, memory, bad, report)
+    }
+
+    /// What is written.
+    fn encoded(&self) -> Result<Encoded, Error> {
+        match (self.encoding, self.quantise) {
+            (Some(written), Some(trained)) if written != trained => Err(Error::input(format!(
+                "--encoding {written} with --quantise {trained}: what is trained as {trained} is \
+                 written so; leave --encoding out"
+            ))),
+            (written, trained) => Ok(trained.or(written).unwrap_or_default()),
+        }
     }
 
     /// How many steps there are.

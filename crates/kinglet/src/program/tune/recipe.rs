@@ -80,7 +80,7 @@ enum Shape {
     Constant,
 }
 
-fn number(text: &str) -> Result<f64, String> {
+pub(super) fn number(text: &str) -> Result<f64, String> {
     let found = text.parse().ok().filter(|n: &f64| *n >= 0.0 && n.is_finite());
     found.ok_or_else(|| "give a number that is not below 0".into())
 }

@@ -26,9 +26,10 @@ struct Unit {
 pub struct Batches {
     units: Arc<[Unit]>,
     context: usize,
+    /// Lines of a batch.
+    batch_lines: usize,
+    /// Lines of a part of one.
     lines: usize,
-    /// Lines of a part.
-    part: usize,
     seed: u64,
 }
 
@@ -42,14 +43,14 @@ impl Batches {
             let starts = (0..rows).step_by(context.max(1));
             starts.map(move |first| Unit { example, first, rows: most.min(rows - first) })
         });
-        Batches { units: units.collect(), context, lines, part: lines, seed }
+        Batches { units: units.collect(), context, batch_lines: lines, lines, seed }
     }
 
     /// The same batches, each cut into `parts` of whole lines that run one after the other.
     #[must_use]
     pub fn in_parts(self, parts: usize) -> Batches {
-        let part = self.lines.div_ceil(parts.max(1)).max(1);
-        Batches { part, ..self }
+        let lines = self.batch_lines.div_ceil(parts.max(1)).max(1);
+        Batches { lines, ..self }
     }
 
     /// The order of epoch `number`.
@@ -60,7 +61,7 @@ impl Batches {
     /// Where units lie in the batch that begins with them: line, and place in it. Each goes into the
     /// first line that has room; the batch ends before one that fits in none.
     fn places<'a>(&'a self, order: &'a [u32]) -> impl Iterator<Item = (Unit, usize, usize)> + 'a {
-        let mut filled = vec![0; self.lines];
+        let mut filled = vec![0; self.batch_lines];
         order.iter().map_while(move |unit| {
             let unit = self.units[*unit as usize];
             let rows = unit.rows as usize;
@@ -77,11 +78,12 @@ impl Batches {
     /// # Errors
     /// If a file has changed.
     pub fn batch(&self, epoch: &Epoch, i: usize, data: &Data) -> Result<Vec<Batch>, TuneError> {
-        let mut parts = vec![Rows::empty(self.part * self.context); self.lines.div_ceil(self.part)];
+        let mut parts =
+            vec![Rows::empty(self.lines * self.context); self.batch_lines.div_ceil(self.lines)];
         let cells = self.pages_of_line() * PAGE;
         for (unit, line, at) in self.places(epoch.batch(i)) {
             let example = data.example(unit.example as usize)?;
-            let (part, line) = (&mut parts[line / self.part], line % self.part);
+            let (part, line) = (&mut parts[line / self.lines], line % self.lines);
             let first = unit.first as usize;
             for position in 0..unit.rows as usize {
                 let (token, row) = (first + position, line * self.context + at + position);
@@ -98,12 +100,12 @@ impl Batches {
             part.rows += unit.rows as usize;
         }
         let parts = parts.into_iter().filter(|part| part.rows > 0);
-        parts.map(|part| part.batch(self.part, self.pages())).collect()
+        parts.map(|part| part.batch(self.lines, self.pages())).collect()
     }
 
     /// Pages of cells that a part of a batch takes.
     pub fn pages(&self) -> usize {
-        self.part * self.pages_of_line()
+        self.lines * self.pages_of_line()
     }
 
     /// Pages of cells that a line takes.
@@ -113,7 +115,7 @@ impl Batches {
 
     /// Lines of a part of a batch: what runs at once.
     pub fn lines(&self) -> usize {
-        self.part
+        self.lines
     }
 
     /// Rows of a line.
