@@ -236,8 +236,8 @@ fn twenty_steps_of_a_llama() {
     }
 }
 
-/// A factor of bf16 is off by 2⁻⁹ of it at most. Between a weight and its gradient lie some 40 products and
-/// the softmax of steep scores of chance: the gradient of the embeddings, behind all of them, is off by 8 %.
+/// A factor of bf16 is off by 2⁻⁹ of it at most, which this model of chance amplifies: the gradient of the
+/// embeddings is off by 8 %, and by as much where PyTorch computes with factors that are rounded so.
 #[test]
 fn gradients_of_a_llama_in_bf16() {
     const MOST: f32 = 0.12;
