@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
-use kinglet_graph::{Graph, GraphError, Tensor};
+use kinglet_graph::{Bytes, Graph, GraphError, Tensor};
 
 use crate::{LoadError, Named, onnx, tflite};
 
@@ -56,7 +57,7 @@ pub fn with_weights(
     let bytes = fs::read(path).map_err(|e| fail(GraphError::new("cannot open", e.to_string())))?;
     match is_tflite(&bytes) {
         true => tflite::with_weights(&bytes, weights),
-        false => onnx::with_weights(&bytes, weights, outputs),
+        false => onnx::with_weights(&Bytes::new(Arc::new(bytes)), path.parent(), weights, outputs),
     }
     .map_err(fail)
 }

@@ -3,11 +3,13 @@
 //! A file is copied field by field, so that whatever it holds besides (names, operators, metadata) stays
 //! as it was; only tensors that are replaced are written anew.
 
+use super::import;
 use super::proto;
 use super::wire::{Budget, Field, Message, WireError};
 use crate::Named;
-use kinglet_graph::{DType, GraphError, Tensor};
+use kinglet_graph::{Bytes, DType, GraphError, Tensor};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 // Field numbers of onnx.proto.
 const MODEL_GRAPH: u32 = 7;
@@ -17,6 +19,7 @@ const GRAPH_OUTPUT: u32 = 12;
 const GRAPH_VALUE_INFO: u32 = 13;
 const NODE_ATTRIBUTE: u32 = 5;
 const ATTRIBUTE_TENSOR: u32 = 5;
+const ATTRIBUTE_GRAPH: u32 = 6;
 const INFO_TYPE: u32 = 2;
 const TYPE_TENSOR: u32 = 1;
 const TENSOR_SHAPE: u32 = 2;
@@ -26,23 +29,27 @@ const SHAPE_DIM: u32 = 1;
 const FLOATS: [(i32, DType); 4] =
     [(1, DType::F32), (10, DType::F16), (11, DType::F64), (16, DType::BF16)];
 
-/// The model in `bytes` with `weights`, tensors of f32, in the places of its constants of these names, in
-/// the element types that they have there. The output of a name in `outputs` has so many elements on its
-/// last axis.
+/// The model in `bytes`, whose external data lies in `folder`, with `weights`, tensors of f32, in the places
+/// of its constants of these names, in the element types that they have there. The output of a name in
+/// `outputs` has so many elements on its last axis. Other external data are put into the file too, which
+/// may so be written to any folder.
 ///
 /// Sizes that the file tells of intermediate tensors are left out where a weight's sizes change: they are
 /// not needed.
 ///
 /// # Errors
-/// Where the bytes are damaged, or a weight is not held as an initializer or by a `Constant` node.
+/// Where the bytes are damaged, external data can't be read, or a weight is not held as an initializer or
+/// by a `Constant` node.
 pub fn with_weights(
-    bytes: &[u8],
+    bytes: &Bytes,
+    folder: Option<&Path>,
     weights: &Named<Tensor>,
     outputs: &[(&str, usize)],
 ) -> Result<Vec<u8>, GraphError> {
     let budget = Budget::for_file(bytes.len());
     let damaged = |e: WireError| GraphError::new("ONNX file", e.to_string());
-    let mut writer = Writer { weights, outputs, written: BTreeSet::new(), failed: None };
+    let stored = import::Weights::new(bytes, folder, &budget);
+    let mut writer = Writer { weights, outputs, stored, written: BTreeSet::new(), failed: None };
     let mut out = Vec::with_capacity(bytes.len() + 1024);
     let model = Message::root(bytes, &budget);
     copy(model, &mut out, &mut |field| match field.number {
@@ -117,6 +124,8 @@ fn put_int(out: &mut Vec<u8>, number: u32, value: i64) {
 struct Writer<'w> {
     weights: &'w Named<Tensor>,
     outputs: &'w [(&'w str, usize)],
+    /// Tensors as the file, and those beside it, hold them.
+    stored: import::Weights<'w>,
     written: BTreeSet<&'w str>,
     failed: Option<GraphError>,
 }
@@ -136,16 +145,15 @@ impl<'w> Writer<'w> {
         })
     }
 
-    /// A `Constant` node's tensor has the name of the node's output.
+    /// A `Constant` node's tensor has the name of the node's output; other nodes may have graphs.
     fn node(&mut self, field: &Field<'_>) -> Result<Replaced, WireError> {
         let node = proto::Node::read(field.message()?)?;
-        let name = node.outputs.first().copied().unwrap_or_default();
-        if node.op_type != "Constant" || !self.weights.contains(name) {
-            return Ok(Replaced::No);
-        }
+        let constant = node.op_type == "Constant";
+        let name = node.outputs.first().copied().filter(|_| constant).unwrap_or_default();
         let content = copied(field, &mut |field| match field.number {
             NODE_ATTRIBUTE => Ok(Replaced::By(copied(field, &mut |field| match field.number {
                 ATTRIBUTE_TENSOR => Ok(self.tensor(name, &proto::Tensor::read(field.message()?)?)),
+                ATTRIBUTE_GRAPH => self.graph(field).map(Replaced::By),
                 _ => Ok(Replaced::No),
             })?)),
             _ => Ok(Replaced::No),
@@ -155,20 +163,22 @@ impl<'w> Writer<'w> {
 
     /// `tensor` of the file, which is called `name`.
     fn tensor(&mut self, name: &str, tensor: &proto::Tensor<'_>) -> Replaced {
-        let Some((known, new)) = self.weights.iter().find(|(known, _)| *known == name) else {
-            return Replaced::No;
-        };
-        match encoded(tensor, new) {
-            Ok(content) => {
+        let new = self.weights.iter().find(|(known, _)| *known == name);
+        let content = match new {
+            Some((known, new)) => {
                 self.written.insert(known);
-                Replaced::By(content)
+                encoded(tensor, new)
             }
-            Err(message) => {
-                let place = format!("weight '{name}'");
-                self.failed = self.failed.take().or(Some(GraphError::new(place, message)));
-                Replaced::No
+            None if tensor.is_external => {
+                self.stored.tensor(tensor).map(|own| held(tensor, own.dims(), own.raw()))
             }
-        }
+            None => return Replaced::No,
+        };
+        content.map(Replaced::By).unwrap_or_else(|message| {
+            let place = format!("tensor '{name}'");
+            self.failed = self.failed.take().or(Some(GraphError::new(place, message)));
+            Replaced::No
+        })
     }
 
     /// An output, with the size of its last axis.
@@ -227,20 +237,24 @@ fn encoded(old: &proto::Tensor<'_>, new: &Tensor) -> Result<Vec<u8>, String> {
         DType::F64 => values.iter().flat_map(|v| f64::from(*v).to_le_bytes()).collect(),
         _ => Tensor::encode(dtype, new.dims(), values).map_err(text)?.raw().to_vec(),
     };
+    Ok(held(old, new.dims(), &raw))
+}
+
+/// A `TensorProto` of `old`'s name and element type that holds these bytes itself.
+fn held(old: &proto::Tensor<'_>, dims: &[usize], raw: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(raw.len() + 64);
-    for dim in new.dims() {
+    for dim in dims {
         put_int(&mut out, 1, *dim as i64);
     }
     put_int(&mut out, 2, i64::from(old.data_type));
     put(&mut out, 8, old.name.as_bytes());
-    put(&mut out, 9, &raw);
-    Ok(out)
+    put(&mut out, 9, raw);
+    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kinglet_graph::Bytes;
     use std::sync::Arc;
 
     fn message(fields: &[(u32, &[u8])]) -> Vec<u8> {
@@ -306,6 +320,14 @@ mod tests {
         super::super::parse(Bytes::new(Arc::new(bytes)), None).unwrap()
     }
 
+    fn rewritten(
+        bytes: Vec<u8>,
+        weights: &Named<Tensor>,
+        outputs: &[(&str, usize)],
+    ) -> Result<Vec<u8>, GraphError> {
+        with_weights(&Bytes::new(Arc::new(bytes)), None, weights, outputs)
+    }
+
     fn constant(graph: &kinglet_graph::Graph, name: &str) -> Tensor {
         let value = graph.values().iter().find(|v| v.name == name && v.data.is_some());
         value.unwrap().data.clone().unwrap()
@@ -314,7 +336,7 @@ mod tests {
     #[test]
     fn nothing_changed_is_the_same_file() {
         let bytes = model();
-        assert_eq!(with_weights(&bytes, &Named::default(), &[]).unwrap(), bytes);
+        assert_eq!(rewritten(bytes.clone(), &Named::default(), &[]).unwrap(), bytes);
     }
 
     #[test]
@@ -323,7 +345,7 @@ mod tests {
         let w: Vec<f32> = (0..6).map(|i| i as f32).collect();
         weights.insert("w", Tensor::from_slice(&[2, 3], &w).unwrap());
         weights.insert("b16", Tensor::from_slice(&[3], &[0.5f32, -1.0, 2.0]).unwrap());
-        let graph = load(with_weights(&model(), &weights, &[]).unwrap());
+        let graph = load(rewritten(model(), &weights, &[]).unwrap());
         assert_eq!(constant(&graph, "w").slice::<f32>().unwrap(), w);
         let b = constant(&graph, "b16");
         assert_eq!(b.dtype(), DType::F16);
@@ -337,18 +359,49 @@ mod tests {
         let mut weights = Named::default();
         weights.insert("w", Tensor::from_slice(&[2, 5], &[1f32; 10]).unwrap());
         weights.insert("b16", Tensor::from_slice(&[5], &[0f32; 5]).unwrap());
-        let graph = load(with_weights(&model(), &weights, &[("y", 5)]).unwrap());
+        let graph = load(rewritten(model(), &weights, &[("y", 5)]).unwrap());
         let shape = graph.value(graph.outputs[0]).ty.shape.fixed();
         assert_eq!(shape.as_deref(), Some(&[1, 5][..]));
+    }
+
+    /// y = x w, of w beside the file.
+    #[test]
+    fn external_data_are_put_into_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let w = [1.5f32, -2.0];
+        let beside: Vec<u8> = w.iter().flat_map(|v| v.to_le_bytes()).collect();
+        std::fs::write(folder.path().join("w.bin"), [&[0; 4], &beside[..]].concat()).unwrap();
+        let mut tensor = Vec::new();
+        put_int(&mut tensor, 1, 2);
+        put_int(&mut tensor, 2, 1);
+        put(&mut tensor, 8, b"w");
+        put(&mut tensor, 13, &message(&[(1, b"location"), (2, b"w.bin")]));
+        put(&mut tensor, 13, &message(&[(1, b"offset"), (2, b"4")]));
+        put_int(&mut tensor, 14, 1);
+        let product = message(&[(1, b"w"), (1, b"w"), (2, b"y"), (4, b"Mul")]);
+        let graph =
+            message(&[(1, &product), (2, b"g"), (5, &tensor), (12, &message(&[(1, b"y")]))]);
+        let mut bytes = Vec::new();
+        put_int(&mut bytes, 1, 8);
+        put(&mut bytes, 7, &graph);
+        let mut opset = Vec::new();
+        put_int(&mut opset, 2, 13);
+        put(&mut bytes, 8, &opset);
+        let bytes = Bytes::new(Arc::new(bytes));
+        let out = with_weights(&bytes, Some(folder.path()), &Named::default(), &[]).unwrap();
+        assert_eq!(constant(&load(out), "w").slice::<f32>().unwrap(), w);
+        // Where it is not there, nothing is written that would lack it.
+        let error = with_weights(&bytes, None, &Named::default(), &[]).unwrap_err().to_string();
+        assert!(error.contains("'w'"), "{error}");
     }
 
     #[test]
     fn what_is_not_held_so_is_named() {
         let mut weights = Named::default();
         weights.insert("p", Tensor::from_slice(&[1], &[0f32]).unwrap());
-        let error = with_weights(&model(), &weights, &[]).unwrap_err().to_string();
+        let error = rewritten(model(), &weights, &[]).unwrap_err().to_string();
         assert!(error.contains("'p'") && error.contains("initializer"), "{error}");
-        let cut = &model()[..40];
-        assert!(with_weights(cut, &Named::default(), &[]).is_err());
+        let cut = model()[..40].to_vec();
+        assert!(rewritten(cut, &Named::default(), &[]).is_err());
     }
 }
