@@ -177,6 +177,11 @@ impl Course {
         folder.join(CHECKPOINT).exists()
     }
 
+    /// Steps in all.
+    pub fn steps(&self) -> u64 {
+        self.settings.steps
+    }
+
     /// Steps done so far.
     pub fn step(&self) -> u64 {
         self.step

@@ -46,6 +46,12 @@ impl Objective {
         self.weights.iter().map(|w| self.graph.value(*w).name.as_str()).collect()
     }
 
+    /// How many numbers are learned.
+    pub fn parameters(&self) -> usize {
+        let size = |w: &ValueId| self.graph.value(*w).data.as_ref().map_or(0, |t| t.view().len());
+        self.weights.iter().map(size).sum()
+    }
+
     /// How many layers its weights are of.
     pub fn layers(&self) -> usize {
         self.layers.iter().flatten().map(|n| n + 1).max().unwrap_or(0)

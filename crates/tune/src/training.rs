@@ -88,7 +88,8 @@ impl From<ValueId> for Losses {
 
 /// The graph of a step that makes the loss smaller by changing the constants `trained`.
 ///
-/// A step does not compute the outputs of `graph`, an evaluation does; its state is kept, and a step changes it as a run of `graph` does.
+/// A step does not compute the outputs of `graph`, an evaluation does; its state is kept, and a step changes
+/// it as a run of `graph` does.
 ///
 /// # Errors
 /// As [`crate::gradients`]; and where one of `trained` is no constant, or stands there twice.

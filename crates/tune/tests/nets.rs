@@ -105,6 +105,13 @@ fn a_tflite_net_learns_and_is_written() {
     let (_, [again, _]) = train(&Net::open(&out).unwrap(), &samples, 0, 0.0);
     assert!((again.loss - after.loss).abs() < 1e-5, "{again:?} {after:?}");
     assert_eq!(std::fs::metadata(&out).unwrap().len(), std::fs::metadata(&path).unwrap().len());
+    // What could not be written is refused before it is trained.
+    let mut nameless = net.objective(&samples.goal(), 1).unwrap();
+    net.check_output(&nameless).unwrap();
+    let first = nameless.weights[0];
+    nameless.graph.value_mut(first).name = "elsewhere".into();
+    let error = net.check_output(&nameless).unwrap_err().to_string();
+    assert!(error.contains("'elsewhere'"), "{error}");
     let error = net.with_classes(classes + 1).unwrap_err().to_string();
     assert!(error.contains("ONNX"), "{error}");
 }
@@ -202,7 +209,7 @@ fn tables_are_cut_into_windows() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("walk.csv");
     let rows = "\
-        x,label,y\n1,up,10\n2,up,20\n3,up,30\n4,up,40\n5,up,50\n6,down,60\n7,down,70\n8,down,?\n\
+        x,label,y\n1,up,10\n2,up,20\n3,up,30\n4,up,40\n5,up,50\n6,down,60\n7,down,70\n\n8,down,?\n\
         9,down,90\n10,down,100\n";
     std::fs::write(&file, rows).unwrap();
     let files = [file];
@@ -211,7 +218,7 @@ fn tables_are_cut_into_windows() {
         Windows::open(&files, &input("x", dims), &options, most)
     };
     let error = open(&[2, 2], None, 0).unwrap_err().to_string();
-    assert!(error.contains("line 9") && error.contains("'?'"), "{error}");
+    assert!(error.contains("line 10") && error.contains("'?'"), "{error}");
     let all = |windows: &Windows| -> Vec<(u32, Vec<f32>)> {
         (0..windows.len())
             .map(|i| {

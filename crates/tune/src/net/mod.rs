@@ -5,8 +5,8 @@ mod head;
 mod objective;
 mod weights;
 
-use crate::TuneError;
-use crate::data::Goal;
+use crate::backward::widened;
+use crate::{Objective, TuneError};
 use kinglet_formats::{LoadError, Named, files, with_weights};
 use kinglet_graph::{Dim, Dims, Graph, GraphError, Tensor, ValueId};
 use kinglet_lm::Fnv;
@@ -71,17 +71,6 @@ impl Net {
         self.graph.inputs.iter().map(input).collect()
     }
 
-    /// How many numbers its weights are: those that can be learned.
-    ///
-    /// # Errors
-    /// As [`Net::objective`].
-    pub fn parameters(&self, goal: &Goal) -> Result<usize, TuneError> {
-        let objective = self.objective(goal, 1)?;
-        let size =
-            |w: &ValueId| objective.graph.value(*w).data.as_ref().map_or(0, |t| t.view().len());
-        Ok(objective.weights.iter().map(size).sum())
-    }
-
     /// Tells other nets from this one.
     pub fn fingerprint(&self) -> String {
         let mut hash = Fnv::new();
@@ -100,21 +89,48 @@ impl Net {
     /// If the file can't hold them, or not be written.
     pub fn write(&self, trained: Vec<(String, Tensor)>, out: &Path) -> Result<(), TuneError> {
         let mut weights = Named::default();
-        // A new head that was not trained is written too.
-        for v in head::constants(&self.graph, self.scores).iter().filter(|_| self.new_head) {
-            if let Some(data) = &self.graph.value(*v).data {
-                weights.insert(self.graph.value(*v).name.clone(), data.clone());
-            }
-        }
         for (name, tensor) in trained {
             weights.insert(name, tensor);
+        }
+        let bytes = self.bytes(weights)?;
+        files::write(out, &bytes)
+            .map_err(|e| TuneError::Work(format!("{}: cannot write it: {e}", out.display())))
+    }
+
+    /// Whether what is learned of `objective`, which is this net's, can be written, which is better known
+    /// before.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check_output(&self, objective: &Objective) -> Result<(), TuneError> {
+        let mut weights = Named::default();
+        for v in &objective.weights {
+            let value = objective.graph.value(*v);
+            let wide = widened(&objective.graph, *v).map_err(|e| LoadError::new(&self.path, e))?;
+            let Some(wide) = wide else { continue };
+            if value.name.is_empty() || weights.insert(value.name.clone(), wide).is_some() {
+                let m = "is the name of several weights, or of none: give each its own";
+                let place = format!("name '{}'", value.name);
+                return Err(LoadError::new(&self.path, GraphError::new(place, m)).into());
+            }
+        }
+        self.bytes(weights).map(drop)
+    }
+
+    /// The net's file with these weights.
+    fn bytes(&self, mut weights: Named<Tensor>) -> Result<Vec<u8>, TuneError> {
+        // A new head that was not trained is written too.
+        for v in head::constants(&self.graph, self.scores).iter().filter(|_| self.new_head) {
+            let name = &self.graph.value(*v).name;
+            let wide = widened(&self.graph, *v).map_err(|e| LoadError::new(&self.path, e))?;
+            if let Some(wide) = wide.filter(|_| !weights.contains(name)) {
+                weights.insert(name.clone(), wide);
+            }
         }
         let output = self.graph.value(self.graph.outputs[0]).name.as_str();
         let classes = self.new_head.then(|| self.classes()).transpose()?;
         let outputs: Vec<(&str, usize)> = classes.into_iter().map(|n| (output, n)).collect();
-        let bytes = with_weights(&self.path, &weights, &outputs)?;
-        files::write(out, &bytes)
-            .map_err(|e| TuneError::Work(format!("{}: cannot write it: {e}", out.display())))
+        Ok(with_weights(&self.path, &weights, &outputs)?)
     }
 }
 

@@ -136,25 +136,31 @@ impl Table {
         left_out: &mut LeftOut,
     ) -> Result<(), TuneError> {
         let fail = |m: String| TuneError::Input(format!("{}: {m}", file.display()));
+        let text = std::fs::read(file).map_err(|e| fail(format!("cannot read it: {e}")))?;
+        // A record is said to begin where the one before ends, be it with empty lines.
+        let line_of = |at: Option<&csv::Position>| {
+            at.map_or(0, |at| {
+                let rest = text.get(at.byte() as usize..).unwrap_or_default();
+                let empty = rest.iter().take_while(|b| matches!(b, b'\r' | b'\n'));
+                at.line() + empty.filter(|b| **b == b'\n').count() as u64
+            })
+        };
         let mut reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
             .trim(csv::Trim::All)
-            .comment(Some(b'#'))
-            .from_path(file)
-            .map_err(|e| fail(format!("cannot read it: {e}")))?;
+            .from_reader(text.as_slice());
         let mut place = None;
         self.breaks.push(self.labels.len());
-        for (i, record) in reader.records().enumerate() {
-            let line = i as u64 + 1;
+        for record in reader.records() {
             let record = match record {
                 Ok(record) => record,
-                Err(e) if e.is_io_error() => return Err(fail(format!("cannot read it: {e}"))),
                 Err(e) => {
-                    self.leave_out(file, line, e.to_string(), left_out)?;
+                    self.leave_out(file, line_of(e.position()), e.to_string(), left_out)?;
                     continue;
                 }
             };
+            let line = line_of(record.position());
             let Some(at) = place else {
                 // A first row without any number has the columns' names.
                 let named = record.iter().all(|field| field.parse::<f32>().is_err());
