@@ -6,6 +6,7 @@ mod inspect;
 mod language;
 mod names;
 mod output;
+mod pixels;
 mod probe;
 mod progress;
 mod run;

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
-use kinglet::tasks::{Channels, Fit, Labels, Picture, Task, Values, detect, pose};
+use kinglet::tasks::{Labels, Picture, Task, detect, pose};
 use kinglet::{Answer, Error, Model, Plan, PlanOptions, Tensor, Vision, VisionOptions};
 
 use super::language::{Generate, Given, is_language_model};
@@ -16,6 +16,7 @@ use super::output::{
     BoxLine, ClassLine, Document, Edges, Files, OutputLine, PointLine, ShareLine, Timing,
     milliseconds,
 };
+use super::pixels::{Pixels, choice};
 use super::tensors::{Folder, read_inputs, to_array};
 use super::{Common, assistant, names, probe};
 
@@ -75,15 +76,8 @@ struct Looking {
     /// The least score to print or draw [default: 0 for classes, 0.3 for joints, 0.5 for boxes]
     #[arg(long, value_name = "SCORE")]
     threshold: Option<f32>,
-    /// How a picture of another shape is made to fit [default: letterbox for poses, else stretch]
-    #[arg(long, value_parser = choice(&FITS))]
-    fit: Option<Fit>,
-    /// What a float input takes for a pixel [default: as the model says, else a guess]
-    #[arg(long, value_parser = choice(&PIXELS))]
-    pixels: Option<Values>,
-    /// The order of a pixel's colours [default: rgb]
-    #[arg(long, value_parser = choice(&CHANNELS))]
-    channels: Option<Channels>,
+    #[command(flatten)]
+    pixels: Pixels,
     /// Sizes for an input whose sizes are open
     #[arg(long, value_name = "NAME=SIZE,…")]
     shape: Vec<String>,
@@ -96,26 +90,6 @@ const TASKS: [(&str, Task); 5] = [
     ("detect", Task::Detect),
     ("tensors", Task::Tensors),
 ];
-pub(super) const FITS: [(&str, Fit); 3] =
-    [("stretch", Fit::Stretch), ("crop", Fit::Crop), ("letterbox", Fit::Letterbox)];
-pub(super) const PIXELS: [(&str, Values); 4] = [
-    ("0..1", Values::UNIT),
-    ("-1..1", Values::SYMMETRIC),
-    ("0..255", Values::RAW),
-    ("imagenet", Values::IMAGENET),
-];
-pub(super) const CHANNELS: [(&str, Channels); 2] = [("rgb", Channels::Rgb), ("bgr", Channels::Bgr)];
-
-pub(super) fn choice<T: Clone + Send + Sync + 'static>(
-    choices: &'static [(&'static str, T)],
-) -> impl TypedValueParser<Value = T> {
-    let names = PossibleValuesParser::new(choices.iter().map(|row| row.0));
-    names.map(|name| {
-        let row = choices.iter().find(|row| row.0 == name);
-        row.expect("the parser lets only these through").1.clone()
-    })
-}
-
 impl Run {
     /// Remembers which kinds of model the options of `command` were given for.
     pub fn remember(&mut self, command: &clap::Command, matches: &ArgMatches) {
@@ -241,9 +215,7 @@ impl Run {
         let looks = VisionOptions {
             task: self.looking.task,
             labels: self.looking.labels.as_deref().map(read_labels).transpose()?,
-            fit: self.looking.fit,
-            values: self.looking.pixels.clone(),
-            channels: self.looking.channels,
+            ..self.looking.pixels.options()
         };
         let about_labels = |error: Error| match &self.looking.labels {
             Some(path) if error.to_string().contains("labels") => error.about(path.display()),

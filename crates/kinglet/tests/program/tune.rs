@@ -367,6 +367,11 @@ fn a_net_learns_from_pictures_and_runs() {
     let told =
         kinglet(["run", &out, &picture, "--labels", &labels, "--pixels", "0..255", "--json"]);
     assert_eq!(told.json()["top"][0]["label"], "blue");
+    // The file of names is no more written over than OUT itself.
+    let other = path(&folder, "other.tflite");
+    file(&folder, "other.labels.txt", b"mine\n");
+    let message = kinglet(["tune", &net, "--data", &data, "-o", &other, "--quiet"]).refusal();
+    assert!(message.contains("other.labels.txt: it is there already"), "{message}");
     // What belongs to language models is refused.
     for option in [["--context", "64"], ["--lora", "4"], ["--encoding", "f16"]] {
         let message = kinglet(words.iter().chain(&option)).refusal();

@@ -1,5 +1,6 @@
 //! `kinglet tune`.
 
+mod document;
 mod fit;
 mod language;
 mod net;
@@ -25,14 +26,14 @@ use kinglet_runtime::Pool;
 use kinglet_tune::data::Bad;
 use kinglet_tune::language::Encoded;
 use kinglet_tune::{
-    Course, Ending, Evaluation, Event, Fit, Lock, Material, Memory, Objective, Recipe, Schedule,
-    Settings, Trained, Trainer, TuneError, Way, batches_of_epochs,
+    Course, Ending, Event, Lock, Material, Memory, Objective, Recipe, Schedule, Settings, Trained,
+    Trainer, TuneError, Way, batches_of_epochs,
 };
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::progress::Progress;
 use super::{Common, files};
+use document::Document;
 use fit::Fitting;
 use recipe::Learning;
 use start::Start;
@@ -43,7 +44,8 @@ use teacher::Teacher;
 pub(super) struct Tune {
     #[command(flatten)]
     start: Start,
-    /// What is written: a folder, or a GGUF file where the name ends in .gguf
+    /// What is written: a folder, or a GGUF file where the name ends in .gguf; of another net, a file such
+    /// as the one that was read
     #[arg(long, short, value_name = "OUT")]
     output: PathBuf,
     /// How most matrices of language models are written; blocks, such as q8_0, are for GGUF files [default:
@@ -198,35 +200,6 @@ struct Opened {
     bad: Vec<Bad>,
 }
 
-/// What is said at the end.
-#[derive(Serialize)]
-struct Document {
-    output: String,
-    ending: &'static str,
-    steps: u64,
-    steps_of: u64,
-    loss: Option<f64>,
-    evaluation: Option<Evaluation>,
-    evaluation_before: Option<Evaluation>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    perplexity: Option<f64>,
-    parameters: usize,
-    rows: u64,
-    seconds: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tok_s: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    samples_s: Option<f64>,
-    memory: Memory,
-    memory_total: usize,
-    /// What the process had at its peak, beyond what it had before the training was planned.
-    memory_measured: Option<usize>,
-    /// What --memory chose, and what was too large.
-    fit: Option<Fit>,
-    bad_lines: Vec<Bad>,
-    report: String,
-}
-
 impl Tune {
     pub fn run(self) -> Result<(), Error> {
         self.start.check()?;
@@ -284,7 +257,7 @@ impl Tune {
     fn train(&self, folder: &Path, lock: Lock) -> Result<(), Error> {
         let common = &self.common;
         let opened = match self.start.net() {
-            Some(model) => net::open(self, model)?,
+            Some(model) => net::open(self, model, folder)?,
             None => language::open(self, folder)?,
         };
         let Opened { mut subject, mut material, examples, bad } = opened;
@@ -330,9 +303,14 @@ impl Tune {
             )));
         }
         subject.write(self, course.result()?)?;
-        let memory = (memory, measured, fit);
-        let report = folder.join(report::FILE).display().to_string();
-        self.answer(&course, steps, ending, &*subject, memory, bad, report)
+        let mut document = Document::of(&course, ending, &*subject, self);
+        document.memory_measured = measured;
+        document.fit = fit;
+        document.bad_lines = bad;
+        if common.json {
+            return super::print_json(&document);
+        }
+        super::print(&document.text())
     }
 
     /// What is written.
@@ -441,90 +419,6 @@ impl Tune {
             )),
             _ => Ok(()),
         }
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn answer(
-        &self,
-        course: &Course,
-        steps: u64,
-        ending: Ending,
-        subject: &dyn Subject,
-        (memory, memory_measured, fit): (Memory, Option<usize>, Option<Fit>),
-        bad_lines: Vec<Bad>,
-        report: String,
-    ) -> Result<(), Error> {
-        let log = course.log();
-        let rows: u64 = log.steps.iter().map(|step| step.rows).sum();
-        let seconds: f64 = log.steps.iter().map(|step| step.seconds).sum();
-        let evaluation = match self.length.early_stop {
-            Some(_) => course.best(),
-            None => log.evaluations.last().copied(),
-        };
-        let tokens = subject.unit() == TOKENS;
-        let speed = (seconds > 0.0).then(|| (rows as f64 / seconds * 10.0).round() / 10.0);
-        let document = Document {
-            output: self.output.display().to_string(),
-            ending: if ending == Ending::Early { "early" } else { "done" },
-            steps: course.step(),
-            steps_of: steps,
-            loss: report::smooth(&log.steps).last().map(|(_, loss)| *loss),
-            evaluation,
-            evaluation_before: log.evaluations.first().copied(),
-            perplexity: evaluation.filter(|_| tokens).map(|e| e.evaluation.exp()),
-            parameters: subject.parameters(),
-            rows,
-            seconds,
-            tok_s: speed.filter(|_| tokens),
-            samples_s: speed.filter(|_| !tokens),
-            memory,
-            memory_total: memory.total(),
-            memory_measured,
-            fit,
-            bad_lines,
-            report,
-        };
-        if self.common.json {
-            return super::print_json(&document);
-        }
-        super::print(&document.text())
-    }
-}
-
-impl Document {
-    fn text(&self) -> String {
-        let mut lines = vec![format!(
-            "{}: {} of {} steps{}",
-            self.output,
-            self.steps,
-            self.steps_of,
-            if self.ending == "early" { ", ended early" } else { "" }
-        )];
-        if let Some(loss) = self.loss {
-            lines.push(format!("loss        {loss:.4}"));
-        }
-        if let (Some(now), Some(before)) = (self.evaluation, self.evaluation_before) {
-            let told = |e: Evaluation, perplexity: &str| match (e.accuracy, self.samples_s) {
-                (Some(accuracy), _) => {
-                    format!("{:.4} ({:.1} % right)", e.evaluation, 100.0 * accuracy)
-                }
-                (None, Some(_)) => format!("{:.4}", e.evaluation),
-                (None, None) => {
-                    format!("{:.4} ({perplexity}{:.3})", e.evaluation, e.evaluation.exp())
-                }
-            };
-            let (now, before) = (told(now, "perplexity "), told(before, ""));
-            lines.push(format!("held out    {now}; before the first step {before}"));
-        }
-        for (rate, unit) in [(self.tok_s, TOKENS), (self.samples_s, SAMPLES)] {
-            let Some(rate) = rate else { continue };
-            lines.push(format!("speed       {rate:.0} {unit}/s, {} in all", time(self.seconds)));
-        }
-        if !self.bad_lines.is_empty() {
-            lines.push(format!("left out    {} bad lines", self.bad_lines.len()));
-        }
-        lines.push(format!("report      {}", self.report));
-        lines.join("\n") + "\n"
     }
 }
 

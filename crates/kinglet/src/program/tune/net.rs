@@ -4,19 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use kinglet::tasks::{Channels, Fit, Preprocess, Values};
-use kinglet::{Error, Model, PlanOptions, Vision, VisionOptions};
+use kinglet::tasks::Preprocess;
+use kinglet::{Error, Model, PlanOptions, Vision};
 use kinglet_graph::Tensor;
 use kinglet_tune::data::{
     Arrays, Bad, Goal, Images, Sampled, Samples, Source, Windows, WindowsOptions, split,
 };
 use kinglet_tune::net::{Input, Net};
-use kinglet_tune::{Material, Objective, Trained, TuneError};
+use kinglet_tune::{Course, Material, Objective, Trained, TuneError};
 use serde_json::{Value, json};
 
 use super::super::files;
+use super::super::pixels::Pixels;
 use super::super::progress::Progress;
-use super::super::run::{CHANNELS, FITS, PIXELS, choice};
 use super::{MOST_HELD_OUT, Opened, SAMPLES, Subject, Tune};
 
 /// What training takes for nets that are no language models.
@@ -25,15 +25,8 @@ pub(super) struct Looking {
     /// Pictures are mirrored by chance
     #[arg(long)]
     mirror: bool,
-    /// How a picture of another shape is made to fit [default: stretch]
-    #[arg(long, value_parser = choice(&FITS))]
-    fit: Option<Fit>,
-    /// What a net takes for a pixel [default: as the model says, else a guess]
-    #[arg(long, value_parser = choice(&PIXELS))]
-    pixels: Option<Values>,
-    /// The order of a pixel's colours [default: rgb]
-    #[arg(long, value_parser = choice(&CHANNELS))]
-    channels: Option<Channels>,
+    #[command(flatten)]
+    pixels: Pixels,
     /// The column of CSV files that says what a row is [default: label, else the last]
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
@@ -45,14 +38,12 @@ pub(super) struct Looking {
 impl Looking {
     /// The options that were given.
     pub fn given(&self) -> Vec<Option<&'static str>> {
-        vec![
+        let own = [
             self.mirror.then_some("mirror"),
-            self.fit.map(|_| "fit"),
-            self.pixels.as_ref().map(|_| "pixels"),
-            self.channels.map(|_| "channels"),
             self.label.as_ref().map(|_| "label"),
             self.stride.map(|_| "stride"),
-        ]
+        ];
+        own.into_iter().chain(self.pixels.given()).collect()
     }
 }
 
@@ -66,7 +57,7 @@ struct Looker {
 }
 
 /// The net, and the samples that it is trained on.
-pub(super) fn open(tune: &Tune, model: &Path) -> Result<Opened, Error> {
+pub(super) fn open(tune: &Tune, model: &Path, folder: &Path) -> Result<Opened, Error> {
     let (examples, seed) = (&tune.examples, tune.length.seed);
     let net = Net::open(model)?;
     let mut look = None;
@@ -105,7 +96,17 @@ pub(super) fn open(tune: &Tune, model: &Path) -> Result<Opened, Error> {
     let examples = own.len();
     let source = of(&found.samples, own, tune.looking.mirror);
     let held_out = held_out.map(|held_out| Box::new(held_out) as Box<dyn Source>);
-    let parameters = net.parameters(&goal)?;
+    let labels = labels_of(&tune.output);
+    if !names.is_empty() && labels.exists() && !Course::is_begun(folder) {
+        return Err(Error::input(format!(
+            "{}: it is there already, and the classes' names would be written there: give another OUT, \
+             or remove it",
+            labels.display()
+        )));
+    }
+    let objective = net.objective(&goal, 1)?;
+    net.check_output(&objective)?;
+    let parameters = objective.parameters();
     Ok(Opened {
         subject: Box::new(Looker { net, goal, parameters, batch, names }),
         material: Material { examples: Box::new(source), held_out },
@@ -181,19 +182,11 @@ fn samples(
 
 /// How `model` looks at pictures, its `input`.
 fn preprocess(tune: &Tune, model: &Path, input: &Input) -> Result<Preprocess, Error> {
-    let looking = &tune.looking;
     let opened = Model::open(model)?;
     let dims: Vec<usize> = [1].into_iter().chain(input.dims.iter().copied()).collect();
     let shapes = [(0, dims)].into_iter().collect();
     let plan = opened.plan(PlanOptions { shapes, ..PlanOptions::default() })?;
-    let options = VisionOptions {
-        task: None,
-        labels: None,
-        fit: looking.fit,
-        values: looking.pixels.clone(),
-        channels: looking.channels,
-    };
-    let vision = Vision::of(&opened, &plan, &options)?.ok_or_else(|| {
+    let vision = Vision::of(&opened, &plan, &tune.looking.pixels.options())?.ok_or_else(|| {
         Error::input(format!("{}: this model takes no picture: give an .npz file", model.display()))
     })?;
     if vision.assumes_values() {
@@ -223,9 +216,7 @@ impl Subject for Looker {
         let looking = &tune.looking;
         vec![
             ("--mirror", json!(looking.mirror)),
-            ("--fit", json!(looking.fit.map(|fit| format!("{fit:?}")))),
-            ("--pixels", json!(looking.pixels.as_ref().map(|values| format!("{values:?}")))),
-            ("--channels", json!(looking.channels.map(|channels| format!("{channels:?}")))),
+            ("how pictures are read", json!(format!("{:?}", looking.pixels.options()))),
         ]
     }
 
